@@ -1,0 +1,19 @@
+//! What travels between Tidelog and its clients: Kafka frames, record batches, error codes.
+//!
+//! Owns the wire formats and their bounds. Does no I/O, holds no clock and no state; knows nothing of
+//! disks, replicas or sockets. Nothing in here may panic on bytes that came from the network.
+
+pub mod api;
+pub mod batch;
+pub mod compression;
+pub mod encode;
+pub mod frame;
+pub mod limits;
+pub mod types;
+
+/// Kafka's request and response structs, one pair per API.
+pub use kafka_protocol::messages;
+/// Kafka's error codes.
+pub use kafka_protocol::error::ResponseError as ErrorCode;
+/// The traits and string type that [`messages`] are made of.
+pub use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};

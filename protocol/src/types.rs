@@ -1,0 +1,128 @@
+//! Ids, offsets and epochs as newtypes, so that two `i32` never stand side by side in a signature.
+
+use std::fmt;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+/// Number of a broker, `broker.id`; unique in a cluster and never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BrokerId(pub i32);
+
+/// Index of a partition in its topic, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionIndex(pub i32);
+
+/// Kafka offset of a record: dense from 0 in each partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Offset(pub i64);
+
+/// Epoch of a partition's leader; rises with each change of leader. Equal to the Raft term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct LeaderEpoch(pub i32);
+
+/// Id of an idempotent producer; -1 on the wire means none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerId(pub i64);
+
+/// Epoch of an idempotent producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProducerEpoch(pub i16);
+
+/// Sequence number of a record of an idempotent producer; after 2^31-1 comes 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sequence(pub i32);
+
+/// Milliseconds since the Unix epoch; -1 means none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimestampMs(pub i64);
+
+/// Random id of one incarnation of a topic (KIP-516).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub Uuid);
+
+/// Name of a topic. Cloning shares the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName(Arc<str>);
+
+/// One partition of a topic, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: TopicName,
+    /// The partition's index.
+    pub partition: PartitionIndex,
+}
+
+impl Sequence {
+    /// The sequence `count` records later, wrapping from 2^31-1 to 0.
+    pub fn plus(self, count: i32) -> Sequence {
+        let sum = i64::from(self.0) + i64::from(count);
+        Sequence((sum % (i64::from(i32::MAX) + 1)) as i32)
+    }
+}
+
+impl ProducerId {
+    /// "No producer id" on the wire.
+    pub const NONE: ProducerId = ProducerId(-1);
+}
+
+impl TimestampMs {
+    /// "No timestamp" on the wire.
+    pub const NONE: TimestampMs = TimestampMs(-1);
+}
+
+impl TopicName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for TopicName {
+    fn from(name: &str) -> Self {
+        TopicName(Arc::from(name))
+    }
+}
+
+impl fmt::Debug for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.topic, self.partition.0)
+    }
+}
+
+impl fmt::Display for BrokerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for PartitionIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl fmt::Display for LeaderEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
