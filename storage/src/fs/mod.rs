@@ -1,0 +1,68 @@
+//! The file system as a small trait, so that tests can lose unsynced data, tear writes, run full and flip bits.
+//!
+//! Two implementations pass one conformance suite: `RealFs` (Linux) and `HostileFs` (memory).
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Existing file, read only.
+    Read,
+    /// Existing file, read and write.
+    Write,
+    /// New file, read and write; an error if it exists.
+    CreateNew,
+    /// Read and write, made if missing.
+    CreateOrOpen,
+}
+
+/// Free and total bytes of the file system that holds a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes available to this process.
+    pub available_bytes: u64,
+    /// Size of the file system.
+    pub total_bytes: u64,
+}
+
+/// A directory tree. All calls block.
+pub trait FileSystem: Debug + Send + Sync + 'static {
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>>;
+    /// Makes a directory and its parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Names in a directory, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+    /// Whether the path exists.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory and all below it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Renames atomically, replacing what is there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Makes names in the directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Free space.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+}
+
+/// An open file. All calls block.
+pub trait File: Debug + Send + Sync + 'static {
+    /// Reads until `buf` is full or the file ends; returns bytes read.
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Writes all slices, one after the other, from `position` on.
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()>;
+    /// Makes written data (and the size) durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Size in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Cuts or extends (with zeros) to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Starts write-back of a range without waiting (a hint).
+    fn start_write_back(&self, position: u64, len: u64) -> io::Result<()>;
+}

@@ -1,0 +1,51 @@
+//! What is keyed and small: votes, checkpoints, metadata images, coordinator snapshots.
+//!
+//! Owns `DATA/kv/` (RocksDB). Never record data.
+
+use bytes::Bytes;
+
+/// Key spaces. One RocksDB column family each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeySpace {
+    /// Identity of the data directory, feature levels, counters.
+    Meta,
+    /// Votes and committed marks of consensus groups, by log id.
+    Vote,
+    /// Log checkpoints, by log id.
+    Checkpoint,
+    /// Snapshots of the cluster metadata.
+    Metadata,
+    /// Snapshots of coordinators, by log id.
+    Coordinator,
+    /// Index of delayed records.
+    Delay,
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum KvWrite {
+    /// Sets a key.
+    Put(KeySpace, Bytes, Bytes),
+    /// Removes a key.
+    Delete(KeySpace, Bytes),
+    /// Removes all keys of `from..to`.
+    DeleteRange(KeySpace, Bytes, Bytes),
+}
+
+/// Why the store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("key-value store: {0}")]
+pub struct KvError(pub String);
+
+/// A key-value store. `get` and `scan` may block for a disk read; they are small.
+pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
+    /// Value of a key.
+    fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError>;
+    /// All pairs whose key starts with `prefix`, in key order.
+    fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError>;
+    /// Applies all writes or none. `done` is called once they are on stable storage; writes of callers that come
+    /// while a sync runs go out together with the next one. Must not be assumed before `done`.
+    fn write(&self, batch: Vec<KvWrite>, done: Box<dyn FnOnce(Result<(), KvError>) + Send>);
+    /// Like `write`, and blocks until it is done.
+    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError>;
+}
