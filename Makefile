@@ -1,0 +1,64 @@
+# Everything a person or a machine runs on this repository. `make help` lists it.
+#
+# Built files, test clients and tools live in one folder outside the clone, so that a fresh clone starts warm:
+TIDELOG_CACHE ?= $(HOME)/.cache/tidelog
+CARGO_TARGET_DIR ?= $(TIDELOG_CACHE)/target
+export TIDELOG_CACHE CARGO_TARGET_DIR
+
+# One profile for binary, tests and lints: dependencies (RocksDB above all) are compiled once.
+CARGO_FLAGS = --release --locked
+BINARY = $(CARGO_TARGET_DIR)/release/tidelog
+CARGO_DENY = $(TIDELOG_CACHE)/tools/bin/cargo-deny
+
+# Narrow a run: make test-foreign ARGS='-k kcat', make test-rust ARGS=tidy, make run ARGS='--data-dir /srv/tidelog'.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run build deps deps-build deps-test deps-verify test test-rust test-foreign verify fmt clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: deps-build build ## install what is missing, build, start a broker on an embedded default (data in ./data)
+	@exec ./bin/tidelog serve $(ARGS)
+
+build: ## the release binary, at bin/tidelog
+	cargo build $(CARGO_FLAGS) --workspace
+	@mkdir -p bin
+	@cmp -s $(BINARY) bin/tidelog || { cp -f $(BINARY) bin/tidelog.new && mv -f bin/tidelog.new bin/tidelog; }
+
+deps: ## install what a fresh Debian or Ubuntu lacks (seconds when nothing is missing)
+	@scripts/deps.sh
+
+deps-build:
+	@scripts/deps.sh build
+
+deps-test:
+	@scripts/deps.sh test
+
+deps-verify:
+	@scripts/deps.sh verify
+
+test: deps-test test-rust test-foreign ## all tests: Rust, then foreign clients against a real broker process
+
+test-rust: build ## unit and integration tests of the workspace
+	cargo test $(CARGO_FLAGS) --workspace $(ARGS)
+
+test-foreign: build ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
+	$(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign $(ARGS)
+
+verify: deps-verify ## formatting, lints, licences, documentation; changes no file
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	$(CARGO_DENY) --locked check licenses bans sources
+	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --workspace --no-deps
+
+fmt: ## format the sources
+	cargo fmt --all
+
+clean: ## forget what this clone built; the cache stays
+	rm -rf bin
+
+distclean: clean ## forget the cache too: the next build starts from nothing
+	rm -rf $(CARGO_TARGET_DIR) $(TIDELOG_CACHE)

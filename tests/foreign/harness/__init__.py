@@ -1,0 +1,1 @@
+"""Starts brokers and foreign clients; knows nothing about what a test checks."""

@@ -1,0 +1,48 @@
+"""Creates topics without any client library, so that no client is tested by its own means."""
+
+from wire import Connection, Error
+
+
+class Topics:
+    """Creates and deletes topics over one raw connection."""
+
+    def __init__(self, address):
+        self.connection = Connection(address, timeout_s=30)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+    def create(self, name, partitions=1, **configs):
+        """Creates a topic, waits until every partition has a leader, returns its name.
+
+        Config names are given with underscores for dots.
+        """
+        configs = [{"Name": key.replace("_", "."), "Value": str(value)} for key, value in configs.items()]
+        reply = self.connection.call(
+            "CreateTopics", 7,
+            Topics=[{"Name": name, "NumPartitions": partitions, "ReplicationFactor": 1, "Configs": configs}],
+            timeoutMs=15000,
+        )  # fmt: skip
+        result = reply["Topics"][0]
+        assert result["ErrorCode"] == Error.NONE, result
+        self.wait_until_led(name, partitions)
+        return name
+
+    def wait_until_led(self, name, partitions=1):
+        """Returns the topic's metadata once all its partitions have a leader."""
+        for _ in range(200):
+            topic = self.metadata(name)
+            led = [p for p in topic["Partitions"] if p["ErrorCode"] == Error.NONE and p["LeaderId"] >= 0]
+            if topic["ErrorCode"] == Error.NONE and len(led) == partitions:
+                return topic
+            self.connection.silent_for(0.02)
+        raise AssertionError(f"no leader for {name}: {topic}")
+
+    def metadata(self, name):
+        return self.connection.call("Metadata", 12, Topics=[{"Name": name}], AllowAutoTopicCreation=False)["Topics"][0]
+
+    def topic_id(self, name):
+        return self.metadata(name)["TopicId"]
