@@ -10,10 +10,11 @@ pub mod encode;
 pub mod frame;
 pub mod limits;
 pub mod types;
+pub mod varint;
 
-/// Kafka's request and response structs, one pair per API.
-pub use kafka_protocol::messages;
 /// Kafka's error codes.
 pub use kafka_protocol::error::ResponseError as ErrorCode;
+/// Kafka's request and response structs, one pair per API.
+pub use kafka_protocol::messages;
 /// The traits and string type that [`messages`] are made of.
 pub use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};

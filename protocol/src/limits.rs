@@ -1,1 +1,44 @@
-//! To be written.
+//! Every bound on what comes from the network, with its reason. No code here, only numbers.
+//!
+//! A size that the wire claims is compared with one of these, and with the bytes at hand, before anything is
+//! allocated for it.
+
+/// Largest request or reply frame without its size prefix: Kafka's default of `socket.request.max.bytes`.
+pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
+
+/// Smallest request frame: API key, API version, correlation id.
+pub const FRAME_BYTES_MIN: usize = 8;
+
+/// Most elements in one array of a message. Kafka 4.4 refuses more; at 1,000,000 the decoded form of the
+/// largest element type stays below 1 GiB.
+pub const ARRAY_ELEMENTS_MAX: usize = 1_000_000;
+
+/// Most fields in one tag section. Kafka 4.4 refuses more; no message has as many as ten.
+pub const TAGGED_FIELDS_MAX: usize = 10_000;
+
+/// Most bytes that the records of one batch may inflate to. Above the largest frame, so that what is accepted
+/// uncompressed is accepted compressed, and small enough that a decompression bomb costs milliseconds.
+pub const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Scratch memory that a decompression buffer keeps between batches. One larger batch must not pin memory for
+/// the life of a connection; Kafka's default `max.message.bytes` is 1 MiB.
+pub const SCRATCH_KEPT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most headers of one record. Java clients hold them in an array list; nobody sends more than hundreds.
+pub const RECORD_HEADERS_MAX: usize = 100_000;
+
+/// Most records that are named one by one in a Produce rejection. Kafka names all; a batch of a million keyless
+/// records must not answer with a hundred megabytes of text.
+pub const RECORD_ERRORS_MAX: usize = 1_000;
+
+/// Most record bytes that one reply may splice, all partitions together. Above `fetch.max.bytes` (55 MiB) plus
+/// the one batch that rule 13 of Fetch allows over it.
+pub const REPLY_RECORD_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
+
+/// Most ropes (partitions with records) in one reply. The bound of [`ARRAY_ELEMENTS_MAX`] applies to the
+/// partitions of the request that asked for them.
+pub const REPLY_ROPES_MAX: usize = ARRAY_ELEMENTS_MAX;
+
+/// Pieces below this are copied into the reply instead of spliced: an entry of a vectored write and a
+/// reference count cost more than moving this many bytes.
+pub const SPLICE_BYTES_MIN: usize = 2048;

@@ -34,7 +34,7 @@ pub struct ProducerEpoch(pub i16);
 pub struct Sequence(pub i32);
 
 /// Milliseconds since the Unix epoch; -1 means none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct TimestampMs(pub i64);
 
 /// Random id of one incarnation of a topic (KIP-516).
@@ -62,9 +62,55 @@ impl Sequence {
     }
 }
 
+impl Sequence {
+    /// "No sequence" on the wire.
+    pub const NONE: Sequence = Sequence(-1);
+}
+
 impl ProducerId {
     /// "No producer id" on the wire.
     pub const NONE: ProducerId = ProducerId(-1);
+
+    /// Whether it is a producer's; every negative number means none.
+    pub fn is_some(self) -> bool {
+        self.0 >= 0
+    }
+}
+
+impl ProducerEpoch {
+    /// "No producer epoch" on the wire.
+    pub const NONE: ProducerEpoch = ProducerEpoch(-1);
+
+    /// Whether the next epoch would not leave room for a fencing epoch: the producer needs a new id (Kafka
+    /// exhausts at 32,766).
+    pub fn is_exhausted(self) -> bool {
+        self.0 >= i16::MAX - 1
+    }
+
+    /// The epoch after this one; `None` when exhausted.
+    pub fn next(self) -> Option<ProducerEpoch> {
+        (!self.is_exhausted()).then(|| ProducerEpoch(self.0 + 1))
+    }
+}
+
+impl LeaderEpoch {
+    /// "Unknown" or "do not check" on the wire.
+    pub const NONE: LeaderEpoch = LeaderEpoch(-1);
+}
+
+impl Offset {
+    /// "None" or "unknown" on the wire.
+    pub const NONE: Offset = Offset(-1);
+
+    /// The offset `count` records later.
+    pub fn plus(self, count: i64) -> Offset {
+        Offset(self.0.saturating_add(count))
+    }
+}
+
+impl TopicId {
+    /// "No id" on the wire.
+    pub const NONE: TopicId = TopicId(Uuid::nil());
 }
 
 impl TimestampMs {
@@ -100,6 +146,18 @@ impl fmt::Display for TopicName {
 impl fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.topic, self.partition.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
