@@ -18,8 +18,8 @@ from pathlib import Path
 
 from . import paths
 
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 30
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
 
 # Kafka's defaults but for what makes a test wait, on both brokers alike.
 COMMON = {

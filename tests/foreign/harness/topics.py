@@ -32,14 +32,17 @@ class Topics:
         return name
 
     def wait_until_led(self, name, partitions=1):
-        """Returns the topic's metadata once all its partitions have a leader."""
+        """Waits until the leader of every partition answers: metadata alone may run ahead of it."""
+        asked = [{"PartitionIndex": p, "Timestamp": -1} for p in range(partitions)]
         for _ in range(200):
-            topic = self.metadata(name)
-            led = [p for p in topic["Partitions"] if p["ErrorCode"] == Error.NONE and p["LeaderId"] >= 0]
-            if topic["ErrorCode"] == Error.NONE and len(led) == partitions:
-                return topic
+            reply = self.connection.call(
+                "ListOffsets", 7, ReplicaId=-1, IsolationLevel=0, Topics=[{"Name": name, "Partitions": asked}]
+            )
+            answers = reply["Topics"][0]["Partitions"]
+            if all(p["ErrorCode"] == Error.NONE for p in answers):
+                return
             self.connection.silent_for(0.02)
-        raise AssertionError(f"no leader for {name}: {topic}")
+        raise AssertionError(f"no leader for {name}: {answers}")
 
     def metadata(self, name):
         return self.connection.call("Metadata", 12, Topics=[{"Name": name}], AllowAutoTopicCreation=False)["Topics"][0]
