@@ -4,6 +4,14 @@
 //! none. Entry indexes are dense from 1; offsets are the running sum of record counts of the batches.
 //! Invariant: `log_start <= recovery point <= log end`; high watermark is the caller's.
 
+mod partition;
+mod position;
+mod producer;
+
+pub use partition::PartitionLog;
+pub use position::{AppendDone, LogBounds, LogDescription, LogPosition, Stamping};
+pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, SequenceError};
+
 use std::sync::Arc;
 
 use bytes::Bytes;
