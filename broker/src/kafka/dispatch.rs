@@ -1,0 +1,133 @@
+//! From a header to a handler: which APIs are built, how each is ordered, how its messages are decoded and encoded.
+//!
+//! [`APIS`] is the one list: an API that has no line here is neither advertised nor answered, whatever
+//! `protocol::api::SERVED` allows. A served request goes through two stages: what has to happen in order, awaited
+//! before the next request of the connection is read, and the rest, which runs beside it.
+
+use std::future;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use kafka_protocol::protocol::Request;
+use tidelog_protocol::Encodable;
+use tidelog_protocol::api::{self, ApiKey};
+use tidelog_protocol::encode;
+use tidelog_protocol::frame::{self, RequestHeader};
+
+use crate::kafka::context::RequestContext;
+use crate::kafka::handlers::{HandlerError, api_versions};
+
+/// What goes back to the client.
+#[derive(Debug)]
+pub enum Reply {
+    /// A reply frame, size prefix included, in pieces.
+    Frame(Vec<Bytes>),
+    /// Nothing: a produce with `acks=0`.
+    Silence,
+}
+
+/// The part of a request that runs beside others: its reply, or the reason to close.
+pub type ReplyFuture = BoxFuture<'static, Result<Reply, HandlerError>>;
+
+/// The part of a request that is ordered; what is left of the request comes out.
+type Ordered = BoxFuture<'static, ReplyFuture>;
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A handler: boxed, as its future borrows the context.
+type Handler<Q, A> = for<'a> fn(&'a RequestContext, Q) -> BoxFuture<'a, Result<A, HandlerError>>;
+
+/// One API that is built.
+struct Api {
+    key: ApiKey,
+    start: fn(RequestContext, Bytes) -> Ordered,
+}
+
+const fn api(key: ApiKey, start: fn(RequestContext, Bytes) -> Ordered) -> Api {
+    Api { key, start }
+}
+
+/// The APIs that are built, one line each.
+///
+/// [`whole`]: the request is done before the next one starts. [`begun`]: what its handler does before its first
+/// wait is done before the next one starts (a send to a mailbox takes its place in that first step).
+#[rustfmt::skip]
+static APIS: &[Api] = &[
+    api(ApiKey::ApiVersions, |cx, body| whole(cx, body, |cx, q| Box::pin(api_versions::handle(cx, q)))),
+];
+
+/// Whether there is a handler for the API.
+pub fn is_built(key: ApiKey) -> bool {
+    APIS.iter().any(|api| api.key == key)
+}
+
+/// Starts a request: what must happen in order has happened when this returns.
+pub async fn start(cx: RequestContext, body: Bytes) -> ReplyFuture {
+    match APIS.iter().find(|api| api.key == cx.header.api_key) {
+        Some(api) => (api.start)(cx, body).await,
+        None => {
+            let unserved = format!("{:?} is not served", cx.header.api_key);
+            Box::pin(future::ready(Err(HandlerError::InvalidRequest(unserved))))
+        }
+    }
+}
+
+/// The reply to an ApiVersions request of a version that is not served.
+pub fn api_versions_unsupported(correlation_id: i32) -> Result<Reply, HandlerError> {
+    let header =
+        RequestHeader { api_key: ApiKey::ApiVersions, api_version: 0, correlation_id, client_id: None };
+    reply(&header, &api::api_versions_unsupported())
+}
+
+/// Encodes a response without records.
+pub fn reply<A: Encodable>(header: &RequestHeader, response: &A) -> Result<Reply, HandlerError> {
+    Ok(Reply::Frame(encode::encode_response(header, response)?))
+}
+
+/// Decodes a request's body.
+pub fn decode<Q: Request>(cx: &RequestContext, mut body: Bytes) -> Result<Q, HandlerError> {
+    Ok(frame::decode_request(&mut body, cx.version())?)
+}
+
+/// A future that is done already.
+pub fn ready(result: Result<Reply, HandlerError>) -> ReplyFuture {
+    Box::pin(future::ready(result))
+}
+
+async fn run<Q, A>(cx: RequestContext, body: Bytes, handler: Handler<Q, A>) -> Result<Reply, HandlerError>
+where
+    Q: Request + Send,
+    A: Encodable + Send,
+{
+    let request = decode(&cx, body)?;
+    let response = handler(&cx, request).await?;
+    reply(&cx.header, &response)
+}
+
+fn whole<Q, A>(cx: RequestContext, body: Bytes, handler: Handler<Q, A>) -> Ordered
+where
+    Q: Request + Send + 'static,
+    A: Encodable + Send + 'static,
+{
+    Box::pin(async move { ready(run(cx, body, handler).await) })
+}
+
+#[expect(dead_code, reason = "group handlers are ordered so")]
+fn begun<Q, A>(cx: RequestContext, body: Bytes, handler: Handler<Q, A>) -> Ordered
+where
+    Q: Request + Send + 'static,
+    A: Encodable + Send + 'static,
+{
+    first_step(Box::pin(run(cx, body, handler)))
+}
+
+/// Takes the first step of a future now; whoever awaits the rest wakes it.
+pub fn first_step(mut rest: ReplyFuture) -> Ordered {
+    Box::pin(async move {
+        match future::poll_fn(|task| Poll::Ready(rest.as_mut().poll(task))).await {
+            Poll::Ready(result) => ready(result),
+            Poll::Pending => rest,
+        }
+    })
+}

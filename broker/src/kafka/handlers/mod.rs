@@ -1,0 +1,35 @@
+//! One file for each Kafka API: `handle(cx, request) -> Result<response, HandlerError>`.
+//!
+//! A handler answers every fault that Kafka has a code for inside its response; [`HandlerError`] is for the rest,
+//! where Kafka closes the connection. Whatever a handler does before its first `.await` happens in the order in
+//! which the requests of its connection arrived (see `dispatch::Order`). Adding an API: a file here, a line in
+//! `dispatch::APIS`.
+
+pub mod api_versions;
+
+use tidelog_protocol::encode::EncodeError;
+use tidelog_protocol::frame::DecodeError;
+
+/// Why a request gets no reply and its connection is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// The body is not a message of its API and version.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The response cannot be encoded: a fault of the broker.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The request contradicts itself in a way that has no error code.
+    #[error("invalid request: {0}")]
+    InvalidRequest(String),
+    /// A produce with `acks=0` failed; closing is how its client learns of it.
+    #[error("acks=0 produce failed: {0}")]
+    UnacknowledgedProduce(String),
+}
+
+impl HandlerError {
+    /// Whether a person should look at it, and not only at the client.
+    pub fn is_broker_fault(&self) -> bool {
+        matches!(self, HandlerError::Encode(_))
+    }
+}
