@@ -25,7 +25,10 @@ impl MemoryBudget {
     /// A budget of `total_bytes`, all of them free.
     pub fn new(total_bytes: usize) -> MemoryBudget {
         let total_bytes = total_bytes.min(Semaphore::MAX_PERMITS);
-        MemoryBudget { free: Arc::new(Semaphore::new(total_bytes)), total_bytes }
+        MemoryBudget {
+            free: Arc::new(Semaphore::new(total_bytes)),
+            total_bytes,
+        }
     }
 
     /// Waits until `bytes` are free and takes them. More than the whole budget counts as the whole budget:
@@ -33,13 +36,17 @@ impl MemoryBudget {
     pub async fn reserve(&self, bytes: usize) -> MemoryPermit {
         let permits = self.permits(bytes);
         let taken = Arc::clone(&self.free).acquire_many_owned(permits).await;
-        MemoryPermit { _bytes: taken.expect("the semaphore is never closed") }
+        MemoryPermit {
+            _bytes: taken.expect("the semaphore is never closed"),
+        }
     }
 
     /// Takes `bytes` if they are free now.
     pub fn try_reserve(&self, bytes: usize) -> Option<MemoryPermit> {
         let permits = self.permits(bytes);
-        let taken = Arc::clone(&self.free).try_acquire_many_owned(permits).ok()?;
+        let taken = Arc::clone(&self.free)
+            .try_acquire_many_owned(permits)
+            .ok()?;
         Some(MemoryPermit { _bytes: taken })
     }
 
@@ -72,7 +79,11 @@ mod tests {
         let first = budget.reserve(60).await;
         assert_eq!(budget.used_bytes(), 60);
         assert!(budget.try_reserve(41).is_none());
-        assert!(timeout(Duration::from_millis(20), budget.reserve(41)).await.is_err());
+        assert!(
+            timeout(Duration::from_millis(20), budget.reserve(41))
+                .await
+                .is_err()
+        );
         drop(first);
         let _second = budget.reserve(41).await;
         assert_eq!(budget.used_bytes(), 41);
@@ -99,7 +110,10 @@ mod tests {
         while budget.free.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        assert!(budget.try_reserve(1).is_none(), "small frames queue behind the large one");
+        assert!(
+            budget.try_reserve(1).is_none(),
+            "small frames queue behind the large one"
+        );
         drop(small);
         large.await.unwrap();
     }

@@ -76,7 +76,8 @@ enum ReadEnd {
 
 /// Serves a connection until it ends.
 pub(crate) async fn serve(broker: Arc<Broker>, info: Arc<ConnectionInfo>, socket: TcpStream) {
-    let span = debug_span!("connection", id = info.id, peer = %info.peer, listener = %info.listener);
+    let span =
+        debug_span!("connection", id = info.id, peer = %info.peer, listener = %info.listener);
     serve_inner(broker, info, socket).instrument(span).await;
 }
 
@@ -117,7 +118,9 @@ async fn finish(
         ReadEnd::Io(_) | ReadEnd::WriterStopped => Duration::ZERO,
         ReadEnd::Closed => limits::HALF_CLOSED_TIME,
         // Replies to what was read before are due, as if the rest had never come. Drain has its own deadline.
-        ReadEnd::Draining | ReadEnd::Refused(_) | ReadEnd::Idle | ReadEnd::Stalled => Duration::from_secs(3600),
+        ReadEnd::Draining | ReadEnd::Refused(_) | ReadEnd::Idle | ReadEnd::Stalled => {
+            Duration::from_secs(3600)
+        }
     };
     let ended = match tokio::time::timeout(patience, &mut writer).await {
         Ok(ended) => ended,

@@ -43,7 +43,12 @@ pub struct RequestContext {
 impl ConnectionInfo {
     /// A connection whose client has not said yet what it is.
     pub fn new(id: u64, listener: Arc<str>, peer: SocketAddr) -> ConnectionInfo {
-        ConnectionInfo { id, listener, peer, software: Mutex::new(None) }
+        ConnectionInfo {
+            id,
+            listener,
+            peer,
+            software: Mutex::new(None),
+        }
     }
 
     /// What the client said that it is.

@@ -75,8 +75,12 @@ pub async fn start(cx: RequestContext, body: Bytes) -> ReplyFuture {
 
 /// The reply to an ApiVersions request of a version that is not served.
 pub fn api_versions_unsupported(correlation_id: i32) -> Result<Reply, HandlerError> {
-    let header =
-        RequestHeader { api_key: ApiKey::ApiVersions, api_version: 0, correlation_id, client_id: None };
+    let header = RequestHeader {
+        api_key: ApiKey::ApiVersions,
+        api_version: 0,
+        correlation_id,
+        client_id: None,
+    };
     reply(&header, &api::api_versions_unsupported())
 }
 
@@ -95,7 +99,11 @@ pub fn ready(result: Result<Reply, HandlerError>) -> ReplyFuture {
     Box::pin(future::ready(result))
 }
 
-async fn run<Q, A>(cx: RequestContext, body: Bytes, handler: Handler<Q, A>) -> Result<Reply, HandlerError>
+async fn run<Q, A>(
+    cx: RequestContext,
+    body: Bytes,
+    handler: Handler<Q, A>,
+) -> Result<Reply, HandlerError>
 where
     Q: Request + Send,
     A: Encodable + Send,

@@ -10,3 +10,8 @@ pub mod dispatch;
 pub mod handlers;
 
 pub use context::{ClientSoftware, ConnectionInfo, RequestContext};
+
+/// Whether a topic is the broker's own: clients may read it, and are told so.
+pub fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state")
+}

@@ -34,7 +34,13 @@ impl Reader {
         started: mpsc::Sender<InFlight>,
     ) -> Reader {
         let socket = BufReader::with_capacity(limits::READ_AHEAD_BYTES, socket);
-        Reader { broker, info, socket, slots, started }
+        Reader {
+            broker,
+            info,
+            socket,
+            slots,
+            started,
+        }
     }
 
     /// Reads and starts requests until the client, the protocol or the broker ends it.
@@ -47,7 +53,10 @@ impl Reader {
     }
 
     async fn next(&mut self) -> Result<(), ReadEnd> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| ReadEnd::WriterStopped)?;
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| ReadEnd::WriterStopped)?;
         // Only between requests and inside a frame may a drain interrupt; never between start and hand-over.
         let broker = Arc::clone(&self.broker);
         let (frame, memory) = tokio::select! {
@@ -63,11 +72,14 @@ impl Reader {
     async fn read_frame(&mut self) -> Result<(Bytes, MemoryPermit), ReadEnd> {
         let prefix = self.read_prefix().await?;
         let bytes_max = self.broker.limits.request_bytes_max;
-        let size = frame::frame_size(prefix, bytes_max).map_err(|error| ReadEnd::Refused(error.to_string()))?;
+        let size = frame::frame_size(prefix, bytes_max)
+            .map_err(|error| ReadEnd::Refused(error.to_string()))?;
         let memory = self.broker.memory.reserve(size).await;
         let seconds = size as u64 / limits::FRAME_BYTES_PER_SECOND_MIN;
         let patience = limits::FRAME_TIME + Duration::from_secs(seconds);
-        let frame = timeout(patience, self.read_body(size)).await.map_err(|_| ReadEnd::Stalled)??;
+        let frame = timeout(patience, self.read_body(size))
+            .await
+            .map_err(|_| ReadEnd::Stalled)??;
         Ok((frame, memory))
     }
 
@@ -75,7 +87,12 @@ impl Reader {
     async fn read_prefix(&mut self) -> Result<[u8; 4], ReadEnd> {
         let mut prefix = [0u8; 4];
         loop {
-            match timeout(self.broker.limits.idle_max, self.socket.read(&mut prefix[..1])).await {
+            match timeout(
+                self.broker.limits.idle_max,
+                self.socket.read(&mut prefix[..1]),
+            )
+            .await
+            {
                 Ok(Ok(0)) => return Err(ReadEnd::Closed),
                 Ok(Ok(_)) => break,
                 Ok(Err(error)) => return Err(error.into()),
@@ -84,7 +101,9 @@ impl Reader {
             }
         }
         let rest = self.socket.read_exact(&mut prefix[1..]);
-        timeout(limits::FRAME_TIME, rest).await.map_err(|_| ReadEnd::Stalled)??;
+        timeout(limits::FRAME_TIME, rest)
+            .await
+            .map_err(|_| ReadEnd::Stalled)??;
         Ok(prefix)
     }
 
@@ -114,7 +133,9 @@ impl Reader {
             Err(error) => match error.reaction() {
                 Reaction::ReplyApiVersionsUnsupported { correlation_id } => {
                     debug!(%error, "answered with the served range");
-                    Ok(dispatch::ready(dispatch::api_versions_unsupported(correlation_id)))
+                    Ok(dispatch::ready(dispatch::api_versions_unsupported(
+                        correlation_id,
+                    )))
                 }
                 Reaction::Close => Err(ReadEnd::Refused(error.to_string())),
             },
@@ -128,7 +149,13 @@ impl Reader {
         slot: OwnedSemaphorePermit,
     ) -> Result<(), ReadEnd> {
         // There are as many places in the channel as slots.
-        let in_flight = InFlight { reply, _memory: memory, _slot: slot };
-        self.started.try_send(in_flight).map_err(|_| ReadEnd::WriterStopped)
+        let in_flight = InFlight {
+            reply,
+            _memory: memory,
+            _slot: slot,
+        };
+        self.started
+            .try_send(in_flight)
+            .map_err(|_| ReadEnd::WriterStopped)
     }
 }

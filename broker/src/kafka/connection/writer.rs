@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
@@ -113,8 +113,11 @@ impl Outgoing {
 /// Writes all pieces without joining them.
 async fn write_all(socket: &mut OwnedWriteHalf, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
     while !pieces.is_empty() {
-        let slices: Vec<IoSlice<'_>> =
-            pieces.iter().take(limits::WRITE_PIECES_MAX).map(|piece| IoSlice::new(piece)).collect();
+        let slices: Vec<IoSlice<'_>> = pieces
+            .iter()
+            .take(limits::WRITE_PIECES_MAX)
+            .map(|piece| IoSlice::new(piece))
+            .collect();
         let mut written = socket.write_vectored(&slices).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());

@@ -32,10 +32,15 @@ pub async fn handle(
         if !SOFTWARE.is_match(name) || !SOFTWARE.is_match(version) {
             return Ok(response.with_error_code(ErrorCode::InvalidRequest.code()));
         }
-        cx.connection.set_software(ClientSoftware { name: name.to_owned(), version: version.to_owned() });
+        cx.connection.set_software(ClientSoftware {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        });
     }
     response.api_keys = api::advertised();
-    response.api_keys.retain(|range| ApiKey::try_from(range.api_key).is_ok_and(dispatch::is_built));
+    response
+        .api_keys
+        .retain(|range| ApiKey::try_from(range.api_key).is_ok_and(dispatch::is_built));
     // The epoch of "no finalized features yet".
     response.finalized_features_epoch = -1;
     Ok(response)

@@ -1,7 +1,5 @@
 //! The bit fields that say what a client may do. Without an authorizer that is everything the resource knows.
 
-use crate::kafka::context::RequestContext;
-
 /// The field's value when the client did not ask.
 pub const NOT_ASKED: i32 = i32::MIN;
 
@@ -30,8 +28,3 @@ pub const CLUSTER: i32 = CREATE
 
 /// Everything that can be done to a group.
 pub const GROUP: i32 = READ | DELETE | DESCRIBE | DESCRIBE_CONFIGS | ALTER_CONFIGS;
-
-/// The value for a topic that a client asked about, or not.
-pub fn topic(_cx: &RequestContext, asked: bool) -> i32 {
-    if asked { TOPIC } else { NOT_ASKED }
-}
