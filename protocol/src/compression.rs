@@ -3,6 +3,9 @@
 //! Compressing writes what the Java client writes (snappy framed by xerial, LZ4 frames of independent blocks);
 //! decompressing takes what any client writes. Output goes into the caller's buffer and stops at its bound.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Read, Write};
 
 /// Codec in the low three attribute bits of a record batch.
@@ -125,7 +128,7 @@ impl Compression {
                 self.drain(flate2::bufread::MultiGzDecoder::new(input), limit, out)
             }
             Compression::Snappy => self.decompress_snappy(input, limit, out),
-            Compression::Lz4 => self.drain(lz4_flex::frame::FrameDecoder::new(input), limit, out),
+            Compression::Lz4 => self.decompress_lz4(input, limit, out),
             Compression::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(input)
                     .map_err(|error| self.malformed(&error))?;
@@ -151,6 +154,25 @@ impl Compression {
             return Err(DecompressError::TooLarge { limit });
         }
         Ok(())
+    }
+
+    /// The decoder takes an input that ends between two blocks for a whole one; Java clients fail on it. Padding
+    /// behind the input tells: only a frame without its end mark reads into it.
+    fn decompress_lz4(
+        self,
+        input: &[u8],
+        limit: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DecompressError> {
+        let padding = [0u8; 8];
+        let mut decoder = lz4_flex::frame::FrameDecoder::new(input.chain(&padding[..]));
+        self.drain(&mut decoder, limit, out)?;
+        let (_, unread) = decoder.into_inner().into_inner();
+        if unread.len() < padding.len() {
+            Err(self.malformed(&"frame has no end"))
+        } else {
+            Ok(())
+        }
     }
 
     fn decompress_snappy(

@@ -8,6 +8,9 @@
 //!
 //! Invariant: a finished frame is as long as its size prefix says.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::LazyLock;
 
 use bytes::buf::UninitSlice;

@@ -4,6 +4,9 @@
 //! A frame is one `Bytes`; everything read from it shares its memory. Nothing in here panics or allocates what
 //! the wire claims. What a connection must do about a bad header is part of the error ([`HeaderError::reaction`]).
 
+#[cfg(test)]
+mod tests;
+
 use bytes::{Buf, Bytes};
 use kafka_protocol::protocol::Request;
 

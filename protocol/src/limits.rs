@@ -17,7 +17,7 @@ pub const ARRAY_ELEMENTS_MAX: usize = 1_000_000;
 pub const TAGGED_FIELDS_MAX: usize = 10_000;
 
 /// Most bytes that the records of one batch may inflate to. Above the largest frame, so that what is accepted
-/// uncompressed is accepted compressed, and small enough that a decompression bomb costs milliseconds.
+/// uncompressed is accepted compressed; a decompression bomb costs at most this much memory and its filling.
 pub const DECOMPRESSED_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Scratch memory that a decompression buffer keeps between batches. One larger batch must not pin memory for

@@ -8,6 +8,8 @@ mod header;
 mod owned;
 pub mod record;
 mod scratch;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 use std::fmt;
