@@ -1,1 +1,30 @@
-//! Placeholder.
+//! What is agreed: one consensus group per partition and one for the cluster metadata.
+//!
+//! Owns the replicas hosted by this broker, the controller's state machine and the image of the cluster that
+//! follows from it. Speaks Kafka's words at its surface (leader epoch, high watermark); Raft's words and every type
+//! of the consensus library stay inside. Knows no client connection and no request of the Kafka protocol.
+
+mod controller;
+mod errors;
+mod limits;
+mod metadata;
+mod options;
+mod partition;
+mod raft;
+mod replication;
+mod reporter;
+
+pub use controller::Controller;
+pub use errors::{
+    AppendError, DeleteRecordsError, NotLeader, StartError, SubmitError, WaitLedError,
+};
+pub use metadata::command::{
+    BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
+};
+pub use metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+pub use options::{Endpoint, LogConfigSource, ReplicationOptions, SecurityProtocol};
+pub use partition::append::{Acks, AppendRequest, AppendTicket, Appended};
+pub use partition::state::{PartitionState, Role};
+pub use partition::waiters::WaiterRegistration;
+pub use partition::{Partition, ProducerDescription};
+pub use replication::Replication;

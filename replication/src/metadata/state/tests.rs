@@ -1,0 +1,299 @@
+use tidelog_protocol::types::PartitionIndex;
+
+use super::*;
+
+fn state() -> MetadataState {
+    let mut state = MetadataState::default();
+    apply(
+        &mut state,
+        Command::Bootstrap {
+            cluster_id: Uuid::from_u128(9),
+            feature_level: 1,
+        },
+    )
+    .expect("bootstraps");
+    for broker in 1..=3 {
+        apply(&mut state, register(broker, 100 + broker as u128)).expect("registers");
+    }
+    state
+}
+
+fn apply(state: &mut MetadataState, command: Command) -> Result<Outcome, MetadataError> {
+    let version = state.image().version() + 1;
+    state.apply(command, version)
+}
+
+fn register(broker: i32, directory: u128) -> Command {
+    Command::RegisterBroker(BrokerRegistration {
+        broker: BrokerId(broker),
+        directory_id: Uuid::from_u128(directory),
+        incarnation: Uuid::from_u128(1),
+        rack: None,
+        endpoints: Vec::new(),
+        feature_level_max: 1,
+    })
+}
+
+fn id(number: u128) -> TopicId {
+    TopicId(Uuid::from_u128(number))
+}
+
+fn create(name: &str, number: u128, partitions: usize) -> Command {
+    Command::CreateTopic {
+        name: TopicName::from(name),
+        id: id(number),
+        assignments: vec![vec![BrokerId(1)]; partitions],
+        configs: BTreeMap::new(),
+    }
+}
+
+#[test]
+fn a_topic_is_found_by_name_and_id_until_deleted() {
+    let mut state = state();
+    assert_eq!(
+        apply(&mut state, create("a", 1, 3)),
+        Ok(Outcome::TopicCreated { id: id(1) })
+    );
+    let image = state.image();
+    assert_eq!(
+        image.topic(&"a".into()).map(|topic| topic.partitions.len()),
+        Some(3)
+    );
+    assert_eq!(
+        image.topic_by_id(id(1)).map(|topic| topic.name.clone()),
+        Some("a".into())
+    );
+    assert_eq!((image.topic_count(), image.partition_count()), (1, 3));
+    assert_eq!(
+        apply(&mut state, Command::DeleteTopic { id: id(1) }),
+        Ok(Outcome::Done)
+    );
+    assert!(state.image().topic(&"a".into()).is_none());
+    assert!(state.image().topic_by_id(id(1)).is_none());
+    assert_eq!(
+        (state.image().topic_count(), state.image().partition_count()),
+        (0, 0)
+    );
+    assert_eq!(
+        apply(&mut state, Command::DeleteTopic { id: id(1) }),
+        Err(MetadataError::UnknownTopic)
+    );
+    assert_eq!(
+        apply(&mut state, create("a", 2, 1)),
+        Ok(Outcome::TopicCreated { id: id(2) })
+    );
+    assert_eq!(state.take_delta().topics, HashSet::from([id(1), id(2)]));
+    assert_eq!(state.take_delta(), MetadataDelta::default());
+}
+
+#[test]
+fn refused_commands_change_nothing() {
+    let mut state = state();
+    apply(&mut state, create("a.b", 1, 1)).expect("creates");
+    let version = state.image().version();
+    let refused = [
+        (
+            create("a.b", 2, 1),
+            MetadataError::TopicExists("a.b".into()),
+        ),
+        (create("x", 1, 1), MetadataError::TopicIdExists),
+        (
+            create("a_b", 2, 1),
+            MetadataError::TopicNameCollision {
+                existing: "a.b".into(),
+            },
+        ),
+        (
+            create("x", 2, 0),
+            MetadataError::InvalidPartitions("a topic needs a partition".into()),
+        ),
+        (register(1, 77), MetadataError::BrokerIdTaken(BrokerId(1))),
+        (
+            Command::CreatePartitions {
+                id: id(1),
+                assignments: vec![vec![BrokerId(9)]],
+            },
+            MetadataError::UnknownBroker(BrokerId(9)),
+        ),
+        (
+            Command::CreatePartitions {
+                id: id(1),
+                assignments: vec![vec![BrokerId(1), BrokerId(1)]],
+            },
+            MetadataError::InvalidReplicaAssignment("broker 1 twice".into()),
+        ),
+        (
+            Command::AlterConfigs {
+                resource: ConfigResource::Topic("nope".into()),
+                changes: vec![],
+            },
+            MetadataError::UnknownTopic,
+        ),
+        (
+            Command::AllocateProducerIds {
+                broker: BrokerId(1),
+                count: 0,
+            },
+            MetadataError::ProducerIds("count 0".into()),
+        ),
+        (
+            Command::Bootstrap {
+                cluster_id: Uuid::nil(),
+                feature_level: 1,
+            },
+            MetadataError::AlreadyBootstrapped(Uuid::from_u128(9)),
+        ),
+    ];
+    for (command, error) in refused {
+        assert_eq!(apply(&mut state, command), Err(error));
+    }
+    for name in ["", ".", "..", "a b", "ä", &"x".repeat(250)] {
+        assert!(
+            matches!(
+                apply(&mut state, create(name, 3, 1)),
+                Err(MetadataError::InvalidTopicName(_))
+            ),
+            "{name}"
+        );
+    }
+    assert_eq!(state.image().version(), version);
+    assert_eq!(state.image().partition_count(), 1);
+}
+
+#[test]
+fn a_name_without_dots_collides_too() {
+    let mut state = state();
+    apply(&mut state, create("a_b", 1, 1)).expect("creates");
+    let collision = MetadataError::TopicNameCollision {
+        existing: "a_b".into(),
+    };
+    assert_eq!(apply(&mut state, create("a.b", 2, 1)), Err(collision));
+    apply(&mut state, Command::DeleteTopic { id: id(1) }).expect("deletes");
+    apply(&mut state, create("a.b", 3, 1)).expect("free again");
+}
+
+#[test]
+fn the_highest_epoch_wins_among_leader_reports() {
+    let mut state = state();
+    apply(
+        &mut state,
+        Command::CreateTopic {
+            name: "a".into(),
+            id: id(1),
+            assignments: vec![vec![BrokerId(1), BrokerId(2)]],
+            configs: BTreeMap::new(),
+        },
+    )
+    .expect("creates");
+    let report = |leader: i32, epoch: i32| LeaderReport {
+        topic: id(1),
+        partition: PartitionIndex(0),
+        leader: BrokerId(leader),
+        epoch: LeaderEpoch(epoch),
+        isr: vec![BrokerId(leader)],
+    };
+    let leader = |state: &MetadataState| {
+        let topic = state.image().topic_by_id(id(1)).expect("there");
+        (
+            topic.partitions[0].leader,
+            topic.partitions[0].leader_epoch,
+            topic.partitions[0].isr.to_vec(),
+        )
+    };
+    apply(&mut state, Command::ReportLeaders(vec![report(2, 5)])).expect("reports");
+    apply(
+        &mut state,
+        Command::ReportLeaders(vec![report(1, 4), report(3, 9)]),
+    )
+    .expect("reports");
+    assert_eq!(
+        leader(&state),
+        (Some(BrokerId(2)), LeaderEpoch(5), vec![BrokerId(2)])
+    );
+    apply(&mut state, Command::ReportLeaders(vec![report(1, 6)])).expect("reports");
+    assert_eq!(
+        leader(&state),
+        (Some(BrokerId(1)), LeaderEpoch(6), vec![BrokerId(1)])
+    );
+    let before = state.image().topic_by_id(id(1)).expect("there").clone();
+    apply(&mut state, Command::ReportLeaders(vec![report(1, 6)])).expect("reports");
+    assert!(Arc::ptr_eq(
+        &before,
+        state.image().topic_by_id(id(1)).expect("there")
+    ));
+}
+
+#[test]
+fn configs_are_set_and_removed_per_resource() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    let alter = |resource: ConfigResource, value: Option<&str>| Command::AlterConfigs {
+        resource,
+        changes: vec![("retention.ms".into(), value.map(str::to_string))],
+    };
+    let resources = [
+        ConfigResource::Topic("a".into()),
+        ConfigResource::Broker(None),
+        ConfigResource::Broker(Some(BrokerId(1))),
+        ConfigResource::Group("g".into()),
+        ConfigResource::ClientMetrics("m".into()),
+    ];
+    for resource in resources {
+        state.take_delta();
+        apply(&mut state, alter(resource.clone(), Some("5"))).expect("sets");
+        assert_eq!(
+            state
+                .image()
+                .configs(&resource)
+                .and_then(|c| c.get("retention.ms"))
+                .map(String::as_str),
+            Some("5")
+        );
+        assert_eq!(
+            state.take_delta().broker_configs,
+            matches!(resource, ConfigResource::Broker(_))
+        );
+        apply(&mut state, alter(resource.clone(), None)).expect("removes");
+        assert_eq!(
+            state
+                .image()
+                .configs(&resource)
+                .and_then(|c| c.get("retention.ms")),
+            None
+        );
+    }
+    assert_eq!(state.image().config_resources().count(), 0);
+}
+
+#[test]
+fn producer_ids_are_handed_out_once() {
+    let mut state = state();
+    let ask = Command::AllocateProducerIds {
+        broker: BrokerId(1),
+        count: 1000,
+    };
+    assert_eq!(
+        apply(&mut state, ask.clone()),
+        Ok(Outcome::ProducerIds {
+            first: ProducerId(0),
+            count: 1000
+        })
+    );
+    assert_eq!(
+        apply(&mut state, ask),
+        Ok(Outcome::ProducerIds {
+            first: ProducerId(1000),
+            count: 1000
+        })
+    );
+}
+
+#[test]
+fn an_old_image_does_not_see_later_changes() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    let old = state.image().clone();
+    apply(&mut state, create("b", 2, 1)).expect("creates");
+    apply(&mut state, Command::DeleteTopic { id: id(1) }).expect("deletes");
+    assert!(old.topic(&"a".into()).is_some() && old.topic(&"b".into()).is_none());
+}

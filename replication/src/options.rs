@@ -1,0 +1,107 @@
+//! What the broker tells replication at start.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_protocol::types::BrokerId;
+use tidelog_storage::log::LogConfig;
+use uuid::Uuid;
+
+use crate::metadata::image::TopicImage;
+
+/// How a listener protects its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SecurityProtocol {
+    /// No encryption, no authentication.
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// SASL without encryption.
+    SaslPlaintext,
+    /// SASL over TLS.
+    SaslSsl,
+}
+
+/// One listener of a broker, with the address that it advertises.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Listener name, e.g. `PLAINTEXT`.
+    pub listener: String,
+    /// Advertised host.
+    pub host: String,
+    /// Advertised port.
+    pub port: u16,
+    /// Protection of the listener.
+    pub security_protocol: SecurityProtocol,
+}
+
+/// Resolves a topic's log settings from its own and the brokers' configuration.
+///
+/// Called when a partition is opened and after each configuration change, on a runtime thread: must not block.
+pub trait LogConfigSource: Send + Sync + 'static {
+    /// Settings of the topic's logs. Must be a pure function of the topic and the brokers' current configuration.
+    fn log_config(&self, topic: &TopicImage) -> LogConfig;
+    /// `min.insync.replicas` of the topic.
+    fn min_insync_replicas(&self, topic: &TopicImage) -> usize;
+}
+
+/// Settings of [`Replication`](crate::Replication).
+#[derive(Clone)]
+pub struct ReplicationOptions {
+    /// This broker's id.
+    pub broker: BrokerId,
+    /// Random id of the data directory. A broker whose disk was lost comes back as another replica.
+    pub directory_id: Uuid,
+    /// Id of the cluster; must equal what the metadata says, unless this is the first start.
+    pub cluster_id: Uuid,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// Advertised listeners.
+    pub endpoints: Vec<Endpoint>,
+    /// Resolver of log settings.
+    pub log_configs: Arc<dyn LogConfigSource>,
+    /// Record bytes that may wait for their commit in one partition. Default 16 MiB.
+    pub partition_in_flight_bytes_max: usize,
+    /// Record bytes that may wait for their commit in all partitions. Default 256 MiB.
+    pub broker_in_flight_bytes_max: usize,
+    /// `log.retention.check.interval.ms`. Default 5 minutes.
+    pub retention_check_interval: Duration,
+    /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
+    pub start_timeout: Duration,
+}
+
+impl ReplicationOptions {
+    /// Options with defaults for everything that is not named.
+    pub fn new(
+        broker: BrokerId,
+        directory_id: Uuid,
+        cluster_id: Uuid,
+        log_configs: Arc<dyn LogConfigSource>,
+    ) -> Self {
+        ReplicationOptions {
+            broker,
+            directory_id,
+            cluster_id,
+            rack: None,
+            endpoints: Vec::new(),
+            log_configs,
+            partition_in_flight_bytes_max: 16 << 20,
+            broker_in_flight_bytes_max: 256 << 20,
+            retention_check_interval: Duration::from_secs(300),
+            start_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl fmt::Debug for ReplicationOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicationOptions")
+            .field("broker", &self.broker)
+            .field("directory_id", &self.directory_id)
+            .field("cluster_id", &self.cluster_id)
+            .field("rack", &self.rack)
+            .field("endpoints", &self.endpoints)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,249 @@
+//! The consensus group of a partition on this replica: start, stop, election, leases.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use openraft::{Config, Instant as _, Raft, ReadPolicy};
+use tidelog_storage::kv::KeyValueStore;
+use tidelog_storage::log::PartitionLog;
+
+use super::shared::PartitionShared;
+use super::state_machine::PartitionStateMachine;
+use crate::raft::codec::{self, Checkpoint};
+use crate::raft::config::PARTITION_LEASE_MS;
+use crate::raft::log_store::GroupLog;
+use crate::raft::network::{GroupNetwork, PeerTransport};
+use crate::raft::state_store::GroupStateStore;
+use crate::raft::types::{GroupCommand, GroupTypes, LogId, ReplicaId};
+
+/// Share of the lease after which an idle leader renews it before it writes.
+const RENEW_AFTER: Duration = Duration::from_millis(PARTITION_LEASE_MS * 6 / 10);
+
+/// What all groups of a broker are started with.
+#[derive(Clone)]
+pub struct GroupContext {
+    /// This replica.
+    pub me: ReplicaId,
+    /// Votes, checkpoints and snapshots.
+    pub kv: Arc<dyn KeyValueStore>,
+    /// Connections to other brokers.
+    pub transport: Arc<dyn PeerTransport>,
+}
+
+impl fmt::Debug for GroupContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupContext")
+            .field("me", &self.me)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running group.
+pub struct PartitionGroup {
+    raft: Raft<GroupTypes, PartitionStateMachine>,
+    /// When the last round that confirmed the leadership began.
+    confirmed: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for PartitionGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.raft.fmt(f)
+    }
+}
+
+impl PartitionGroup {
+    /// Starts the group on what log and key-value store hold. A new one is told its members by its first replica; one
+    /// that was there before asks for the leadership.
+    pub async fn start(
+        context: &GroupContext,
+        shared: &Arc<PartitionShared>,
+        config: Arc<Config>,
+        members: &[ReplicaId],
+    ) -> Result<PartitionGroup, io::Error> {
+        let state = GroupStateStore::new(context.kv.clone(), shared.log().id());
+        let checkpoint = start_point(shared.log(), &state)?;
+        if let Some((checkpoint, older)) = &checkpoint {
+            shared.restore(checkpoint, older.clone());
+        }
+        let checkpoint = checkpoint.map(|(checkpoint, _)| checkpoint);
+        let log = GroupLog::open(
+            shared.log().clone(),
+            state.clone(),
+            context.me,
+            shared.clone(),
+            checkpoint,
+        )?;
+        let pristine = log.is_pristine();
+        let machine = PartitionStateMachine::new(shared.clone(), state);
+        let network = GroupNetwork::new(shared.group(), context.transport.clone());
+        let raft = Raft::new(context.me, config, network, log, machine)
+            .await
+            .map_err(io::Error::other)?;
+        let group = PartitionGroup {
+            raft,
+            confirmed: tokio::sync::Mutex::default(),
+        };
+        if pristine {
+            if members.first() == Some(&context.me) {
+                let members: BTreeMap<ReplicaId, ()> =
+                    members.iter().map(|member| (*member, ())).collect();
+                group
+                    .raft
+                    .initialize(members)
+                    .await
+                    .map_err(io::Error::other)?;
+            }
+        } else {
+            group.elect().await;
+        }
+        Ok(group)
+    }
+
+    /// The group's handle for submissions.
+    pub fn raft(&self) -> &Raft<GroupTypes, PartitionStateMachine> {
+        &self.raft
+    }
+
+    /// Asks the other replicas for the leadership, unless there is a leader.
+    pub async fn elect(&self) {
+        if let Err(error) = self.raft.trigger().elect(true).await {
+            tracing::debug!(%error, "no election");
+        }
+    }
+
+    /// Writes a command and waits until it is applied. A lapsed lease is renewed once.
+    pub async fn write(
+        &self,
+        command: impl Fn() -> GroupCommand,
+    ) -> Result<ClientWriteResponse<GroupTypes>, RaftError<GroupTypes, ClientWriteError<GroupTypes>>>
+    {
+        match self.raft.client_write(command()).await {
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
+                if forward.leader_id.is_none() =>
+            {
+                if self.confirm().await {
+                    self.raft.client_write(command()).await
+                } else {
+                    Err(RaftError::APIError(ClientWriteError::ForwardToLeader(
+                        forward,
+                    )))
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// Makes sure, by one round of messages, that this replica still leads and knows all that is committed. Callers
+    /// that come while a round runs share the next one.
+    pub async fn confirm(&self) -> bool {
+        let asked_at = Instant::now();
+        let mut confirmed = self.confirmed.lock().await;
+        if confirmed.is_some_and(|began| began >= asked_at) {
+            return true;
+        }
+        let began = Instant::now();
+        let leads = self
+            .raft
+            .ensure_linearizable(ReadPolicy::ReadIndex)
+            .await
+            .is_ok();
+        if leads {
+            *confirmed = Some(began);
+        }
+        leads
+    }
+
+    /// Whether a write may find the lease lapsed. Never with one voter.
+    pub fn lease_is_old(&self, voters: usize) -> bool {
+        if voters <= 1 {
+            return false;
+        }
+        let acked = self.raft.metrics().borrow_watched().last_quorum_acked;
+        acked.is_none_or(|at| at.elapsed() > RENEW_AFTER)
+    }
+
+    /// Takes a snapshot, which the state machine makes at the boundary that it was told, and forgets the log up to it.
+    pub async fn purge_to(&self, boundary: LogId, timeout: Duration) -> Result<(), io::Error> {
+        self.raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(io::Error::other)?;
+        self.raft
+            .wait(Some(timeout))
+            .metrics(
+                |metrics| metrics.snapshot.is_some_and(|last| last >= boundary),
+                "snapshot at the boundary",
+            )
+            .await
+            .map_err(io::Error::other)?;
+        self.raft
+            .trigger()
+            .purge_log(boundary.index)
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// Replicas that have everything but a little, the leader included; only a leader knows.
+    pub fn in_sync_count(&self, voters: usize, lag_max: u64) -> usize {
+        if voters <= 1 {
+            return voters;
+        }
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let in_sync =
+            |matched: &Option<LogId>| matched.is_some_and(|id| id.index + lag_max >= last);
+        metrics.replication.map_or(1, |replication| {
+            replication
+                .values()
+                .filter(|matched| in_sync(matched))
+                .count()
+        })
+    }
+
+    /// Whether the group's task runs.
+    pub fn is_running(&self) -> bool {
+        self.raft.metrics().borrow_watched().running_state.is_ok()
+    }
+
+    /// Stops the group.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::debug!(%error, "group task did not end by itself");
+        }
+    }
+}
+
+/// Where the state machine of a group starts, and the membership before that if it may be needed. Under `os` a power
+/// loss may have taken entries that were applied: what is left counts.
+fn start_point(
+    log: &PartitionLog,
+    state: &GroupStateStore,
+) -> Result<Option<(Checkpoint, Option<crate::raft::types::StoredMembership>)>, io::Error> {
+    let older = match state.read_snapshot()? {
+        Some(bytes) => Some(
+            codec::decode_snapshot(bytes)
+                .map_err(io::Error::other)?
+                .membership,
+        ),
+        None => None,
+    };
+    let Some(mut checkpoint) = state.read_checkpoint()? else {
+        return Ok(None);
+    };
+    let bounds = log.bounds();
+    let Some(last) = codec::log_id(bounds.last) else {
+        return Ok(None);
+    };
+    if checkpoint.applied > last {
+        checkpoint.applied = last;
+        checkpoint.high_watermark = checkpoint.high_watermark.min(bounds.log_end);
+    }
+    Ok(Some((checkpoint, older)))
+}

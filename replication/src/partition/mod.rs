@@ -1,0 +1,434 @@
+//! A partition's replica on this broker.
+//!
+//! Owns the path of a batch from its place in the order to its answer, and the replica's offsets. Knows nothing of
+//! requests; batches come here validated.
+
+pub mod append;
+pub mod group;
+mod order;
+mod retention;
+pub mod shared;
+pub mod state;
+mod state_machine;
+pub mod submission;
+pub mod waiters;
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwapOption;
+use futures_util::FutureExt;
+use openraft::errors::{ClientWriteError, RaftError};
+use tidelog_protocol::batch::RecordBatch;
+use tidelog_protocol::types::{
+    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId,
+    TopicPartition,
+};
+use tidelog_storage::log::{LogError, PartitionLog, SequenceError};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::errors::{AppendError, DeleteRecordsError, NotLeader};
+use crate::limits::PARTITION_IN_FLIGHT_BATCHES_MAX;
+use crate::partition::append::{Acks, AppendRequest, AppendTicket, Appended};
+use crate::partition::group::PartitionGroup;
+use crate::partition::order::Placement;
+use crate::partition::shared::PartitionShared;
+use crate::partition::state::{PartitionState, Role};
+use crate::partition::submission::{InFlight, Submission};
+use crate::partition::waiters::WaiterRegistration;
+use crate::raft::types::{GroupCommand, GroupResponder};
+
+/// Entries that a replica may be behind and still count as in sync.
+const IN_SYNC_LAG_ENTRIES: u64 = 64;
+
+/// What a partition remembers of an idempotent producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerDescription {
+    /// Producer id.
+    pub producer: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// Last sequence appended; -1 when none is known.
+    pub last_sequence: Sequence,
+    /// Timestamp of its last batch.
+    pub last_timestamp: TimestampMs,
+    /// Epoch of the coordinator that wrote its last marker; -1 when none did.
+    pub coordinator_epoch: i32,
+    /// First offset of its open transaction.
+    pub transaction_start: Option<Offset>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Partition {
+    shared: Arc<PartitionShared>,
+    group: ArcSwapOption<PartitionGroup>,
+    min_insync_replicas: AtomicUsize,
+    in_flight_bytes_max: usize,
+    broker_in_flight_bytes_max: usize,
+    /// Held while the log start moves or entries are dropped.
+    retention: tokio::sync::Mutex<()>,
+}
+
+impl Partition {
+    /// A replica without its group.
+    pub(crate) fn new(
+        shared: Arc<PartitionShared>,
+        min_insync_replicas: usize,
+        in_flight_bytes_max: usize,
+        broker_in_flight_bytes_max: usize,
+    ) -> Partition {
+        Partition {
+            shared,
+            group: ArcSwapOption::empty(),
+            min_insync_replicas: AtomicUsize::new(min_insync_replicas),
+            in_flight_bytes_max,
+            broker_in_flight_bytes_max,
+            retention: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Topic id.
+    pub fn topic_id(&self) -> TopicId {
+        self.shared.group().topic
+    }
+
+    /// Topic name and index.
+    pub fn name(&self) -> &TopicPartition {
+        self.shared.name()
+    }
+
+    /// Index in the topic.
+    pub fn index(&self) -> PartitionIndex {
+        self.name().partition
+    }
+
+    /// The log, for reading.
+    pub fn log(&self) -> &Arc<PartitionLog> {
+        self.shared.log()
+    }
+
+    /// Role, epoch and offsets; cheap.
+    pub fn state(&self) -> PartitionState {
+        self.shared.state()
+    }
+
+    /// Gives a validated batch its place in the order. Waits while too many bytes are in flight. The ticket resolves as
+    /// `acks` asks; a duplicate resolves when its original is committed, with the original's offset.
+    pub async fn submit(&self, request: AppendRequest) -> Result<AppendTicket, AppendError> {
+        let state = self.shared.state();
+        self.check_leader(&state, request.epoch)?;
+        self.log().check_writable().map_err(append_error)?;
+        let group = self.group.load_full().ok_or(AppendError::ShuttingDown)?;
+        let voters = self.shared.voter_count();
+        if request.acks == Acks::All {
+            self.check_in_sync(&group, voters)?;
+        }
+        let permits = self.reserve(request.batch.size_bytes()).await?;
+        if group.lease_is_old(voters) && !group.confirm().await {
+            self.shared.release(permits);
+            return Err(self.shared.not_leader().into());
+        }
+        self.submit_in_order(&group, request, permits)
+    }
+
+    /// Registers for a wake-up whenever the high watermark, the log start or the leadership moves. Read the state after
+    /// registering, then wait.
+    pub fn register_waiter(&self, notify: &Arc<Notify>) -> WaiterRegistration {
+        WaiterRegistration::new(self.shared.clone(), notify)
+    }
+
+    /// Moves the log start to `before` (`None`: the high watermark) by agreement of the group, and drops whole segments
+    /// below it. Returns the new log start.
+    pub async fn delete_records(
+        &self,
+        before: Option<Offset>,
+    ) -> Result<Offset, DeleteRecordsError> {
+        let state = self.shared.state();
+        if let Some(reason) = self.shared.offline() {
+            return Err(DeleteRecordsError::Storage(reason.to_string()));
+        }
+        if !state.is_leader() {
+            return Err(self.shared.not_leader().into());
+        }
+        let target = before.unwrap_or(state.high_watermark);
+        if target > state.high_watermark {
+            return Err(DeleteRecordsError::OffsetOutOfRange {
+                requested: target,
+                high_watermark: state.high_watermark,
+            });
+        }
+        if target > state.log_start {
+            self.write_log_start(target).await?;
+            self.drop_deleted().await;
+        }
+        Ok(self.shared.log_start())
+    }
+
+    /// Makes sure that no other replica has taken over: by a valid lease or one round of messages, which callers share.
+    pub async fn confirm_leadership(&self) -> Result<(), NotLeader> {
+        let state = self.shared.state();
+        let not_leader = || Err(self.shared.not_leader());
+        if !state.is_leader() {
+            return not_leader();
+        }
+        let Some(group) = self.group.load_full() else {
+            return not_leader();
+        };
+        let recovered = state.high_watermark >= state.epoch_start;
+        if recovered && !group.lease_is_old(self.shared.voter_count()) {
+            return Ok(());
+        }
+        if group.confirm().await {
+            Ok(())
+        } else {
+            not_leader()
+        }
+    }
+
+    /// Idempotent producers that the partition remembers.
+    pub fn describe_producers(&self) -> Result<Vec<ProducerDescription>, LogError> {
+        let producers = self.log().producers()?.producers();
+        let describe = |view: tidelog_storage::log::ProducerStateView| ProducerDescription {
+            producer: view.producer_id,
+            epoch: view.epoch,
+            last_sequence: view.last_sequence,
+            last_timestamp: view.last_timestamp,
+            coordinator_epoch: view.coordinator_epoch,
+            transaction_start: view.transaction_start,
+        };
+        Ok(producers.into_iter().map(describe).collect())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<PartitionShared> {
+        &self.shared
+    }
+
+    pub(crate) fn group(&self) -> Option<Arc<PartitionGroup>> {
+        self.group.load_full()
+    }
+
+    /// Puts the running group in, or takes it out; returns the one before.
+    pub(crate) fn swap_group(
+        &self,
+        group: Option<Arc<PartitionGroup>>,
+    ) -> Option<Arc<PartitionGroup>> {
+        self.group.swap(group)
+    }
+
+    pub(crate) fn set_min_insync_replicas(&self, replicas: usize) {
+        self.min_insync_replicas.store(replicas, Ordering::Relaxed);
+    }
+
+    fn check_leader(
+        &self,
+        state: &PartitionState,
+        epoch: Option<LeaderEpoch>,
+    ) -> Result<(), AppendError> {
+        match state.role {
+            Role::Leader => {}
+            Role::Follower => return Err(self.shared.not_leader().into()),
+            Role::Offline => {
+                let reason = self
+                    .shared
+                    .offline()
+                    .map_or_else(String::new, |reason| reason.to_string());
+                return Err(AppendError::Storage(reason));
+            }
+        }
+        let current = state.leader_epoch;
+        match epoch {
+            Some(epoch) if epoch < current => Err(AppendError::FencedEpoch { current }),
+            Some(epoch) if epoch > current => Err(AppendError::UnknownEpoch { current }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_in_sync(&self, group: &PartitionGroup, voters: usize) -> Result<(), AppendError> {
+        let required = self.min_insync_replicas.load(Ordering::Relaxed);
+        // A leader is in sync with itself, also before its first membership is applied.
+        if required <= 1 {
+            return Ok(());
+        }
+        let in_sync = group.in_sync_count(voters, IN_SYNC_LAG_ENTRIES);
+        if in_sync < required {
+            Err(AppendError::NotEnoughReplicas { in_sync, required })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes bytes from both budgets. A small batch takes a minimal share, so that batches are bounded as well.
+    async fn reserve(&self, size_bytes: usize) -> Result<InFlight, AppendError> {
+        let floor = self
+            .in_flight_bytes_max
+            .div_ceil(PARTITION_IN_FLIGHT_BATCHES_MAX);
+        let partition = share(size_bytes.max(floor).min(self.in_flight_bytes_max));
+        let broker = share(size_bytes.min(self.broker_in_flight_bytes_max));
+        acquire(self.shared.in_flight(), partition).await?;
+        if let Err(error) = acquire(self.shared.broker_in_flight(), broker).await {
+            self.shared.release(InFlight {
+                partition,
+                broker: 0,
+            });
+            return Err(error);
+        }
+        Ok(InFlight { partition, broker })
+    }
+
+    fn submit_in_order(
+        &self,
+        group: &PartitionGroup,
+        request: AppendRequest,
+        permits: InFlight,
+    ) -> Result<AppendTicket, AppendError> {
+        let AppendRequest { batch, acks, .. } = request;
+        let mut order = self.shared.order();
+        let (number, base_offset, epoch) = match order.place(&batch) {
+            Placement::Placed {
+                number,
+                base_offset,
+                epoch,
+            } => (number, base_offset, epoch),
+            other => {
+                drop(order);
+                self.shared.release(permits);
+                return self.answer_unplaced(other, &batch, acks);
+            }
+        };
+        let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
+        let (submission, answer) = Submission::new(
+            self.shared.clone(),
+            number,
+            base_offset..next_offset,
+            acks,
+            permits,
+        );
+        let term = u64::try_from(epoch.0).unwrap_or_default();
+        let write = group
+            .raft()
+            .write(GroupCommand::Batch {
+                batch,
+                submission: Some(submission.clone()),
+            })
+            .responder(GroupResponder::of(submission))
+            .with_leader(term);
+        // The mailbox has room for all that the budget lets through, so this ends at once. The lock is held so that
+        // places and mailbox have the same order.
+        let sent = tokio::task::unconstrained(write.into_future()).now_or_never();
+        if !matches!(sent, Some(Ok(()))) {
+            order.refused(number, || self.log().producers().unwrap_or_default());
+            drop(order);
+            return Err(self.refusal(sent.is_none()));
+        }
+        drop(order);
+        Ok(match acks {
+            Acks::None => AppendTicket::answered(Ok(Appended {
+                base_offset,
+                log_start: self.shared.log_start(),
+            })),
+            Acks::Leader | Acks::All => AppendTicket::waiting(answer, self.shared.clone()),
+        })
+    }
+
+    fn answer_unplaced(
+        &self,
+        placement: Placement,
+        batch: &RecordBatch,
+        acks: Acks,
+    ) -> Result<AppendTicket, AppendError> {
+        match placement {
+            Placement::Duplicate { base_offset } if acks == Acks::None => {
+                Ok(AppendTicket::answered(Ok(Appended {
+                    base_offset,
+                    log_start: self.shared.log_start(),
+                })))
+            }
+            Placement::Duplicate { base_offset } => {
+                let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
+                let answer = self.shared.await_original(base_offset, next_offset);
+                Ok(AppendTicket::waiting(answer, self.shared.clone()))
+            }
+            Placement::Refused(error) => Err(sequence_error(batch, error)),
+            Placement::NotLeader | Placement::Placed { .. } => Err(self.shared.not_leader().into()),
+        }
+    }
+
+    /// Why the group did not take a batch.
+    fn refusal(&self, mailbox_full: bool) -> AppendError {
+        match self.shared.offline() {
+            Some(reason) => AppendError::Storage(reason.to_string()),
+            None if self.group.load().is_none() => AppendError::ShuttingDown,
+            None if mailbox_full => AppendError::Overloaded,
+            None => self.shared.not_leader().into(),
+        }
+    }
+
+    async fn write_log_start(&self, to: Offset) -> Result<(), DeleteRecordsError> {
+        let group = self
+            .group
+            .load_full()
+            .ok_or(DeleteRecordsError::ShuttingDown)?;
+        let written = group.write(|| GroupCommand::LogStart(to)).await;
+        written.map(drop).map_err(|error| match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {
+                self.shared.not_leader().into()
+            }
+            RaftError::APIError(_) => DeleteRecordsError::Unknown,
+            RaftError::Fatal(fatal) => match self.shared.offline() {
+                Some(reason) => DeleteRecordsError::Storage(reason.to_string()),
+                None => {
+                    tracing::debug!(%fatal, "group stopped");
+                    DeleteRecordsError::ShuttingDown
+                }
+            },
+        })
+    }
+}
+
+fn share(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+async fn acquire(budget: &Semaphore, permits: u32) -> Result<(), AppendError> {
+    let permit = match budget.try_acquire_many(permits) {
+        Ok(permit) => permit,
+        Err(_) => budget
+            .acquire_many(permits)
+            .await
+            .map_err(|_| AppendError::ShuttingDown)?,
+    };
+    // Given back by hand, from whichever thread drops the submission.
+    permit.forget();
+    Ok(())
+}
+
+fn append_error(error: LogError) -> AppendError {
+    match error {
+        LogError::NoSpace(reason) => AppendError::NoSpace(reason),
+        LogError::Removed => AppendError::ShuttingDown,
+        other => AppendError::Storage(other.to_string()),
+    }
+}
+
+fn sequence_error(batch: &RecordBatch, error: SequenceError) -> AppendError {
+    match error {
+        SequenceError::OutOfOrder { got, last } => {
+            // Nothing known means that the producer has to begin at 0.
+            let expected = if last.0 < 0 {
+                Sequence(0)
+            } else {
+                last.plus(1)
+            };
+            AppendError::OutOfOrderSequence {
+                producer: batch.producer_id(),
+                expected,
+                got,
+            }
+        }
+        SequenceError::StaleEpoch { got, current } => {
+            AppendError::InvalidProducerEpoch { current, got }
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! What a partition's handle, its log adapter and its state machine share.
+//!
+//! Invariant: the high watermark never falls, and never passes the log end.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset, TopicPartition};
+use tidelog_storage::log::{LogError, LogPosition, PartitionLog};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::append::Appended;
+use super::order::{AppendOrder, SubmissionNumber};
+use super::state::{PartitionState, Role};
+use super::submission::{AppendResult, InFlight};
+use super::waiters::Waiters;
+use crate::errors::{AppendError, NotLeader};
+use crate::raft::codec::Checkpoint;
+use crate::raft::log_store::GroupEvents;
+use crate::raft::types::{GroupId, LogId, ReplicaId, StoredMembership, Vote, epoch_of};
+use crate::reporter::LeaderReporter;
+
+/// See the module.
+#[derive(Debug)]
+pub struct PartitionShared {
+    group: GroupId,
+    name: TopicPartition,
+    me: ReplicaId,
+    log: Arc<PartitionLog>,
+    leadership: Mutex<Leadership>,
+    high_watermark: AtomicI64,
+    order: Mutex<AppendOrder>,
+    duplicates: Mutex<Vec<Duplicate>>,
+    duplicate_count: AtomicUsize,
+    waiters: Waiters,
+    in_flight: Semaphore,
+    broker_in_flight: Arc<Semaphore>,
+    applied: Mutex<Applied>,
+    snapshot_target: Mutex<Option<LogPosition>>,
+    reporter: Arc<LeaderReporter>,
+}
+
+/// Who leads, as far as this replica knows.
+#[derive(Clone, Debug)]
+struct Leadership {
+    role: Role,
+    leader: Option<BrokerId>,
+    epoch: LeaderEpoch,
+    epoch_start: Offset,
+    offline: Option<Arc<str>>,
+}
+
+/// What the state machine has applied.
+#[derive(Debug, Default)]
+struct Applied {
+    last: Option<LogId>,
+    /// Memberships up to `last`, in order; the older ones are needed for snapshots behind it.
+    memberships: VecDeque<StoredMembership>,
+    checkpointed: Option<LogId>,
+}
+
+/// A duplicate whose original is not committed.
+#[derive(Debug)]
+struct Duplicate {
+    base_offset: Offset,
+    next_offset: Offset,
+    sender: oneshot::Sender<AppendResult>,
+}
+
+/// Byte budgets of a partition.
+#[derive(Clone, Debug)]
+pub struct Budgets {
+    /// Bytes that may be in flight in this partition.
+    pub partition: usize,
+    /// What is left of the bytes that may be in flight in all partitions.
+    pub broker: Arc<Semaphore>,
+}
+
+impl PartitionShared {
+    /// State of a replica that starts, from its last checkpoint.
+    pub fn new(
+        group: GroupId,
+        name: TopicPartition,
+        me: ReplicaId,
+        log: Arc<PartitionLog>,
+        budgets: Budgets,
+        reporter: Arc<LeaderReporter>,
+    ) -> PartitionShared {
+        let leadership = Leadership {
+            role: Role::Follower,
+            leader: None,
+            epoch: LeaderEpoch(0),
+            epoch_start: log.bounds().log_end,
+            offline: None,
+        };
+        PartitionShared {
+            group,
+            name,
+            me,
+            leadership: Mutex::new(leadership),
+            high_watermark: AtomicI64::new(log.bounds().log_start.0),
+            log,
+            order: Mutex::default(),
+            duplicates: Mutex::default(),
+            duplicate_count: AtomicUsize::new(0),
+            waiters: Waiters::default(),
+            in_flight: Semaphore::new(budgets.partition.min(Semaphore::MAX_PERMITS)),
+            broker_in_flight: budgets.broker,
+            applied: Mutex::default(),
+            snapshot_target: Mutex::default(),
+            reporter,
+        }
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Topic and index.
+    pub fn name(&self) -> &TopicPartition {
+        &self.name
+    }
+
+    /// This replica.
+    pub fn me(&self) -> ReplicaId {
+        self.me
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Arc<PartitionLog> {
+        &self.log
+    }
+
+    /// Those who wait for a move.
+    pub fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// Bytes that may still be submitted to this partition.
+    pub fn in_flight(&self) -> &Semaphore {
+        &self.in_flight
+    }
+
+    /// Bytes that may still be submitted to all partitions.
+    pub fn broker_in_flight(&self) -> &Semaphore {
+        &self.broker_in_flight
+    }
+
+    /// Gives bytes back.
+    pub fn release(&self, permits: InFlight) {
+        self.in_flight.add_permits(permits.partition as usize);
+        self.broker_in_flight.add_permits(permits.broker as usize);
+    }
+
+    /// Role, epoch and offsets.
+    pub fn state(&self) -> PartitionState {
+        let leadership = self.leadership.lock();
+        let (role, leader) = (leadership.role, leadership.leader);
+        let (leader_epoch, epoch_start) = (leadership.epoch, leadership.epoch_start);
+        drop(leadership);
+        // The watermark first: the bounds read after it include it.
+        let high_watermark = self.high_watermark();
+        let bounds = self.log.bounds();
+        let log_start = bounds.log_start.min(high_watermark);
+        PartitionState {
+            role,
+            leader,
+            leader_epoch,
+            epoch_start,
+            high_watermark,
+            // No transaction can be open: the broker hands out no transactional producer.
+            last_stable_offset: high_watermark,
+            log_start,
+            log_end: bounds.log_end.max(high_watermark),
+        }
+    }
+
+    /// First offset that is not committed.
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.high_watermark.load(Ordering::Acquire))
+    }
+
+    /// First offset that is kept.
+    pub fn log_start(&self) -> Offset {
+        self.log.bounds().log_start
+    }
+
+    /// The answer to those who ask the wrong replica.
+    pub fn not_leader(&self) -> NotLeader {
+        let leadership = self.leadership.lock();
+        let leader = leadership
+            .leader
+            .filter(|leader| *leader != self.me.broker || leadership.role == Role::Leader);
+        NotLeader {
+            leader,
+            epoch: leadership.epoch,
+        }
+    }
+
+    /// Why the replica serves nothing, if so.
+    pub fn offline(&self) -> Option<Arc<str>> {
+        self.leadership.lock().offline.clone()
+    }
+
+    /// Whether this replica leads.
+    pub fn leads(&self) -> bool {
+        self.leadership.lock().role == Role::Leader
+    }
+
+    /// Raises the high watermark and wakes those who waited for it.
+    pub fn advance_high_watermark(&self, to: Offset) {
+        if self.high_watermark.fetch_max(to.0, Ordering::AcqRel) >= to.0 {
+            return;
+        }
+        self.waiters.notify();
+        if self.duplicate_count.load(Ordering::Acquire) > 0 {
+            self.answer_duplicates();
+        }
+    }
+
+    /// The log start moved.
+    pub fn move_log_start(&self, to: Offset) {
+        self.log.advance_log_start(to.min(self.high_watermark()));
+        self.waiters.notify();
+    }
+
+    /// The order of submissions.
+    pub fn order(&self) -> MutexGuard<'_, AppendOrder> {
+        self.order.lock()
+    }
+
+    /// Whether a batch may be appended where it was placed.
+    pub fn admits(&self, number: SubmissionNumber) -> bool {
+        self.order.lock().admits(number)
+    }
+
+    /// All batches up to this one are in the log, or void.
+    pub fn appended(&self, last: SubmissionNumber) {
+        self.order.lock().appended(last);
+    }
+
+    /// A batch was refused after it had its place.
+    pub fn refused(&self, number: SubmissionNumber) {
+        let void_from = self
+            .order
+            .lock()
+            .refused(number, || self.log.producers().unwrap_or_default());
+        if let Some(void_from) = void_from {
+            self.refuse_duplicates(void_from);
+        }
+    }
+
+    /// Waits for the commit of a duplicate's original.
+    pub fn await_original(
+        &self,
+        base_offset: Offset,
+        next_offset: Offset,
+    ) -> oneshot::Receiver<AppendResult> {
+        let (sender, receiver) = oneshot::channel();
+        let mut duplicates = self.duplicates.lock();
+        duplicates.push(Duplicate {
+            base_offset,
+            next_offset,
+            sender,
+        });
+        self.duplicate_count
+            .store(duplicates.len(), Ordering::Release);
+        drop(duplicates);
+        self.answer_duplicates();
+        receiver
+    }
+
+    fn answer_duplicates(&self) {
+        let (high_watermark, log_start) = (self.high_watermark(), self.log_start());
+        for duplicate in self.take_duplicates(|duplicate| duplicate.next_offset <= high_watermark) {
+            drop(duplicate.sender.send(Ok(Appended {
+                base_offset: duplicate.base_offset,
+                log_start,
+            })));
+        }
+    }
+
+    fn refuse_duplicates(&self, from: Offset) {
+        let error = AppendError::from(self.not_leader());
+        for duplicate in self.take_duplicates(|duplicate| duplicate.base_offset >= from) {
+            drop(duplicate.sender.send(Err(error.clone())));
+        }
+    }
+
+    fn take_duplicates(&self, which: impl Fn(&Duplicate) -> bool) -> Vec<Duplicate> {
+        let mut duplicates = self.duplicates.lock();
+        let taken = duplicates
+            .extract_if(.., |duplicate| which(duplicate))
+            .collect();
+        self.duplicate_count
+            .store(duplicates.len(), Ordering::Release);
+        taken
+    }
+
+    /// Takes the replica offline, for good, and says so once.
+    pub fn go_offline(&self, reason: &str) {
+        let mut leadership = self.leadership.lock();
+        if leadership.offline.is_some() {
+            return;
+        }
+        leadership.offline = Some(Arc::from(reason));
+        leadership.role = Role::Offline;
+        leadership.leader = None;
+        drop(leadership);
+        tracing::error!(topic = %self.name.topic, partition = self.name.partition.0, reason, "partition is offline");
+        self.stop_leading();
+    }
+
+    /// A stopped replica is started again.
+    pub fn come_back(&self) {
+        let mut leadership = self.leadership.lock();
+        leadership.offline = None;
+        leadership.role = Role::Follower;
+        leadership.leader = None;
+    }
+
+    /// Leads no more: everything that waits here for its commit learns that it may have been lost.
+    pub fn stop_leading(&self) {
+        self.order.lock().end();
+        self.refuse_duplicates(Offset(0));
+        self.waiters.notify();
+    }
+
+    fn lead(&self, epoch: LeaderEpoch) {
+        let producers = match self.log.producers() {
+            Ok(producers) => producers,
+            Err(error) => return self.failed(&error),
+        };
+        let log_end = self.log.bounds().log_end;
+        let mut leadership = self.leadership.lock();
+        if leadership.role == Role::Offline {
+            return;
+        }
+        *leadership = Leadership {
+            role: Role::Leader,
+            leader: Some(self.me.broker),
+            epoch,
+            epoch_start: log_end,
+            offline: None,
+        };
+        drop(leadership);
+        self.order.lock().begin(epoch, producers, log_end);
+        self.waiters.notify();
+        self.reporter.report(self.group, epoch);
+    }
+
+    fn follow(&self, leader: Option<BrokerId>, epoch: Option<LeaderEpoch>) {
+        let mut leadership = self.leadership.lock();
+        let led = leadership.role == Role::Leader;
+        if leadership.role != Role::Offline {
+            leadership.role = Role::Follower;
+        }
+        leadership.leader = leader;
+        leadership.epoch = epoch.unwrap_or(leadership.epoch);
+        drop(leadership);
+        if led {
+            self.stop_leading();
+        } else {
+            self.waiters.notify();
+        }
+    }
+
+    /// Continues from a checkpoint: nothing up to it is applied again.
+    pub fn restore(&self, checkpoint: &Checkpoint, older: Option<StoredMembership>) {
+        let mut applied = self.applied.lock();
+        applied.last = Some(checkpoint.applied);
+        applied.checkpointed = Some(checkpoint.applied);
+        applied.memberships = older
+            .into_iter()
+            .chain([checkpoint.membership.clone()])
+            .collect();
+        drop(applied);
+        let log_end = self.log.bounds().log_end;
+        self.log
+            .advance_log_start(checkpoint.log_start.min(log_end));
+        self.advance_high_watermark(checkpoint.high_watermark.min(log_end));
+    }
+
+    /// The last entry applied and the last membership up to it.
+    pub fn applied(&self) -> (Option<LogId>, StoredMembership) {
+        let applied = self.applied.lock();
+        (
+            applied.last,
+            applied.memberships.back().cloned().unwrap_or_default(),
+        )
+    }
+
+    /// A membership was applied.
+    pub fn apply_membership(&self, membership: StoredMembership) {
+        self.applied.lock().memberships.push_back(membership);
+    }
+
+    /// Everything up to this entry was applied.
+    pub fn set_applied(&self, last: LogId) {
+        self.applied.lock().last = Some(last);
+    }
+
+    /// The membership as of an entry, and forgets those before it.
+    pub fn membership_at(&self, index: u64) -> Option<StoredMembership> {
+        let mut applied = self.applied.lock();
+        let is_at =
+            |membership: &StoredMembership| membership.log_id().is_none_or(|id| id.index <= index);
+        while applied.memberships.get(1).is_some_and(is_at) {
+            applied.memberships.pop_front();
+        }
+        applied
+            .memberships
+            .front()
+            .filter(|membership| is_at(membership))
+            .cloned()
+    }
+
+    /// Number of voters of the last membership applied.
+    pub fn voter_count(&self) -> usize {
+        self.applied
+            .lock()
+            .memberships
+            .back()
+            .map_or(0, |membership| membership.voter_ids().count())
+    }
+
+    /// What to save so that a start need not apply from the beginning; `None` before anything was applied.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let (high_watermark, log_start) = (self.high_watermark(), self.log_start());
+        let applied = self.applied.lock();
+        Some(Checkpoint {
+            applied: applied.last?,
+            high_watermark,
+            log_start,
+            membership: applied.memberships.back().cloned().unwrap_or_default(),
+        })
+    }
+
+    /// A checkpoint, if more was applied since the last one.
+    pub fn due_checkpoint(&self) -> Option<Checkpoint> {
+        let checkpoint = self.checkpoint()?;
+        let mut applied = self.applied.lock();
+        let due = applied.checkpointed != Some(checkpoint.applied);
+        applied.checkpointed = Some(checkpoint.applied);
+        due.then_some(checkpoint)
+    }
+
+    /// Where the next snapshot is to be made.
+    pub fn set_snapshot_target(&self, target: LogPosition) {
+        *self.snapshot_target.lock() = Some(target);
+    }
+
+    /// Takes what [`PartitionShared::set_snapshot_target`] left.
+    pub fn take_snapshot_target(&self) -> Option<LogPosition> {
+        self.snapshot_target.lock().take()
+    }
+}
+
+impl GroupEvents for PartitionShared {
+    fn vote_changed(&self, vote: &Vote) {
+        let epoch = epoch_of(vote.leader_id.term).unwrap_or(LeaderEpoch(i32::MAX));
+        let leader = vote.leader_id.voted_for;
+        match (vote.committed, leader == self.me) {
+            (true, true) => self.lead(epoch),
+            (true, false) => self.follow(Some(leader.broker), Some(epoch)),
+            (false, _) => self.follow(None, None),
+        }
+    }
+
+    fn failed(&self, error: &LogError) {
+        // A topic that is deleted takes its groups down by way of their logs.
+        if !matches!(error, LogError::Removed) {
+            self.go_offline(&error.to_string());
+        }
+    }
+}
+
+impl From<NotLeader> for AppendError {
+    fn from(error: NotLeader) -> Self {
+        AppendError::NotLeader {
+            leader: error.leader,
+            epoch: error.epoch,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What a committed entry does to a partition: the high watermark rises, the log start moves, members change.
+//!
+//! Applying reads headers only. A snapshot describes the retention boundary and never the last entry applied: a new
+//! replica must receive all that is retained.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog};
+
+use super::shared::PartitionShared;
+use crate::limits::APPLY_HEADERS_MAX;
+use crate::raft::codec::{self, Checkpoint, PartitionSnapshot, tag};
+use crate::raft::network::Snapshot;
+use crate::raft::state_store::GroupStateStore;
+use crate::raft::types::{GroupCommand, GroupReply, GroupTypes, LogId, StoredMembership};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct PartitionStateMachine {
+    shared: Arc<PartitionShared>,
+    state: GroupStateStore,
+}
+
+impl PartitionStateMachine {
+    /// State machine of a replica.
+    pub fn new(shared: Arc<PartitionShared>, state: GroupStateStore) -> Self {
+        PartitionStateMachine { shared, state }
+    }
+
+    fn apply_payload(
+        &self,
+        id: LogId,
+        payload: EntryPayload<GroupCommand, crate::raft::types::ReplicaId, ()>,
+    ) -> GroupReply {
+        match payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Membership(membership) => {
+                self.shared
+                    .apply_membership(StoredMembership::new(Some(id), membership));
+            }
+            EntryPayload::Normal(GroupCommand::BatchHeader { next_offset }) => {
+                self.shared.advance_high_watermark(next_offset);
+            }
+            EntryPayload::Normal(GroupCommand::LogStart(offset)) => {
+                self.shared.move_log_start(offset)
+            }
+            EntryPayload::Normal(GroupCommand::Void) => return GroupReply::Void,
+            EntryPayload::Normal(command) => {
+                tracing::error!(partition = %self.shared.name(), %command, "entry does not belong into a partition");
+            }
+        }
+        GroupReply::Done
+    }
+}
+
+impl RaftStateMachine<GroupTypes> for PartitionStateMachine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = PartitionStateMachine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok(self.shared.applied())
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<GroupTypes>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut last = None;
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let id = entry.log_id;
+            let reply = self.apply_payload(id, entry.payload);
+            if let Some(responder) = responder {
+                responder.send(reply);
+            }
+            last = Some(id);
+        }
+        if let Some(last) = last {
+            self.shared.set_applied(last);
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> PartitionStateMachine {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &openraft::alias::SnapshotMetaOf<GroupTypes>,
+        snapshot: Bytes,
+    ) -> Result<(), io::Error> {
+        let PartitionSnapshot {
+            position,
+            membership,
+        } = codec::decode_snapshot(snapshot.clone()).map_err(io::Error::other)?;
+        let applied = meta
+            .last_log_id
+            .ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
+        if codec::log_id(position.last) != Some(applied) {
+            return Err(io::Error::other(
+                "the snapshot is not the one that was announced",
+            ));
+        }
+        let checkpoint = Checkpoint {
+            applied,
+            high_watermark: position.next_offset,
+            log_start: position.log_start,
+            membership,
+        };
+        self.shared
+            .log()
+            .reset(position)
+            .await
+            .map_err(io::Error::other)?;
+        self.state
+            .write_snapshot(snapshot, Some(&checkpoint))
+            .await?;
+        self.shared.restore(&checkpoint, None);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let Some(bytes) = self.state.read_snapshot()? else {
+            return Ok(None);
+        };
+        let snapshot = codec::decode_snapshot(bytes.clone()).map_err(io::Error::other)?;
+        Ok(Some(describe(&snapshot, bytes)))
+    }
+}
+
+impl RaftSnapshotBuilder<GroupTypes> for PartitionStateMachine {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let log = self.shared.log().clone();
+        let target = self.shared.take_snapshot_target();
+        let known = |index: EntryIndex| self.shared.membership_at(index.0.saturating_sub(1));
+        let position = match target {
+            Some(target) => target,
+            None => {
+                let log = log.clone();
+                blocking(move || log.position_at(log.bounds().purged.index)).await?
+            }
+        };
+        let membership = match known(position.last.index) {
+            Some(membership) => membership,
+            None => {
+                let upto = position.last.index;
+                blocking(move || find_membership(&log, upto)).await?
+            }
+        };
+        let snapshot = PartitionSnapshot {
+            position,
+            membership,
+        };
+        let bytes = codec::encode_snapshot(&snapshot);
+        self.state
+            .write_snapshot(bytes.clone(), self.shared.checkpoint().as_ref())
+            .await?;
+        Ok(describe(&snapshot, bytes))
+    }
+}
+
+fn describe(snapshot: &PartitionSnapshot, bytes: Bytes) -> Snapshot {
+    let meta = openraft::SnapshotMeta {
+        last_log_id: codec::log_id(snapshot.position.last),
+        last_membership: snapshot.membership.clone(),
+    };
+    Snapshot {
+        meta,
+        snapshot: bytes,
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, io::Error> {
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)
+}
+
+/// The last membership among the entries up to `upto`. Reads headers from the purged boundary on: needed only where
+/// members changed twice above the boundary since the last snapshot, and the broker restarted in between.
+fn find_membership(log: &PartitionLog, upto: EntryIndex) -> Result<StoredMembership, LogError> {
+    let mut from = EntryIndex(log.bounds().purged.index.0 + 1);
+    let mut found = StoredMembership::default();
+    while from <= upto {
+        let headers = log.headers(from, EntryIndex(upto.0 + 1), APPLY_HEADERS_MAX)?;
+        if headers.is_empty() {
+            break;
+        }
+        from = EntryIndex(from.0 + headers.len() as u64);
+        for header in headers {
+            let Some((tag::MEMBERSHIP, bytes)) = header.opaque else {
+                continue;
+            };
+            let payload = codec::decode_opaque(tag::MEMBERSHIP, bytes)
+                .map_err(|error| LogError::Io(Arc::from(error.to_string())))?;
+            if let EntryPayload::Membership(membership) = payload {
+                found = StoredMembership::new(codec::log_id(header.id), membership);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The place after an entry of the log, where a snapshot may be made.
+pub fn boundary_id(position: &LogPosition) -> Option<LogId> {
+    codec::log_id(position.last)
+}

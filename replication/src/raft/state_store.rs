@@ -1,0 +1,123 @@
+//! A group's vote, checkpoint and snapshot in the broker's key-value store.
+//!
+//! Keys: log id (u64 big-endian), kind (u8). Votes of all groups go out in shared, synced write batches.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tidelog_storage::kv::{KeySpace, KeyValueStore, KvError, KvWrite};
+use tidelog_storage::log::LogId as StorageLogId;
+use tokio::sync::oneshot;
+
+use super::codec::{self, Checkpoint, CodecError};
+use super::types::Vote;
+
+const VOTE: u8 = 1;
+const CHECKPOINT: u8 = 2;
+const SNAPSHOT: u8 = 3;
+
+/// State of one group beside its log.
+#[derive(Clone)]
+pub struct GroupStateStore {
+    kv: Arc<dyn KeyValueStore>,
+    log: StorageLogId,
+}
+
+impl fmt::Debug for GroupStateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupStateStore")
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
+
+impl GroupStateStore {
+    /// State of the group of a log.
+    pub fn new(kv: Arc<dyn KeyValueStore>, log: StorageLogId) -> Self {
+        GroupStateStore { kv, log }
+    }
+
+    /// The last vote saved.
+    pub fn read_vote(&self) -> Result<Option<Vote>, io::Error> {
+        self.read(VOTE, codec::decode_vote)
+    }
+
+    /// Saves a vote; durable when it returns.
+    pub async fn write_vote(&self, vote: &Vote) -> Result<(), io::Error> {
+        self.write(vec![self.put(VOTE, codec::encode_vote(vote))])
+            .await
+    }
+
+    /// The last checkpoint.
+    pub fn read_checkpoint(&self) -> Result<Option<Checkpoint>, io::Error> {
+        self.read(CHECKPOINT, codec::decode_checkpoint)
+    }
+
+    /// The write that saves a checkpoint, to be sent together with those of other groups.
+    pub fn checkpoint_write(&self, checkpoint: &Checkpoint) -> KvWrite {
+        self.put(CHECKPOINT, codec::encode_checkpoint(checkpoint))
+    }
+
+    /// The last snapshot, as the group's state machine encoded it.
+    pub fn read_snapshot(&self) -> Result<Option<Bytes>, io::Error> {
+        self.read(SNAPSHOT, Ok)
+    }
+
+    /// Saves a snapshot and, in one step with it, a checkpoint; durable when it returns.
+    pub async fn write_snapshot(
+        &self,
+        snapshot: Bytes,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), io::Error> {
+        let mut writes = vec![self.put(SNAPSHOT, snapshot)];
+        writes.extend(checkpoint.map(|checkpoint| self.checkpoint_write(checkpoint)));
+        self.write(writes).await
+    }
+
+    /// The write that forgets everything of a group.
+    pub fn removal(log: StorageLogId) -> KvWrite {
+        let from = key(log, 0);
+        KvWrite::DeleteRange(KeySpace::Vote, from, key(log, u8::MAX))
+    }
+
+    fn read<T>(
+        &self,
+        kind: u8,
+        decode: fn(Bytes) -> Result<T, CodecError>,
+    ) -> Result<Option<T>, io::Error> {
+        let bytes = self
+            .kv
+            .get(KeySpace::Vote, &key(self.log, kind))
+            .map_err(io::Error::other)?;
+        bytes
+            .map(decode)
+            .transpose()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    fn put(&self, kind: u8, value: Bytes) -> KvWrite {
+        KvWrite::Put(KeySpace::Vote, key(self.log, kind), value)
+    }
+
+    async fn write(&self, writes: Vec<KvWrite>) -> Result<(), io::Error> {
+        write(&*self.kv, writes).await.map_err(io::Error::other)
+    }
+}
+
+/// Writes and waits, without blocking the thread, until it is durable.
+pub async fn write(kv: &dyn KeyValueStore, writes: Vec<KvWrite>) -> Result<(), KvError> {
+    let (sender, receiver) = oneshot::channel();
+    kv.write(writes, Box::new(move |result| drop(sender.send(result))));
+    receiver
+        .await
+        .unwrap_or_else(|_| Err(KvError("the store stopped".into())))
+}
+
+fn key(log: StorageLogId, kind: u8) -> Bytes {
+    let mut key = BytesMut::with_capacity(9);
+    key.put_u64(log.0);
+    key.put_u8(kind);
+    key.freeze()
+}
