@@ -88,14 +88,18 @@ impl Pending {
             Pending::Removal(removal) => (None, Some(removal)),
             _ => (None, None),
         };
-        let committed = commit.into_iter().flat_map(|c| c.offsets.iter().map(|(tp, _)| tp));
+        let committed = commit
+            .into_iter()
+            .flat_map(|c| c.offsets.iter().map(|(tp, _)| tp));
         committed.chain(removal.into_iter().flat_map(|r| r.partitions.iter()))
     }
 }
 
 impl Group {
     pub(super) fn appended(&mut self, id: AppendId, outcome: Result<(), GroupError>, now: Now) {
-        let Some(pending) = self.in_flight.remove(&id) else { return };
+        let Some(pending) = self.in_flight.remove(&id) else {
+            return;
+        };
         match pending {
             Pending::Assignment(metadata) => {
                 let generation = metadata.generation;
@@ -134,7 +138,9 @@ impl Group {
                 }
             }
             // The group stays, as if nobody had asked.
-            Err(_) if removal.group && self.state == GroupState::Dead => self.state = GroupState::Empty,
+            Err(_) if removal.group && self.state == GroupState::Dead => {
+                self.state = GroupState::Empty
+            }
             Err(_) => {}
         }
         if let Some(answer) = removal.answer {
@@ -152,7 +158,10 @@ impl Group {
         for pending in std::mem::take(&mut self.in_flight).into_values() {
             match pending {
                 Pending::Commit(commit) => self.reply(commit.token, Reply::Commit(Err(reason))),
-                Pending::Removal(PendingRemoval { answer: Some(answer), .. }) => {
+                Pending::Removal(PendingRemoval {
+                    answer: Some(answer),
+                    ..
+                }) => {
                     let reply = answer.failed(reason);
                     self.reply(answer.token, reply);
                 }

@@ -16,11 +16,14 @@ impl Group {
             return self.reply(commit.token, Reply::Commit(Err(error)));
         }
         // In the classic protocol a commit is a sign of life.
-        if let (GroupState::Stable | GroupState::PreparingRebalance, Some(id)) = (self.state, &commit.member) {
+        if let (GroupState::Stable | GroupState::PreparingRebalance, Some(id)) =
+            (self.state, &commit.member)
+        {
             self.restart_session(id, now);
         }
-        let expire_timestamp =
-            commit.retention_ms.map(|ms| TimestampMs(now.wall.0.saturating_add(ms)));
+        let expire_timestamp = commit
+            .retention_ms
+            .map(|ms| TimestampMs(now.wall.0.saturating_add(ms)));
         let mut outcomes = Vec::with_capacity(commit.offsets.len());
         let mut accepted = Vec::with_capacity(commit.offsets.len());
         for (partition, wanted) in commit.offsets {
@@ -41,9 +44,18 @@ impl Group {
         if accepted.is_empty() {
             return self.reply(commit.token, Reply::Commit(Ok(outcomes)));
         }
-        let records =
-            accepted.iter().map(|(tp, offset)| GroupRecord::Offset(tp.clone(), Some(offset.clone()))).collect();
-        self.append(records, Pending::Commit(PendingCommit { token: commit.token, outcomes, offsets: accepted }));
+        let records = accepted
+            .iter()
+            .map(|(tp, offset)| GroupRecord::Offset(tp.clone(), Some(offset.clone())))
+            .collect();
+        self.append(
+            records,
+            Pending::Commit(PendingCommit {
+                token: commit.token,
+                outcomes,
+                offsets: accepted,
+            }),
+        );
     }
 
     fn metadata_fits(&self, wanted: &OffsetToCommit) -> bool {

@@ -51,8 +51,16 @@ impl Group {
                 member: m.id.clone(),
                 instance: m.instance.clone(),
                 client: m.client.clone(),
-                metadata: if stable { m.metadata(&protocol) } else { Bytes::new() },
-                assignment: if stable { m.assignment.clone() } else { Bytes::new() },
+                metadata: if stable {
+                    m.metadata(&protocol)
+                } else {
+                    Bytes::new()
+                },
+                assignment: if stable {
+                    m.assignment.clone()
+                } else {
+                    Bytes::new()
+                },
             })
             .collect();
         Some(DescribedGroup {

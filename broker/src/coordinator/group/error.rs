@@ -15,7 +15,9 @@ pub enum GroupError {
     #[error("the coordinator is not aware of this member")]
     UnknownMember,
     /// The member was given an id and is to join again with it.
-    #[error("the group member needs to have a valid member id before actually entering a consumer group")]
+    #[error(
+        "the group member needs to have a valid member id before actually entering a consumer group"
+    )]
     MemberIdRequired,
     /// Another member has taken this instance id.
     #[error("the instance id is used by another member id")]
@@ -24,7 +26,9 @@ pub enum GroupError {
     #[error("specified group generation id is not valid")]
     IllegalGeneration,
     /// No protocol, protocol type or protocol name in common with the group.
-    #[error("the group member's supported protocols are incompatible with those of existing members")]
+    #[error(
+        "the group member's supported protocols are incompatible with those of existing members"
+    )]
     InconsistentProtocol,
     /// The group has `group.max.size` members.
     #[error("the group has reached its maximum size")]

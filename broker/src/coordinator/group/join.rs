@@ -16,12 +16,18 @@ impl Group {
                 self.remove_member(&id.clone());
                 self.after_removal(now);
             }
-            let answer_with = if error == GroupError::MaxSizeReached { None } else { join.member };
+            let answer_with = if error == GroupError::MaxSizeReached {
+                None
+            } else {
+                join.member
+            };
             return self.refuse_join(join.token, error, answer_with);
         }
         match join.member.clone() {
             None => self.join_newcomer(join, now),
-            Some(id) if self.pending_members.contains_key(&id) => self.add_and_rebalance(id, join, now),
+            Some(id) if self.pending_members.contains_key(&id) => {
+                self.add_and_rebalance(id, join, now)
+            }
             Some(id) => self.rejoin(id, join, now),
         }
     }
@@ -81,11 +87,20 @@ impl Group {
 
     fn add_and_rebalance(&mut self, id: MemberId, join: Join, now: Now) {
         // A pending member is dynamic; an instance id that appears with it may already be taken.
-        if let Some(taken) = join.instance.as_ref().and_then(|instance| self.static_members.get(instance)) {
-            let error = if *taken == id { GroupError::UnknownMember } else { GroupError::FencedInstance };
+        if let Some(taken) = join
+            .instance
+            .as_ref()
+            .and_then(|instance| self.static_members.get(instance))
+        {
+            let error = if *taken == id {
+                GroupError::UnknownMember
+            } else {
+                GroupError::FencedInstance
+            };
             return self.refuse_join(join.token, error, Some(id));
         }
-        if self.state == GroupState::PreparingRebalance && self.previous_state == GroupState::Empty {
+        if self.state == GroupState::PreparingRebalance && self.previous_state == GroupState::Empty
+        {
             self.new_member_added = true;
         }
         let member = Member {
@@ -101,7 +116,10 @@ impl Group {
             deadline: None,
         };
         self.add_member(member, &join.protocol_type);
-        self.set_session(&id, now.mono.after(self.settings.new_member_join_timeout_ms));
+        self.set_session(
+            &id,
+            now.mono.after(self.settings.new_member_join_timeout_ms),
+        );
         self.rebalance_or_complete(now);
     }
 
@@ -109,14 +127,21 @@ impl Group {
         if let Err(error) = self.validate_member(&id, join.instance.as_ref()) {
             return self.refuse_join(join.token, error, Some(id));
         }
-        let unchanged = self.members.get(&id).is_some_and(|m| m.protocols == join.protocols);
+        let unchanged = self
+            .members
+            .get(&id)
+            .is_some_and(|m| m.protocols == join.protocols);
         match self.state {
             GroupState::PreparingRebalance => self.update_and_rebalance(&id, join, now),
             // Its reply to the first join was lost: the same generation still holds.
-            GroupState::CompletingRebalance if unchanged => self.reply_joined(join.token, &id, true),
+            GroupState::CompletingRebalance if unchanged => {
+                self.reply_joined(join.token, &id, true)
+            }
             GroupState::CompletingRebalance => self.update_and_rebalance(&id, join, now),
             // The leader joins again when something else than subscriptions asks for a new assignment.
-            GroupState::Stable if !self.is_leader(&id) && unchanged => self.reply_joined(join.token, &id, false),
+            GroupState::Stable if !self.is_leader(&id) && unchanged => {
+                self.reply_joined(join.token, &id, false)
+            }
             GroupState::Stable => self.update_and_rebalance(&id, join, now),
             GroupState::Empty | GroupState::Dead => {
                 self.refuse_join(join.token, GroupError::UnknownMember, Some(id));
@@ -132,11 +157,17 @@ impl Group {
     /// Takes over what the member says of itself now and parks its join. A join that it had parked before is
     /// answered: nobody reads that answer, but no request stays open.
     pub(super) fn update_member(&mut self, id: &MemberId, join: Join) {
-        let Some(member) = self.members.get_mut(id) else { return };
+        let Some(member) = self.members.get_mut(id) else {
+            return;
+        };
         member.protocols = join.protocols;
         member.timeouts = join.timeouts;
         if let Some(superseded) = member.awaiting_join.replace(join.token) {
-            self.refuse_join(superseded, GroupError::RebalanceInProgress, Some(id.clone()));
+            self.refuse_join(
+                superseded,
+                GroupError::RebalanceInProgress,
+                Some(id.clone()),
+            );
         }
     }
 }

@@ -9,7 +9,10 @@ use super::state::{Group, GroupState};
 impl Group {
     pub(super) fn leave(&mut self, leave: Leave, now: Now) {
         if self.state == GroupState::Dead {
-            return self.reply(leave.token, Reply::Leave(Err(GroupError::CoordinatorNotAvailable)));
+            return self.reply(
+                leave.token,
+                Reply::Leave(Err(GroupError::CoordinatorNotAvailable)),
+            );
         }
         let mut outcomes = Vec::with_capacity(leave.members.len());
         for leaver in &leave.members {
@@ -26,7 +29,10 @@ impl Group {
     /// The member that is meant. An administrator names a static member by its instance id alone.
     fn find_leaver(&self, leaver: &Leaver) -> Result<MemberId, GroupError> {
         let Some(id) = &leaver.member else {
-            let member = leaver.instance.as_ref().and_then(|instance| self.static_member(instance));
+            let member = leaver
+                .instance
+                .as_ref()
+                .and_then(|instance| self.static_member(instance));
             return member.cloned().ok_or(GroupError::UnknownMember);
         };
         if !self.pending_members.contains_key(id) {

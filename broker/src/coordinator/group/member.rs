@@ -66,7 +66,11 @@ impl Member {
 
     /// Subscription for the named protocol; empty if the member does not support it.
     pub fn metadata(&self, protocol: &str) -> Bytes {
-        self.protocols.iter().find(|p| *p.name == *protocol).map(|p| p.metadata.clone()).unwrap_or_default()
+        self.protocols
+            .iter()
+            .find(|p| *p.name == *protocol)
+            .map(|p| p.metadata.clone())
+            .unwrap_or_default()
     }
 
     /// Whether the member supports the named protocol.

@@ -21,7 +21,9 @@ impl Group {
     /// Begins a rebalance if the state allows it, else lets the running one complete if everybody is there.
     pub(super) fn rebalance_or_complete(&mut self, now: Now) {
         match self.state {
-            GroupState::Empty | GroupState::Stable | GroupState::CompletingRebalance => self.prepare_rebalance(now),
+            GroupState::Empty | GroupState::Stable | GroupState::CompletingRebalance => {
+                self.prepare_rebalance(now)
+            }
             GroupState::PreparingRebalance => self.maybe_complete_join(now),
             GroupState::Dead => {}
         }
@@ -37,12 +39,18 @@ impl Group {
         if initial {
             let delay_ms = self.settings.initial_rebalance_delay_ms;
             let remaining_ms = self.rebalance_timeout_ms().saturating_sub(delay_ms);
-            let delay = InitialDelay { delay_ms, remaining_ms };
+            let delay = InitialDelay {
+                delay_ms,
+                remaining_ms,
+            };
             self.set_join_timer(now.mono.after(delay_ms), JoinTimerKind::Initial(delay));
         } else if self.all_members_joined() {
             self.complete_join(now);
         } else {
-            self.set_join_timer(now.mono.after(self.rebalance_timeout_ms()), JoinTimerKind::Rebalance);
+            self.set_join_timer(
+                now.mono.after(self.rebalance_timeout_ms()),
+                JoinTimerKind::Rebalance,
+            );
         }
     }
 
@@ -53,7 +61,10 @@ impl Group {
         }
         self.new_member_added = false;
         let next = InitialDelay {
-            delay_ms: self.settings.initial_rebalance_delay_ms.min(delay.remaining_ms),
+            delay_ms: self
+                .settings
+                .initial_rebalance_delay_ms
+                .min(delay.remaining_ms),
             remaining_ms: delay.remaining_ms.saturating_sub(delay.delay_ms),
         };
         self.set_join_timer(now.mono.after(next.delay_ms), JoinTimerKind::Initial(next));
@@ -90,17 +101,29 @@ impl Group {
             self.begin_generation(now);
         } else {
             // Only static members that did not rejoin are left: their sessions decide.
-            self.set_join_timer(now.mono.after(self.rebalance_timeout_ms()), JoinTimerKind::Rebalance);
+            self.set_join_timer(
+                now.mono.after(self.rebalance_timeout_ms()),
+                JoinTimerKind::Rebalance,
+            );
         }
     }
 
     /// Makes sure that the leader is a member that takes part in the generation.
     fn elect_joined_leader(&mut self) -> bool {
-        let joined = |id: &MemberId| self.members.get(id).is_some_and(|m| m.awaiting_join.is_some());
+        let joined = |id: &MemberId| {
+            self.members
+                .get(id)
+                .is_some_and(|m| m.awaiting_join.is_some())
+        };
         if self.leader.as_ref().is_some_and(joined) {
             return true;
         }
-        match self.members.values().find(|m| m.awaiting_join.is_some()).map(|m| m.id.clone()) {
+        match self
+            .members
+            .values()
+            .find(|m| m.awaiting_join.is_some())
+            .map(|m| m.id.clone())
+        {
             Some(id) => {
                 self.leader = Some(id);
                 true
@@ -118,7 +141,10 @@ impl Group {
         self.subscribed = self.uses_consumer_protocol().then(Default::default);
         self.transition(GroupState::Empty, now);
         let metadata = self.to_metadata(None);
-        self.append(vec![GroupRecord::Metadata(Some(metadata.clone()))], Pending::Emptied(metadata));
+        self.append(
+            vec![GroupRecord::Metadata(Some(metadata.clone()))],
+            Pending::Emptied(metadata),
+        );
     }
 
     fn begin_generation(&mut self, now: Now) {
@@ -130,7 +156,9 @@ impl Group {
         let ids: Vec<MemberId> = self.members.keys().cloned().collect();
         self.pending_sync = ids.iter().cloned().collect();
         for id in &ids {
-            let Some(member) = self.members.get_mut(id) else { continue };
+            let Some(member) = self.members.get_mut(id) else {
+                continue;
+            };
             member.is_new = false;
             let token = member.awaiting_join.take();
             if let Some(token) = token {
@@ -143,7 +171,11 @@ impl Group {
 
     /// Tells a member the current generation, the leader also who is in it if `with_members`.
     pub(super) fn reply_joined(&mut self, token: ReplyToken, id: &MemberId, with_members: bool) {
-        let members = if with_members && self.is_leader(id) { self.joined_members() } else { Vec::new() };
+        let members = if with_members && self.is_leader(id) {
+            self.joined_members()
+        } else {
+            Vec::new()
+        };
         let joined = Joined {
             generation: self.generation,
             protocol_type: self.protocol_type.clone(),
@@ -168,17 +200,30 @@ impl Group {
             .collect()
     }
 
-    pub(super) fn refuse_join(&mut self, token: ReplyToken, error: GroupError, member: Option<MemberId>) {
+    pub(super) fn refuse_join(
+        &mut self,
+        token: ReplyToken,
+        error: GroupError,
+        member: Option<MemberId>,
+    ) {
         self.reply(token, Reply::Join(JoinReply::Refused { error, member }));
     }
 
     /// The sync phase is over: whoever did not fetch its assignment is removed.
     pub(super) fn expire_pending_sync(&mut self, now: Now) {
-        let in_phase = matches!(self.state, GroupState::CompletingRebalance | GroupState::Stable);
+        let in_phase = matches!(
+            self.state,
+            GroupState::CompletingRebalance | GroupState::Stable
+        );
         if !in_phase || self.pending_sync.is_empty() {
             return;
         }
-        let late: Vec<MemberId> = self.members.keys().filter(|id| self.pending_sync.contains(*id)).cloned().collect();
+        let late: Vec<MemberId> = self
+            .members
+            .keys()
+            .filter(|id| self.pending_sync.contains(*id))
+            .cloned()
+            .collect();
         for id in late {
             self.remove_member(&id);
         }

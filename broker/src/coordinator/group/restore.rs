@@ -28,8 +28,14 @@ impl Group {
     /// All records have been replayed: the group lives from here on. Its members keep their generation and have one
     /// session to be heard of.
     pub fn loaded(&mut self, now: Now) -> Vec<Effect> {
-        let Some(metadata) = self.stored.clone() else { return Vec::new() };
-        self.state = if metadata.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
+        let Some(metadata) = self.stored.clone() else {
+            return Vec::new();
+        };
+        self.state = if metadata.members.is_empty() {
+            GroupState::Empty
+        } else {
+            GroupState::Stable
+        };
         self.previous_state = self.state;
         self.state_timestamp = metadata.state_timestamp;
         self.generation = metadata.generation;
@@ -61,7 +67,10 @@ impl Group {
             instance: stored.instance,
             client: stored.client,
             timeouts: stored.timeouts,
-            protocols: vec![Protocol { name, metadata: stored.subscription }],
+            protocols: vec![Protocol {
+                name,
+                metadata: stored.subscription,
+            }],
             assignment: stored.assignment,
             is_new: false,
             awaiting_join: None,
@@ -74,8 +83,14 @@ impl Group {
 
     /// The records that would bring the group back as it is stored now; nothing that is still on its way.
     pub fn stored_records(&self) -> impl Iterator<Item = GroupRecord> {
-        let offsets = self.offsets.iter().map(|(tp, offset)| GroupRecord::Offset(tp.clone(), Some(offset.clone())));
-        self.stored.iter().map(|m| GroupRecord::Metadata(Some(m.clone()))).chain(offsets)
+        let offsets = self
+            .offsets
+            .iter()
+            .map(|(tp, offset)| GroupRecord::Offset(tp.clone(), Some(offset.clone())));
+        self.stored
+            .iter()
+            .map(|m| GroupRecord::Metadata(Some(m.clone())))
+            .chain(offsets)
     }
 
     /// The current generation as a record, with the members' own assignments or with those given.

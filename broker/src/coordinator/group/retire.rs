@@ -28,10 +28,18 @@ impl Group {
         }
         // Commits that are on their way come before the tombstones in the log, so they are covered too.
         let mut partitions: BTreeSet<TopicPartition> = self.offsets.keys().cloned().collect();
-        partitions.extend(self.in_flight.values().flat_map(Pending::partitions).cloned());
+        partitions.extend(
+            self.in_flight
+                .values()
+                .flat_map(Pending::partitions)
+                .cloned(),
+        );
         self.state = GroupState::Dead;
         self.pending_members.clear();
-        let answer = RemovalAnswer { token, stored: Reply::Delete(Ok(())) };
+        let answer = RemovalAnswer {
+            token,
+            stored: Reply::Delete(Ok(())),
+        };
         self.remove(partitions.into_iter().collect(), true, Some(answer));
     }
 
@@ -111,9 +119,13 @@ impl Group {
     fn is_expired(&self, offset: &CommittedOffset, now: Now) -> bool {
         let since = match (&self.protocol_type, self.state) {
             (None, _) => offset.commit_timestamp,
-            (Some(_), GroupState::Empty) if self.state_timestamp != TimestampMs::NONE => self.state_timestamp,
+            (Some(_), GroupState::Empty) if self.state_timestamp != TimestampMs::NONE => {
+                self.state_timestamp
+            }
             (Some(_), GroupState::Empty) => offset.commit_timestamp,
-            (Some(_), GroupState::Stable) if self.uses_consumer_protocol() && self.subscribed.is_some() => {
+            (Some(_), GroupState::Stable)
+                if self.uses_consumer_protocol() && self.subscribed.is_some() =>
+            {
                 offset.commit_timestamp
             }
             _ => return false,
@@ -134,22 +146,51 @@ impl Group {
     }
 
     fn in_flight_partitions(&self) -> BTreeSet<TopicPartition> {
-        self.in_flight.values().flat_map(Pending::partitions).cloned().collect()
+        self.in_flight
+            .values()
+            .flat_map(Pending::partitions)
+            .cloned()
+            .collect()
     }
 
     /// Appends the tombstones, in pieces; the last piece takes the group along and answers.
-    fn remove(&mut self, partitions: Vec<TopicPartition>, group: bool, answer: Option<RemovalAnswer>) {
+    fn remove(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        group: bool,
+        answer: Option<RemovalAnswer>,
+    ) {
         let mut rest = partitions;
         while rest.len() > TOMBSTONES_MAX {
             let later = rest.split_off(TOMBSTONES_MAX);
-            let records = rest.iter().map(|tp| GroupRecord::Offset(tp.clone(), None)).collect();
-            self.append(records, Pending::Removal(PendingRemoval { answer: None, partitions: rest, group: false }));
+            let records = rest
+                .iter()
+                .map(|tp| GroupRecord::Offset(tp.clone(), None))
+                .collect();
+            self.append(
+                records,
+                Pending::Removal(PendingRemoval {
+                    answer: None,
+                    partitions: rest,
+                    group: false,
+                }),
+            );
             rest = later;
         }
-        let mut records: Vec<GroupRecord> = rest.iter().map(|tp| GroupRecord::Offset(tp.clone(), None)).collect();
+        let mut records: Vec<GroupRecord> = rest
+            .iter()
+            .map(|tp| GroupRecord::Offset(tp.clone(), None))
+            .collect();
         if group {
             records.push(GroupRecord::Metadata(None));
         }
-        self.append(records, Pending::Removal(PendingRemoval { answer, partitions: rest, group }));
+        self.append(
+            records,
+            Pending::Removal(PendingRemoval {
+                answer,
+                partitions: rest,
+                group,
+            }),
+        );
     }
 }

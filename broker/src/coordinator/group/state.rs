@@ -124,7 +124,9 @@ impl Group {
     pub fn is_vacant(&self) -> bool {
         let gone = match self.state {
             GroupState::Dead => true,
-            GroupState::Empty => self.stored.is_none() && self.pending_members.is_empty() && self.offsets.is_empty(),
+            GroupState::Empty => {
+                self.stored.is_none() && self.pending_members.is_empty() && self.offsets.is_empty()
+            }
             _ => false,
         };
         gone && self.in_flight.is_empty()
@@ -184,7 +186,10 @@ impl Group {
     }
 
     pub(super) fn awaiting_join_count(&self) -> usize {
-        self.members.values().filter(|m| m.awaiting_join.is_some()).count()
+        self.members
+            .values()
+            .filter(|m| m.awaiting_join.is_some())
+            .count()
     }
 
     pub(super) fn all_members_joined(&self) -> bool {
@@ -193,7 +198,11 @@ impl Group {
 
     /// The longest rebalance time-out of all members.
     pub(super) fn rebalance_timeout_ms(&self) -> u32 {
-        self.members.values().map(|m| m.timeouts.rebalance_ms).max().unwrap_or(0)
+        self.members
+            .values()
+            .map(|m| m.timeouts.rebalance_ms)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Whether the group could select a protocol if a member came with these.
@@ -202,7 +211,9 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols.iter().any(|p| self.members.values().all(|m| m.supports(&p.name)))
+            && protocols
+                .iter()
+                .any(|p| self.members.values().all(|m| m.supports(&p.name)))
     }
 
     /// The protocol with the most votes: each member votes for its first one that all members support. Among equals
@@ -210,13 +221,19 @@ impl Group {
     pub(super) fn select_protocol(&self) -> Option<Arc<str>> {
         let mut votes: IndexMap<Arc<str>, usize> = IndexMap::new();
         for member in self.members.values() {
-            let vote = member.protocols.iter().find(|p| self.members.values().all(|m| m.supports(&p.name)));
+            let vote = member
+                .protocols
+                .iter()
+                .find(|p| self.members.values().all(|m| m.supports(&p.name)));
             if let Some(protocol) = vote {
                 *votes.entry(protocol.name.clone()).or_default() += 1;
             }
         }
         let most = votes.values().copied().max()?;
-        votes.into_iter().find(|(_, count)| *count == most).map(|(name, _)| name)
+        votes
+            .into_iter()
+            .find(|(_, count)| *count == most)
+            .map(|(name, _)| name)
     }
 
     /// Whether the request may speak for the member.
@@ -232,13 +249,18 @@ impl Group {
                 Some(_) => {}
             }
         }
-        if self.members.contains_key(member) { Ok(()) } else { Err(GroupError::UnknownMember) }
+        if self.members.contains_key(member) {
+            Ok(())
+        } else {
+            Err(GroupError::UnknownMember)
+        }
     }
 
     /// Adds a member with its parked join. The first one sets the protocol type and leads.
     pub(super) fn add_member(&mut self, member: Member, protocol_type: &Arc<str>) {
         if let Some(instance) = &member.instance {
-            self.static_members.insert(instance.clone(), member.id.clone());
+            self.static_members
+                .insert(instance.clone(), member.id.clone());
         }
         if self.members.is_empty() {
             self.protocol_type = Some(protocol_type.clone());
@@ -254,7 +276,9 @@ impl Group {
     pub(super) fn remove_member(&mut self, id: &MemberId) {
         self.pending_members.remove(id);
         self.pending_sync.remove(id);
-        let Some(member) = self.members.shift_remove(id) else { return };
+        let Some(member) = self.members.shift_remove(id) else {
+            return;
+        };
         if let Some(instance) = &member.instance {
             self.static_members.remove(instance);
         }
@@ -265,7 +289,12 @@ impl Group {
     }
 
     /// Answers the parked requests of a member that is no longer one.
-    pub(super) fn dismiss(&mut self, member: &Member, error: GroupError, answer_with: Option<MemberId>) {
+    pub(super) fn dismiss(
+        &mut self,
+        member: &Member,
+        error: GroupError,
+        answer_with: Option<MemberId>,
+    ) {
         if let Some(token) = member.awaiting_join {
             self.refuse_join(token, error, answer_with);
         }

@@ -34,14 +34,25 @@ impl Group {
             return self.rebalance_or_complete(now);
         }
         let metadata = self.to_metadata(None);
-        let replaced = ReplacedMember { token, before: Box::new(before), new, leader_before, knows_skip_assignment };
-        self.append(vec![GroupRecord::Metadata(Some(metadata.clone()))], Pending::Replaced(metadata, replaced));
+        let replaced = ReplacedMember {
+            token,
+            before: Box::new(before),
+            new,
+            leader_before,
+            knows_skip_assignment,
+        };
+        self.append(
+            vec![GroupRecord::Metadata(Some(metadata.clone()))],
+            Pending::Replaced(metadata, replaced),
+        );
     }
 
     /// Replaces a member by another with the same instance id, at the same place.
     fn swap_member(&mut self, old: &MemberId, member: Member) {
         let new = member.id.clone();
-        let Some(index) = self.members.get_index_of(old) else { return };
+        let Some(index) = self.members.get_index_of(old) else {
+            return;
+        };
         if let Some(instance) = member.instance.clone() {
             self.static_members.insert(instance, new.clone());
         }
@@ -56,8 +67,16 @@ impl Group {
     }
 
     /// The new id is stored, or could not be.
-    pub(super) fn static_stored(&mut self, replaced: ReplacedMember, outcome: Result<(), GroupError>, now: Now) {
-        let parked = self.members.get(&replaced.new).is_some_and(|m| m.awaiting_join == Some(replaced.token));
+    pub(super) fn static_stored(
+        &mut self,
+        replaced: ReplacedMember,
+        outcome: Result<(), GroupError>,
+        now: Now,
+    ) {
+        let parked = self
+            .members
+            .get(&replaced.new)
+            .is_some_and(|m| m.awaiting_join == Some(replaced.token));
         if !parked {
             // A rebalance came between and has answered.
             return;
@@ -75,8 +94,12 @@ impl Group {
 
     fn revert_static(&mut self, replaced: ReplacedMember, error: GroupError, now: Now) {
         let old = replaced.before.id.clone();
-        let restored =
-            Member { awaiting_join: None, awaiting_sync: None, deadline: None, ..(*replaced.before).clone() };
+        let restored = Member {
+            awaiting_join: None,
+            awaiting_sync: None,
+            deadline: None,
+            ..(*replaced.before).clone()
+        };
         self.swap_member(&replaced.new, restored);
         self.restart_session(&old, now);
         self.refuse_join(replaced.token, error, None);
@@ -90,7 +113,14 @@ impl Group {
         // A leader that does not know `skip_assignment` must not believe that it leads, or it would assign anew
         // while nobody else waits for an assignment.
         let (leader, members) = if replaced.knows_skip_assignment {
-            (self.leader.clone(), if leads { self.joined_members() } else { Vec::new() })
+            (
+                self.leader.clone(),
+                if leads {
+                    self.joined_members()
+                } else {
+                    Vec::new()
+                },
+            )
         } else {
             (replaced.leader_before, Vec::new())
         };
@@ -103,7 +133,10 @@ impl Group {
             member: replaced.new,
             members,
         };
-        self.reply(replaced.token, Reply::Join(JoinReply::Joined(Box::new(joined))));
+        self.reply(
+            replaced.token,
+            Reply::Join(JoinReply::Joined(Box::new(joined))),
+        );
     }
 
     /// The member id behind an instance id.

@@ -32,7 +32,9 @@ fn parse(bytes: &[u8]) -> Option<Vec<TopicName>> {
     if version < 0 {
         return None;
     }
-    let (count, mut rest) = rest.split_first_chunk::<4>().map(|(n, rest)| (i32::from_be_bytes(*n), rest))?;
+    let (count, mut rest) = rest
+        .split_first_chunk::<4>()
+        .map(|(n, rest)| (i32::from_be_bytes(*n), rest))?;
     let mut topics = Vec::new();
     for _ in 0..count.max(0) {
         let (length, after) = take_i16(rest)?;
@@ -44,7 +46,9 @@ fn parse(bytes: &[u8]) -> Option<Vec<TopicName>> {
 }
 
 fn take_i16(bytes: &[u8]) -> Option<(i16, &[u8])> {
-    bytes.split_first_chunk::<2>().map(|(n, rest)| (i16::from_be_bytes(*n), rest))
+    bytes
+        .split_first_chunk::<2>()
+        .map(|(n, rest)| (i16::from_be_bytes(*n), rest))
 }
 
 #[cfg(test)]
@@ -54,12 +58,22 @@ mod tests {
     #[test]
     fn topics_of_a_subscription_are_read_and_later_fields_ignored() {
         let bytes = b"\0\x03\0\0\0\x02\0\x01a\0\x02bc\xff\xff\xff\xff";
-        assert_eq!(parse(bytes), Some(vec![TopicName::from("a"), TopicName::from("bc")]));
+        assert_eq!(
+            parse(bytes),
+            Some(vec![TopicName::from("a"), TopicName::from("bc")])
+        );
     }
 
     #[test]
     fn bytes_that_are_no_subscription_are_not_believed() {
-        for bytes in [&b""[..], b"\0", b"\0\x01\0\0", b"\0\0\x7f\xff\xff\xff", b"\0\0\0\0\0\x01\0\x05ab", b"\xff\xff\0\0\0\0"] {
+        for bytes in [
+            &b""[..],
+            b"\0",
+            b"\0\x01\0\0",
+            b"\0\0\x7f\xff\xff\xff",
+            b"\0\0\0\0\0\x01\0\x05ab",
+            b"\xff\xff\0\0\0\0",
+        ] {
             assert_eq!(parse(bytes), None, "{bytes:?}");
         }
         assert_eq!(parse(b"\0\0\0\0\0\x01\0\x01\xff"), None, "not UTF-8");

@@ -26,7 +26,10 @@ impl Group {
                 self.reply(sync.token, Reply::Sync(Ok(synced)));
             }
             GroupState::PreparingRebalance => {
-                self.reply(sync.token, Reply::Sync(Err(GroupError::RebalanceInProgress)));
+                self.reply(
+                    sync.token,
+                    Reply::Sync(Err(GroupError::RebalanceInProgress)),
+                );
             }
             GroupState::Empty | GroupState::Dead => {
                 self.reply(sync.token, Reply::Sync(Err(GroupError::UnknownMember)));
@@ -42,8 +45,11 @@ impl Group {
         if sync.generation != self.generation {
             return Err(GroupError::IllegalGeneration);
         }
-        let differs = |asked: &Option<_>, own: &Option<_>| asked.is_some() && own.is_some() && asked != own;
-        if differs(&sync.protocol_type, &self.protocol_type) || differs(&sync.protocol, &self.protocol) {
+        let differs =
+            |asked: &Option<_>, own: &Option<_>| asked.is_some() && own.is_some() && asked != own;
+        if differs(&sync.protocol_type, &self.protocol_type)
+            || differs(&sync.protocol, &self.protocol)
+        {
             return Err(GroupError::InconsistentProtocol);
         }
         Ok(())
@@ -51,21 +57,31 @@ impl Group {
 
     fn park_sync(&mut self, sync: Sync) {
         self.note_synced(&sync.member);
-        let Some(member) = self.members.get_mut(&sync.member) else { return };
+        let Some(member) = self.members.get_mut(&sync.member) else {
+            return;
+        };
         if let Some(superseded) = member.awaiting_sync.replace(sync.token) {
-            self.reply(superseded, Reply::Sync(Err(GroupError::RebalanceInProgress)));
+            self.reply(
+                superseded,
+                Reply::Sync(Err(GroupError::RebalanceInProgress)),
+            );
         }
         if !self.is_leader(&sync.member) || self.assignment_in_flight() {
             return;
         }
         let given: HashMap<MemberId, Bytes> = sync.assignments.into_iter().collect();
         let metadata = self.to_metadata(Some(&given));
-        self.append(vec![GroupRecord::Metadata(Some(metadata.clone()))], Pending::Assignment(metadata));
+        self.append(
+            vec![GroupRecord::Metadata(Some(metadata.clone()))],
+            Pending::Assignment(metadata),
+        );
     }
 
     fn assignment_in_flight(&self) -> bool {
         let current = self.generation;
-        self.in_flight.values().any(|p| matches!(p, Pending::Assignment(m) if m.generation == current))
+        self.in_flight
+            .values()
+            .any(|p| matches!(p, Pending::Assignment(m) if m.generation == current))
     }
 
     /// The member fetched its assignment; when all have, nobody is waited for any more.
@@ -114,7 +130,13 @@ impl Group {
     fn answer_parked_syncs(&mut self, error: Option<GroupError>, now: Now) {
         let ids: Vec<MemberId> = self.members.keys().cloned().collect();
         for id in ids {
-            let Some(token) = self.members.get_mut(&id).and_then(|m| m.awaiting_sync.take()) else { continue };
+            let Some(token) = self
+                .members
+                .get_mut(&id)
+                .and_then(|m| m.awaiting_sync.take())
+            else {
+                continue;
+            };
             let outcome = match error {
                 Some(error) => Err(error),
                 None => Ok(self.synced(&id)),
@@ -129,7 +151,11 @@ impl Group {
         Synced {
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
-            assignment: self.members.get(id).map(|m| m.assignment.clone()).unwrap_or_default(),
+            assignment: self
+                .members
+                .get(id)
+                .map(|m| m.assignment.clone())
+                .unwrap_or_default(),
         }
     }
 }

@@ -82,7 +82,11 @@ impl Group {
     fn next_deadline(&self) -> Option<MonotonicMs> {
         let sessions = self.members.values().filter_map(|m| m.deadline);
         let pending = self.pending_members.values().copied();
-        let phases = self.join_timer.map(|t| t.at).into_iter().chain(self.sync_deadline);
+        let phases = self
+            .join_timer
+            .map(|t| t.at)
+            .into_iter()
+            .chain(self.sync_deadline);
         sessions.chain(pending).chain(phases).min()
     }
 
@@ -95,11 +99,17 @@ impl Group {
     }
 
     fn expire_sessions(&mut self, now: Now) {
-        let expired: Vec<MemberId> =
-            self.members.values().filter(|m| m.deadline.is_some_and(|at| at <= now.mono)).map(|m| m.id.clone()).collect();
+        let expired: Vec<MemberId> = self
+            .members
+            .values()
+            .filter(|m| m.deadline.is_some_and(|at| at <= now.mono))
+            .map(|m| m.id.clone())
+            .collect();
         for id in expired {
             // Removing one member may have restarted the sessions of the others.
-            let Some(member) = self.members.get_mut(&id) else { continue };
+            let Some(member) = self.members.get_mut(&id) else {
+                continue;
+            };
             if member.deadline.is_none_or(|at| at > now.mono) {
                 continue;
             }

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicName, TopicPartition};
+use tidelog_protocol::types::{
+    LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicName, TopicPartition,
+};
 
 use super::super::*;
 
@@ -24,11 +26,17 @@ pub(super) struct Fixture {
 }
 
 pub(super) fn settings() -> GroupSettings {
-    GroupSettings { initial_rebalance_delay_ms: 0, ..GroupSettings::default() }
+    GroupSettings {
+        initial_rebalance_delay_ms: 0,
+        ..GroupSettings::default()
+    }
 }
 
 pub(super) fn tp(topic: &str, partition: i32) -> TopicPartition {
-    TopicPartition { topic: TopicName::from(topic), partition: PartitionIndex(partition) }
+    TopicPartition {
+        topic: TopicName::from(topic),
+        partition: PartitionIndex(partition),
+    }
 }
 
 /// A consumer's subscription to the topics.
@@ -44,7 +52,10 @@ pub(super) fn subscription(topics: &[&str]) -> Bytes {
 }
 
 pub(super) fn protocol(name: &str, metadata: &[u8]) -> Protocol {
-    Protocol { name: Arc::from(name), metadata: Bytes::copy_from_slice(metadata) }
+    Protocol {
+        name: Arc::from(name),
+        metadata: Bytes::copy_from_slice(metadata),
+    }
 }
 
 impl Fixture {
@@ -64,7 +75,10 @@ impl Fixture {
     }
 
     pub(super) fn now(&self) -> Now {
-        Now { mono: MonotonicMs(self.now_ms), wall: TimestampMs(1_700_000_000_000 + self.now_ms) }
+        Now {
+            mono: MonotonicMs(self.now_ms),
+            wall: TimestampMs(1_700_000_000_000 + self.now_ms),
+        }
     }
 
     pub(super) fn token(&mut self) -> ReplyToken {
@@ -97,7 +111,9 @@ impl Fixture {
     }
 
     pub(super) fn complete_append(&mut self, outcome: Result<(), GroupError>) -> bool {
-        let Some((id, records)) = self.appends.pop_front() else { return false };
+        let Some((id, records)) = self.appends.pop_front() else {
+            return false;
+        };
         if outcome.is_ok() {
             self.log.extend(records);
         }
@@ -124,7 +140,9 @@ impl Fixture {
     }
 
     pub(super) fn take(&mut self, token: ReplyToken) -> Reply {
-        self.replies.remove(&token).unwrap_or_else(|| panic!("{token:?} is not answered"))
+        self.replies
+            .remove(&token)
+            .unwrap_or_else(|| panic!("{token:?} is not answered"))
     }
 
     pub(super) fn is_parked(&self, token: ReplyToken) -> bool {
@@ -143,8 +161,14 @@ impl Fixture {
             member: (!member.is_empty()).then(|| MemberId::from(member)),
             instance: None,
             fresh_id: MemberId::from(format!("m{}", token.0).as_str()),
-            client: ClientIdentity { id: Arc::from("client"), host: Arc::from("/127.0.0.1") },
-            timeouts: Timeouts { session_ms: 10_000, rebalance_ms: 60_000 },
+            client: ClientIdentity {
+                id: Arc::from("client"),
+                host: Arc::from("/127.0.0.1"),
+            },
+            timeouts: Timeouts {
+                session_ms: 10_000,
+                rebalance_ms: 60_000,
+            },
             protocol_type: Arc::from("consumer"),
             protocols: vec![protocol("range", &subscription(&["t"]))],
             requires_known_member: true,
@@ -167,7 +191,10 @@ impl Fixture {
     /// Joins as a newcomer with the MEMBER_ID_REQUIRED round trip; the second join may be parked.
     pub(super) fn enter(&mut self) -> (MemberId, ReplyToken) {
         let first = self.join("");
-        let Reply::Join(JoinReply::Refused { error: GroupError::MemberIdRequired, member: Some(id) }) = self.take(first)
+        let Reply::Join(JoinReply::Refused {
+            error: GroupError::MemberIdRequired,
+            member: Some(id),
+        }) = self.take(first)
         else {
             panic!("expected MEMBER_ID_REQUIRED")
         };
@@ -189,10 +216,17 @@ impl Fixture {
         }
     }
 
-    pub(super) fn sync(&mut self, member: &MemberId, generation: Generation, assign: &[(&MemberId, &str)]) -> ReplyToken {
+    pub(super) fn sync(
+        &mut self,
+        member: &MemberId,
+        generation: Generation,
+        assign: &[(&MemberId, &str)],
+    ) -> ReplyToken {
         let token = self.token();
-        let assignments =
-            assign.iter().map(|(id, a)| ((*id).clone(), Bytes::copy_from_slice(a.as_bytes()))).collect();
+        let assignments = assign
+            .iter()
+            .map(|(id, a)| ((*id).clone(), Bytes::copy_from_slice(a.as_bytes())))
+            .collect();
         self.send(Event::Sync(Sync {
             token,
             member: member.clone(),
@@ -212,9 +246,18 @@ impl Fixture {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, member: &MemberId, generation: Generation) -> Result<(), GroupError> {
+    pub(super) fn heartbeat(
+        &mut self,
+        member: &MemberId,
+        generation: Generation,
+    ) -> Result<(), GroupError> {
         let token = self.token();
-        self.send(Event::Heartbeat(Heartbeat { token, member: member.clone(), instance: None, generation }));
+        self.send(Event::Heartbeat(Heartbeat {
+            token,
+            member: member.clone(),
+            instance: None,
+            generation,
+        }));
         match self.take(token) {
             Reply::Heartbeat(outcome) => outcome,
             other => panic!("no heartbeat: {other:?}"),
@@ -223,7 +266,10 @@ impl Fixture {
 
     pub(super) fn leave(&mut self, leavers: Vec<Leaver>) -> Vec<Result<(), GroupError>> {
         let token = self.token();
-        self.send(Event::Leave(Leave { token, members: leavers }));
+        self.send(Event::Leave(Leave {
+            token,
+            members: leavers,
+        }));
         match self.take(token) {
             Reply::Leave(outcome) => outcome.expect("group is alive"),
             other => panic!("no leave: {other:?}"),
@@ -231,12 +277,23 @@ impl Fixture {
     }
 
     pub(super) fn leave_one(&mut self, member: &MemberId) -> Result<(), GroupError> {
-        self.leave(vec![Leaver { member: Some(member.clone()), instance: None }]).remove(0)
+        self.leave(vec![Leaver {
+            member: Some(member.clone()),
+            instance: None,
+        }])
+        .remove(0)
     }
 
-    pub(super) fn commit_request(&mut self, member: Option<&MemberId>, generation: Generation) -> Commit {
-        let offset =
-            OffsetToCommit { offset: Offset(42), leader_epoch: Some(LeaderEpoch(3)), metadata: Arc::from("note") };
+    pub(super) fn commit_request(
+        &mut self,
+        member: Option<&MemberId>,
+        generation: Generation,
+    ) -> Commit {
+        let offset = OffsetToCommit {
+            offset: Offset(42),
+            leader_epoch: Some(LeaderEpoch(3)),
+            metadata: Arc::from("note"),
+        };
         Commit {
             token: self.token(),
             member: member.cloned(),
@@ -248,7 +305,10 @@ impl Fixture {
         }
     }
 
-    pub(super) fn commit_with(&mut self, commit: Commit) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+    pub(super) fn commit_with(
+        &mut self,
+        commit: Commit,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let token = commit.token;
         self.send(Event::Commit(commit));
         match self.take(token) {
@@ -276,13 +336,18 @@ impl Fixture {
     }
 
     /// A stable group of two; the first leads.
-    pub(super) fn stable_pair(settings: GroupSettings) -> (Fixture, MemberId, MemberId, Generation) {
+    pub(super) fn stable_pair(
+        settings: GroupSettings,
+    ) -> (Fixture, MemberId, MemberId, Generation) {
         let mut f = Fixture::new(settings);
         let (a, join_a) = f.enter();
         f.advance(0);
         let first = f.joined(join_a);
         let (b, join_b) = f.enter();
-        assert_eq!(f.heartbeat(&a, first.generation), Err(GroupError::RebalanceInProgress));
+        assert_eq!(
+            f.heartbeat(&a, first.generation),
+            Err(GroupError::RebalanceInProgress)
+        );
         let rejoin_a = f.join(&a.0);
         let generation = f.joined(rejoin_a).generation;
         assert_eq!(f.joined(join_b).generation, generation);

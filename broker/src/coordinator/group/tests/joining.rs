@@ -9,14 +9,19 @@ use super::fixture::{Fixture, protocol, settings, subscription};
 fn rule_36_newcomer_is_sent_back_with_an_id_and_held_for_one_session() {
     let mut f = Fixture::new(settings());
     let token = f.join("");
-    let Reply::Join(JoinReply::Refused { error, member }) = f.take(token) else { panic!() };
+    let Reply::Join(JoinReply::Refused { error, member }) = f.take(token) else {
+        panic!()
+    };
     assert_eq!(error, GroupError::MemberIdRequired);
     let id = member.expect("an id is given");
     assert!(f.group.exists());
     f.advance(10_000);
     let late = f.join(&id.0);
     assert_eq!(f.refused(late), GroupError::UnknownMember);
-    assert!(f.group.is_vacant(), "a pending member that never came leaves nothing");
+    assert!(
+        f.group.is_vacant(),
+        "a pending member that never came leaves nothing"
+    );
 }
 
 #[test]
@@ -25,19 +30,30 @@ fn old_clients_enter_without_the_round_trip() {
     let token = f.join_with("", |j| j.requires_known_member = false);
     f.advance(0);
     let joined = f.joined(token);
-    assert_eq!((joined.generation, joined.members.len()), (Generation(1), 1));
+    assert_eq!(
+        (joined.generation, joined.members.len()),
+        (Generation(1), 1)
+    );
 }
 
 #[test]
 fn rule_35_initial_delay_is_extended_by_newcomers_up_to_the_rebalance_timeout() {
-    let mut f = Fixture::new(GroupSettings { initial_rebalance_delay_ms: 3_000, ..settings() });
+    let mut f = Fixture::new(GroupSettings {
+        initial_rebalance_delay_ms: 3_000,
+        ..settings()
+    });
     let quick = |j: &mut Join| j.timeouts.rebalance_ms = 7_000;
     let mut tokens = Vec::new();
     // A newcomer every two seconds; 3 s, then two extensions of 3 s and 1 s use up the 7 s.
     for _ in 0..4 {
         let id = {
             let first = f.join_with("", quick);
-            let Reply::Join(JoinReply::Refused { member: Some(id), .. }) = f.take(first) else { panic!() };
+            let Reply::Join(JoinReply::Refused {
+                member: Some(id), ..
+            }) = f.take(first)
+            else {
+                panic!()
+            };
             id
         };
         tokens.push(f.join_with(&id.0, quick));
@@ -54,7 +70,10 @@ fn rule_35_initial_delay_is_extended_by_newcomers_up_to_the_rebalance_timeout() 
 
 #[test]
 fn initial_delay_ends_when_nobody_came_during_it() {
-    let mut f = Fixture::new(GroupSettings { initial_rebalance_delay_ms: 3_000, ..settings() });
+    let mut f = Fixture::new(GroupSettings {
+        initial_rebalance_delay_ms: 3_000,
+        ..settings()
+    });
     let (_, token) = f.enter();
     f.advance(2_999);
     assert!(f.is_parked(token));
@@ -81,12 +100,21 @@ fn laggards_are_removed_at_the_rebalance_timeout() {
     // `b` keeps its session alive by heartbeats but does not rejoin.
     for _ in 0..12 {
         f.advance(4_900);
-        assert_eq!(f.heartbeat(&b, Generation(2)), Err(GroupError::RebalanceInProgress));
+        assert_eq!(
+            f.heartbeat(&b, Generation(2)),
+            Err(GroupError::RebalanceInProgress)
+        );
     }
     f.advance(1_200);
     let joined = f.joined(rejoin_a);
-    assert_eq!((joined.members.len(), joined.generation), (1, Generation(3)));
-    assert_eq!(f.heartbeat(&b, Generation(3)), Err(GroupError::UnknownMember));
+    assert_eq!(
+        (joined.members.len(), joined.generation),
+        (1, Generation(3))
+    );
+    assert_eq!(
+        f.heartbeat(&b, Generation(3)),
+        Err(GroupError::UnknownMember)
+    );
 }
 
 #[test]
@@ -96,7 +124,10 @@ fn silent_member_is_removed_and_the_others_rebalance() {
     assert_eq!(f.heartbeat(&a, generation), Ok(()));
     f.advance(4_500);
     assert_eq!(f.heartbeat(&b, generation), Err(GroupError::UnknownMember));
-    assert_eq!(f.heartbeat(&a, generation), Err(GroupError::RebalanceInProgress));
+    assert_eq!(
+        f.heartbeat(&a, generation),
+        Err(GroupError::RebalanceInProgress)
+    );
     let rejoin = f.join(&a.0);
     assert_eq!(f.joined(rejoin).members.len(), 1);
 }
@@ -107,7 +138,10 @@ fn parked_join_outlives_session_and_request_timeouts() {
     let rejoin_a = f.join(&a.0);
     for _ in 0..5 {
         f.advance(9_000);
-        assert_eq!(f.heartbeat(&b, Generation(2)), Err(GroupError::RebalanceInProgress));
+        assert_eq!(
+            f.heartbeat(&b, Generation(2)),
+            Err(GroupError::RebalanceInProgress)
+        );
     }
     assert!(f.is_parked(rejoin_a));
     let rejoin_b = f.join(&b.0);
@@ -116,13 +150,18 @@ fn parked_join_outlives_session_and_request_timeouts() {
 
 #[test]
 fn newcomer_that_vanished_in_its_first_join_is_removed_though_it_has_no_session() {
-    let (mut f, a, b, generation) =
-        Fixture::stable_pair(GroupSettings { new_member_join_timeout_ms: 30_000, ..settings() });
+    let (mut f, a, b, generation) = Fixture::stable_pair(GroupSettings {
+        new_member_join_timeout_ms: 30_000,
+        ..settings()
+    });
     let (_, parked) = f.enter();
     for _ in 0..5 {
         f.advance(5_999);
         for member in [&a, &b] {
-            assert_eq!(f.heartbeat(member, generation), Err(GroupError::RebalanceInProgress));
+            assert_eq!(
+                f.heartbeat(member, generation),
+                Err(GroupError::RebalanceInProgress)
+            );
         }
     }
     assert!(f.is_parked(parked), "its session of 10 s does not count");
@@ -153,9 +192,14 @@ fn follower_that_rejoins_unchanged_gets_the_current_generation_and_leader_forces
 #[test]
 fn follower_with_a_new_subscription_forces_a_rebalance() {
     let (mut f, a, b, generation) = Fixture::stable_pair(settings());
-    let changed = f.join_with(&b.0, |j| j.protocols = vec![protocol("range", &subscription(&["t", "u"]))]);
+    let changed = f.join_with(&b.0, |j| {
+        j.protocols = vec![protocol("range", &subscription(&["t", "u"]))]
+    });
     assert!(f.is_parked(changed));
-    assert_eq!(f.heartbeat(&a, generation), Err(GroupError::RebalanceInProgress));
+    assert_eq!(
+        f.heartbeat(&a, generation),
+        Err(GroupError::RebalanceInProgress)
+    );
 }
 
 #[test]
@@ -182,7 +226,15 @@ fn protocol_is_chosen_by_votes_among_what_all_support() {
     assert_eq!(f.joined(join_c).protocol.as_deref(), Some("range"));
     let for_a = f.joined(rejoin_a);
     assert_eq!(for_a.protocol.as_deref(), Some("range"));
-    assert_eq!(for_a.members.iter().find(|m| m.member == b).expect("b is in").metadata, "range");
+    assert_eq!(
+        for_a
+            .members
+            .iter()
+            .find(|m| m.member == b)
+            .expect("b is in")
+            .metadata,
+        "range"
+    );
     f.joined(rejoin_b);
 }
 
@@ -212,7 +264,10 @@ fn session_timeout_has_bounds() {
 
 #[test]
 fn full_group_refuses_newcomers_and_keeps_its_members() {
-    let (mut f, a, b, _) = Fixture::stable_pair(GroupSettings { size_max: 2, ..settings() });
+    let (mut f, a, b, _) = Fixture::stable_pair(GroupSettings {
+        size_max: 2,
+        ..settings()
+    });
     let token = f.join("");
     assert_eq!(f.refused(token), GroupError::MaxSizeReached);
     let (rejoin_a, rejoin_b) = (f.join(&a.0), f.join(&b.0));
@@ -224,16 +279,26 @@ fn full_group_refuses_newcomers_and_keeps_its_members() {
 fn rule_37_heartbeats_in_each_state() {
     let mut f = Fixture::new(settings());
     let nobody = MemberId::from("nobody");
-    assert_eq!(f.heartbeat(&nobody, Generation(0)), Err(GroupError::UnknownMember));
+    assert_eq!(
+        f.heartbeat(&nobody, Generation(0)),
+        Err(GroupError::UnknownMember)
+    );
     let (a, token) = f.enter();
     f.advance(0);
     let generation = f.joined(token).generation;
     assert_eq!(f.heartbeat(&a, generation), Ok(()), "completing");
     f.sync(&a, generation, &[]);
     assert_eq!(f.heartbeat(&a, generation), Ok(()), "stable");
-    assert_eq!(f.heartbeat(&a, Generation(7)), Err(GroupError::IllegalGeneration));
+    assert_eq!(
+        f.heartbeat(&a, Generation(7)),
+        Err(GroupError::IllegalGeneration)
+    );
     f.enter();
-    assert_eq!(f.heartbeat(&a, generation), Err(GroupError::RebalanceInProgress), "preparing");
+    assert_eq!(
+        f.heartbeat(&a, generation),
+        Err(GroupError::RebalanceInProgress),
+        "preparing"
+    );
 }
 
 #[test]
@@ -243,7 +308,9 @@ fn last_one_out_leaves_an_empty_group_with_a_new_generation() {
     assert_eq!(f.leave_one(&b), Err(GroupError::UnknownMember));
     assert_eq!(f.leave_one(&a), Ok(()));
     assert_eq!(f.group.state(), GroupState::Empty);
-    let Some(GroupRecord::Metadata(Some(metadata))) = f.log.last() else { panic!("emptiness is stored") };
+    let Some(GroupRecord::Metadata(Some(metadata))) = f.log.last() else {
+        panic!("emptiness is stored")
+    };
     assert!(metadata.members.is_empty() && metadata.generation > generation);
     let token = f.join(&a.0);
     assert_eq!(f.refused(token), GroupError::UnknownMember);
@@ -254,13 +321,29 @@ fn members_leave_in_a_batch_with_one_result_each() {
     let (mut f, a, b, _) = Fixture::stable_pair(settings());
     let pending = {
         let first = f.join("");
-        let Reply::Join(JoinReply::Refused { member: Some(id), .. }) = f.take(first) else { panic!() };
+        let Reply::Join(JoinReply::Refused {
+            member: Some(id), ..
+        }) = f.take(first)
+        else {
+            panic!()
+        };
         id
     };
-    let leaver = |m: &MemberId| Leaver { member: Some(m.clone()), instance: None };
+    let leaver = |m: &MemberId| Leaver {
+        member: Some(m.clone()),
+        instance: None,
+    };
     let nobody = MemberId::from("nobody");
-    let outcomes = f.leave(vec![leaver(&pending), leaver(&nobody), leaver(&a), leaver(&b)]);
-    assert_eq!(outcomes, [Ok(()), Err(GroupError::UnknownMember), Ok(()), Ok(())]);
+    let outcomes = f.leave(vec![
+        leaver(&pending),
+        leaver(&nobody),
+        leaver(&a),
+        leaver(&b),
+    ]);
+    assert_eq!(
+        outcomes,
+        [Ok(()), Err(GroupError::UnknownMember), Ok(()), Ok(())]
+    );
     assert_eq!(f.group.state(), GroupState::Empty);
 }
 

@@ -14,7 +14,11 @@ fn members_go_on_with_their_generation_after_a_restart() {
     assert_eq!(f.synced(sync).expect("assigned").assignment, "for b");
     assert!(f.commit(Some(&b), generation).is_ok());
     let again = f.join(&b.0);
-    assert_eq!(f.joined(again).leader, Some(a), "unchanged follower needs no rebalance");
+    assert_eq!(
+        f.joined(again).leader,
+        Some(a),
+        "unchanged follower needs no rebalance"
+    );
 }
 
 #[test]
@@ -50,11 +54,17 @@ fn stored_records_are_what_the_log_says_and_not_what_is_on_its_way() {
 fn description_shows_members_of_a_stable_group_only() {
     let (mut f, a, _, _) = Fixture::stable_pair(settings());
     let described = f.group.describe().expect("it exists");
-    assert_eq!((described.state, &*described.protocol), (GroupState::Stable, "range"));
+    assert_eq!(
+        (described.state, &*described.protocol),
+        (GroupState::Stable, "range")
+    );
     assert_eq!(described.members[0].assignment, "for a");
     let _ = f.join(&a.0);
     let described = f.group.describe().expect("it exists");
-    assert_eq!((described.state, &*described.protocol), (GroupState::PreparingRebalance, ""));
+    assert_eq!(
+        (described.state, &*described.protocol),
+        (GroupState::PreparingRebalance, "")
+    );
     assert!(described.members[0].assignment.is_empty() && described.members[0].metadata.is_empty());
     assert_eq!(Fixture::new(settings()).group.describe(), None);
 }

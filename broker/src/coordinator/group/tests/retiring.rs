@@ -12,14 +12,26 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 fn commit_on(f: &mut Fixture, topic: &str, partitions: i32) {
     let mut commit = f.commit_request(None, Generation::NONE);
-    let offset = OffsetToCommit { offset: Offset(1), leader_epoch: None, metadata: Arc::from("") };
-    commit.offsets = (0..partitions).map(|p| (tp(topic, p), offset.clone())).collect();
+    let offset = OffsetToCommit {
+        offset: Offset(1),
+        leader_epoch: None,
+        metadata: Arc::from(""),
+    };
+    commit.offsets = (0..partitions)
+        .map(|p| (tp(topic, p), offset.clone()))
+        .collect();
     assert!(f.commit_with(commit).is_ok());
 }
 
-fn delete_offsets(f: &mut Fixture, partitions: &[(&str, i32)]) -> Result<Vec<Result<(), GroupError>>, GroupError> {
+fn delete_offsets(
+    f: &mut Fixture,
+    partitions: &[(&str, i32)],
+) -> Result<Vec<Result<(), GroupError>>, GroupError> {
     let token = f.token();
-    f.send(Event::DeleteOffsets(token, partitions.iter().map(|(t, p)| tp(t, *p)).collect()));
+    f.send(Event::DeleteOffsets(
+        token,
+        partitions.iter().map(|(t, p)| tp(t, *p)).collect(),
+    ));
     match f.take(token) {
         Reply::DeleteOffsets(outcome) => outcome,
         other => panic!("{other:?}"),
@@ -37,7 +49,10 @@ fn only_empty_groups_are_deleted_and_nothing_of_them_comes_back() {
     assert!(f.group.is_vacant());
     assert!(f.restarted().group.is_vacant());
     assert_eq!(f.delete(), Err(GroupError::GroupNotFound));
-    assert_eq!(Fixture::new(settings()).delete(), Err(GroupError::GroupNotFound));
+    assert_eq!(
+        Fixture::new(settings()).delete(),
+        Err(GroupError::GroupNotFound)
+    );
 }
 
 #[test]
@@ -61,8 +76,14 @@ fn deletion_that_cannot_be_stored_leaves_the_group() {
     let token = f.token();
     f.send(Event::Delete(token));
     f.complete_appends(Err(GroupError::NotCoordinator));
-    assert_eq!(f.take(token), Reply::Delete(Err(GroupError::NotCoordinator)));
-    assert_eq!((f.group.state(), f.group.offsets().len()), (GroupState::Empty, 1));
+    assert_eq!(
+        f.take(token),
+        Reply::Delete(Err(GroupError::NotCoordinator))
+    );
+    assert_eq!(
+        (f.group.state(), f.group.offsets().len()),
+        (GroupState::Empty, 1)
+    );
 }
 
 #[test]
@@ -72,7 +93,10 @@ fn deletion_of_many_offsets_goes_in_pieces() {
     f.hold = true;
     let token = f.token();
     f.send(Event::Delete(token));
-    assert_eq!(f.appends.iter().map(|a| a.1.len()).collect::<Vec<_>>(), [2_000, 2_000, 1_001]);
+    assert_eq!(
+        f.appends.iter().map(|a| a.1.len()).collect::<Vec<_>>(),
+        [2_000, 2_000, 1_001]
+    );
     f.complete_appends(Ok(()));
     assert_eq!(f.take(token), Reply::Delete(Ok(())));
     assert!(f.restarted().group.is_vacant());
@@ -86,22 +110,34 @@ fn offsets_of_subscribed_topics_are_not_deleted() {
     other.offsets[0].0 = tp("u", 0);
     assert!(f.commit_with(other).is_ok());
     let outcomes = delete_offsets(&mut f, &[("t", 0), ("u", 0), ("v", 9)]);
-    assert_eq!(outcomes, Ok(vec![Err(GroupError::SubscribedToTopic), Ok(()), Ok(())]));
-    assert_eq!(f.group.offsets().keys().cloned().collect::<Vec<_>>(), [tp("t", 0)]);
+    assert_eq!(
+        outcomes,
+        Ok(vec![Err(GroupError::SubscribedToTopic), Ok(()), Ok(())])
+    );
+    assert_eq!(
+        f.group.offsets().keys().cloned().collect::<Vec<_>>(),
+        [tp("t", 0)]
+    );
     assert_eq!(f.restarted().group.offsets().len(), 1);
 }
 
 #[test]
 fn offsets_of_live_groups_of_other_kinds_are_not_deleted() {
     let mut f = Fixture::new(settings());
-    assert_eq!(delete_offsets(&mut f, &[("t", 0)]), Err(GroupError::GroupNotFound));
+    assert_eq!(
+        delete_offsets(&mut f, &[("t", 0)]),
+        Err(GroupError::GroupNotFound)
+    );
     let token = f.join_with("", |j| {
         j.protocol_type = Arc::from("connect");
         j.requires_known_member = false;
     });
     f.advance(0);
     f.joined(token);
-    assert_eq!(delete_offsets(&mut f, &[("t", 0)]), Err(GroupError::NonEmptyGroup));
+    assert_eq!(
+        delete_offsets(&mut f, &[("t", 0)]),
+        Err(GroupError::NonEmptyGroup)
+    );
 }
 
 #[test]
@@ -109,8 +145,13 @@ fn rule_38_deleted_topic_takes_its_offsets_along() {
     let mut f = Fixture::new(settings());
     commit_on(&mut f, "t", 3);
     commit_on(&mut f, "u", 1);
-    f.send(Event::TopicsDeleted(Arc::new(HashSet::from([TopicName::from("t")]))));
-    assert_eq!(f.group.offsets().keys().cloned().collect::<Vec<_>>(), [tp("u", 0)]);
+    f.send(Event::TopicsDeleted(Arc::new(HashSet::from([
+        TopicName::from("t"),
+    ]))));
+    assert_eq!(
+        f.group.offsets().keys().cloned().collect::<Vec<_>>(),
+        [tp("u", 0)]
+    );
     assert_eq!(f.restarted().group.offsets().len(), 1);
 }
 
@@ -138,7 +179,10 @@ fn rule_38_subscribed_topics_of_a_live_group_never_expire_and_others_do() {
     assert!(f.commit_with(other).is_ok());
     f.now_ms += 8 * DAY_MS;
     f.send(Event::ExpireOffsets);
-    assert_eq!(f.group.offsets().keys().cloned().collect::<Vec<_>>(), [tp("t", 0)]);
+    assert_eq!(
+        f.group.offsets().keys().cloned().collect::<Vec<_>>(),
+        [tp("t", 0)]
+    );
     let _ = b;
 }
 
@@ -152,7 +196,10 @@ fn simple_groups_expire_by_commit_time_and_by_their_own_retention() {
     commit_on(&mut f, "t", 1);
     f.advance(1_000);
     f.send(Event::ExpireOffsets);
-    assert_eq!(f.group.offsets().keys().cloned().collect::<Vec<_>>(), [tp("t", 0)]);
+    assert_eq!(
+        f.group.offsets().keys().cloned().collect::<Vec<_>>(),
+        [tp("t", 0)]
+    );
     f.advance(7 * DAY_MS);
     f.send(Event::ExpireOffsets);
     assert!(f.group.is_vacant());
@@ -183,5 +230,8 @@ fn group_whose_subscription_cannot_be_read_keeps_everything() {
     f.now_ms += 30 * DAY_MS;
     f.send(Event::ExpireOffsets);
     assert_eq!(f.group.offsets().len(), 1);
-    assert_eq!(delete_offsets(&mut f, &[("t", 0)]), Ok(vec![Err(GroupError::SubscribedToTopic)]));
+    assert_eq!(
+        delete_offsets(&mut f, &[("t", 0)]),
+        Ok(vec![Err(GroupError::SubscribedToTopic)])
+    );
 }

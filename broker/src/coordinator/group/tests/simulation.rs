@@ -40,14 +40,25 @@ impl World {
     fn new(seed: u64) -> World {
         let mut rng = StdRng::seed_from_u64(seed);
         let delay = if rng.random_bool(0.5) { 3_000 } else { 0 };
-        let f = Fixture::new(GroupSettings { initial_rebalance_delay_ms: delay, ..settings() });
+        let f = Fixture::new(GroupSettings {
+            initial_rebalance_delay_ms: delay,
+            ..settings()
+        });
         let clients = (0..rng.random_range(1..12))
             .map(|i| Client {
-                instance: rng.random_bool(0.3).then(|| InstanceId::from(format!("i{i}").as_str())),
+                instance: rng
+                    .random_bool(0.3)
+                    .then(|| InstanceId::from(format!("i{i}").as_str())),
                 ..Client::default()
             })
             .collect();
-        World { f, rng, clients, generations: HashMap::new(), assigned: BTreeMap::new() }
+        World {
+            f,
+            rng,
+            clients,
+            generations: HashMap::new(),
+            assigned: BTreeMap::new(),
+        }
     }
 
     fn act(&mut self, i: usize, calm: bool) {
@@ -76,7 +87,10 @@ impl World {
 
     fn forget(&mut self, i: usize) {
         let instance = self.clients[i].instance.clone();
-        self.clients[i] = Client { instance, ..Client::default() };
+        self.clients[i] = Client {
+            instance,
+            ..Client::default()
+        };
     }
 
     fn leave(&mut self, i: usize) {
@@ -114,7 +128,9 @@ impl World {
         match error {
             None => {}
             Some(GroupError::RebalanceInProgress) => client.generation = None,
-            Some(GroupError::FencedInstance) => panic!("only one client per instance id, yet fenced"),
+            Some(GroupError::FencedInstance) => {
+                panic!("only one client per instance id, yet fenced")
+            }
             Some(_) => {
                 client.generation = None;
                 client.member = None;
@@ -127,20 +143,33 @@ impl World {
 
     fn join(&mut self, i: usize) {
         let client = self.clients[i].clone();
-        let member = client.member.as_ref().map(|m| m.0.to_string()).unwrap_or_default();
+        let member = client
+            .member
+            .as_ref()
+            .map(|m| m.0.to_string())
+            .unwrap_or_default();
         let token = self.f.join_with(&member, |j| {
             j.instance = client.instance.clone();
-            j.timeouts = Timeouts { session_ms: 10_000, rebalance_ms: 20_000 };
+            j.timeouts = Timeouts {
+                session_ms: 10_000,
+                rebalance_ms: 20_000,
+            };
             j.protocols[0].metadata = Bytes::from(vec![client.subscription]);
         });
         self.clients[i].parked_join = Some(token);
     }
 
     fn sync(&mut self, i: usize, generation: Generation) {
-        let member = self.clients[i].member.clone().expect("joined members have an id");
+        let member = self.clients[i]
+            .member
+            .clone()
+            .expect("joined members have an id");
         let leads = self.clients[i].leads.take().unwrap_or_default();
-        let parts: Vec<(MemberId, String)> =
-            leads.iter().enumerate().map(|(n, m)| (m.clone(), char::from(b'A' + n as u8).to_string())).collect();
+        let parts: Vec<(MemberId, String)> = leads
+            .iter()
+            .enumerate()
+            .map(|(n, m)| (m.clone(), char::from(b'A' + n as u8).to_string()))
+            .collect();
         let assign: Vec<(&MemberId, &str)> = parts.iter().map(|(m, a)| (m, a.as_str())).collect();
         let token = self.f.sync(&member, generation, &assign);
         self.clients[i].parked_sync = Some(token);
@@ -168,18 +197,31 @@ impl World {
         match reply {
             Reply::Join(JoinReply::Joined(joined)) => {
                 let told = (joined.protocol.clone(), joined.leader.clone());
-                let agreed = self.generations.entry(joined.generation).or_insert_with(|| told.clone());
-                assert_eq!(agreed.0, told.0, "members of {:?} disagree on the protocol", joined.generation);
+                let agreed = self
+                    .generations
+                    .entry(joined.generation)
+                    .or_insert_with(|| told.clone());
+                assert_eq!(
+                    agreed.0, told.0,
+                    "members of {:?} disagree on the protocol",
+                    joined.generation
+                );
                 let client = &mut self.clients[i];
                 let leads = joined.leader.as_ref() == Some(&joined.member);
-                assert!(leads || joined.members.is_empty(), "only the leader sees the members");
+                assert!(
+                    leads || joined.members.is_empty(),
+                    "only the leader sees the members"
+                );
                 client.member = Some(joined.member.clone());
                 client.generation = Some(joined.generation);
                 client.needs_sync = true;
                 client.leads = (leads && !joined.skip_assignment)
                     .then(|| joined.members.iter().map(|m| m.member.clone()).collect());
             }
-            Reply::Join(JoinReply::Refused { error: GroupError::MemberIdRequired, member }) => {
+            Reply::Join(JoinReply::Refused {
+                error: GroupError::MemberIdRequired,
+                member,
+            }) => {
                 self.clients[i].member = member;
             }
             Reply::Join(JoinReply::Refused { error, .. }) => self.on_error(i, Some(error)),
@@ -188,7 +230,9 @@ impl World {
     }
 
     fn on_sync(&mut self, i: usize, reply: Reply) {
-        let Reply::Sync(outcome) = reply else { panic!("sync answered by {reply:?}") };
+        let Reply::Sync(outcome) = reply else {
+            panic!("sync answered by {reply:?}")
+        };
         match outcome {
             Err(error) => self.on_error(i, Some(error)),
             Ok(synced) => {
@@ -197,10 +241,20 @@ impl World {
                 client.assignment = Some(synced.assignment.clone());
                 let generation = client.generation.expect("synced in a generation");
                 let member = client.member.clone().expect("synced members have an id");
-                let place = client.instance.as_ref().map(|i| MemberId(i.0.clone())).unwrap_or(member);
+                let place = client
+                    .instance
+                    .as_ref()
+                    .map(|i| MemberId(i.0.clone()))
+                    .unwrap_or(member);
                 for part in &synced.assignment {
-                    let owner = self.assigned.entry((generation, *part)).or_insert_with(|| place.clone());
-                    assert_eq!(*owner, place, "{generation:?}: {part} belongs to two members");
+                    let owner = self
+                        .assigned
+                        .entry((generation, *part))
+                        .or_insert_with(|| place.clone());
+                    assert_eq!(
+                        *owner, place,
+                        "{generation:?}: {part} belongs to two members"
+                    );
                 }
             }
         }
@@ -212,17 +266,33 @@ impl World {
             GroupState::Empty | GroupState::Dead => assert!(group.members.is_empty()),
             _ => {
                 let leader = group.leader.as_ref();
-                assert!(group.members.is_empty() || leader.is_some_and(|l| group.members.contains_key(l)));
+                assert!(
+                    group.members.is_empty()
+                        || leader.is_some_and(|l| group.members.contains_key(l))
+                );
             }
         }
-        let with_instance = group.members.values().filter(|m| m.instance.is_some()).count();
+        let with_instance = group
+            .members
+            .values()
+            .filter(|m| m.instance.is_some())
+            .count();
         assert_eq!(with_instance, group.static_members.len());
         for (instance, id) in &group.static_members {
-            assert_eq!(group.members.get(id).and_then(|m| m.instance.as_ref()), Some(instance));
+            assert_eq!(
+                group.members.get(id).and_then(|m| m.instance.as_ref()),
+                Some(instance)
+            );
         }
         for member in group.members.values() {
-            assert!(member.deadline.is_some() || member.is_excused(), "{} can never time out", member.id);
-            assert!(member.awaiting_join.is_none() || group.state() != GroupState::CompletingRebalance);
+            assert!(
+                member.deadline.is_some() || member.is_excused(),
+                "{} can never time out",
+                member.id
+            );
+            assert!(
+                member.awaiting_join.is_none() || group.state() != GroupState::CompletingRebalance
+            );
         }
     }
 
@@ -242,7 +312,11 @@ impl World {
             if !calm && self.rng.random_bool(0.02) {
                 self.f.send(Event::ExpireOffsets);
             }
-            let pause = if calm { 1_000 } else { self.rng.random_range(0..600) };
+            let pause = if calm {
+                1_000
+            } else {
+                self.rng.random_range(0..600)
+            };
             self.f.advance(pause);
             self.deliver();
             self.check_group();
@@ -259,12 +333,27 @@ fn simulate(seed: u64) -> Vec<GroupRecord> {
     world.run(150, true);
     let group = &world.f.group;
     assert_eq!(group.state(), GroupState::Stable, "seed {seed}");
-    assert_eq!(group.members.len(), world.clients.len(), "seed {seed}: only the living are members");
+    assert_eq!(
+        group.members.len(),
+        world.clients.len(),
+        "seed {seed}: only the living are members"
+    );
     for client in &world.clients {
-        assert_eq!(client.generation, Some(group.generation), "seed {seed}: {client:?}");
-        assert!(!client.needs_sync && client.assignment.as_ref().is_some_and(|a| a.len() == 1), "seed {seed}: {client:?}");
+        assert_eq!(
+            client.generation,
+            Some(group.generation),
+            "seed {seed}: {client:?}"
+        );
+        assert!(
+            !client.needs_sync && client.assignment.as_ref().is_some_and(|a| a.len() == 1),
+            "seed {seed}: {client:?}"
+        );
     }
-    assert_eq!(world.f.open_requests(), 0, "seed {seed}: requests without an answer");
+    assert_eq!(
+        world.f.open_requests(),
+        0,
+        "seed {seed}: requests without an answer"
+    );
     let restarted = world.f.restarted();
     assert_eq!(restarted.group.describe(), group.describe(), "seed {seed}");
     world.f.send(Event::Unload(GroupError::NotCoordinator));

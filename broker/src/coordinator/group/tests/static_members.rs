@@ -11,9 +11,19 @@ fn join_static(f: &mut Fixture, member: &str, name: &str) -> ReplyToken {
     f.join_with(member, |j| j.instance = instance(name))
 }
 
-fn heartbeat_static(f: &mut Fixture, member: &MemberId, name: &str, generation: Generation) -> Result<(), GroupError> {
+fn heartbeat_static(
+    f: &mut Fixture,
+    member: &MemberId,
+    name: &str,
+    generation: Generation,
+) -> Result<(), GroupError> {
     let token = f.token();
-    f.send(Event::Heartbeat(Heartbeat { token, member: member.clone(), instance: instance(name), generation }));
+    f.send(Event::Heartbeat(Heartbeat {
+        token,
+        member: member.clone(),
+        instance: instance(name),
+        generation,
+    }));
     match f.take(token) {
         Reply::Heartbeat(outcome) => outcome,
         other => panic!("{other:?}"),
@@ -23,12 +33,23 @@ fn heartbeat_static(f: &mut Fixture, member: &MemberId, name: &str, generation: 
 /// Two static members, "one" leading and "two" following, stable.
 fn stable() -> (Fixture, MemberId, MemberId, Generation) {
     let mut f = Fixture::new(settings());
-    let (one, two) = (join_static(&mut f, "", "one"), join_static(&mut f, "", "two"));
+    let (one, two) = (
+        join_static(&mut f, "", "one"),
+        join_static(&mut f, "", "two"),
+    );
     f.advance(0);
     let (one, two) = (f.joined(one), f.joined(two));
-    assert_eq!(one.leader, Some(one.member.clone()), "no MEMBER_ID_REQUIRED round trip");
+    assert_eq!(
+        one.leader,
+        Some(one.member.clone()),
+        "no MEMBER_ID_REQUIRED round trip"
+    );
     let generation = one.generation;
-    let sync = f.sync(&one.member, generation, &[(&one.member, "1"), (&two.member, "2")]);
+    let sync = f.sync(
+        &one.member,
+        generation,
+        &[(&one.member, "1"), (&two.member, "2")],
+    );
     assert!(f.synced(sync).is_ok());
     let sync = f.sync(&two.member, generation, &[]);
     assert_eq!(f.synced(sync).expect("assigned").assignment, "2");
@@ -44,13 +65,30 @@ fn rule_36_static_follower_comes_back_without_a_rebalance() {
     assert_ne!(joined.member, old);
     assert!(!joined.skip_assignment && joined.members.is_empty());
     assert_eq!(f.group.state(), GroupState::Stable);
-    assert_eq!(heartbeat_static(&mut f, &old, "two", generation), Err(GroupError::FencedInstance));
-    assert_eq!(heartbeat_static(&mut f, &joined.member, "two", generation), Ok(()));
+    assert_eq!(
+        heartbeat_static(&mut f, &old, "two", generation),
+        Err(GroupError::FencedInstance)
+    );
+    assert_eq!(
+        heartbeat_static(&mut f, &joined.member, "two", generation),
+        Ok(())
+    );
     let sync = f.sync(&joined.member, generation, &[]);
-    assert_eq!(f.synced(sync).expect("assigned").assignment, "2", "it keeps its assignment");
+    assert_eq!(
+        f.synced(sync).expect("assigned").assignment,
+        "2",
+        "it keeps its assignment"
+    );
     let mut f = f.restarted();
-    assert_eq!(heartbeat_static(&mut f, &joined.member, "two", generation), Ok(()), "the new id is stored");
-    assert_eq!(heartbeat_static(&mut f, &old, "two", generation), Err(GroupError::FencedInstance));
+    assert_eq!(
+        heartbeat_static(&mut f, &joined.member, "two", generation),
+        Ok(()),
+        "the new id is stored"
+    );
+    assert_eq!(
+        heartbeat_static(&mut f, &old, "two", generation),
+        Err(GroupError::FencedInstance)
+    );
 }
 
 #[test]
@@ -61,7 +99,11 @@ fn new_id_is_answered_only_once_it_is_stored() {
     assert!(f.is_parked(back));
     f.complete_appends(Err(GroupError::NotCoordinator));
     assert_eq!(f.refused(back), GroupError::NotCoordinator);
-    assert_eq!(heartbeat_static(&mut f, &old, "two", generation), Ok(()), "the old id holds again");
+    assert_eq!(
+        heartbeat_static(&mut f, &old, "two", generation),
+        Ok(()),
+        "the old id holds again"
+    );
 }
 
 #[test]
@@ -69,7 +111,10 @@ fn static_leader_that_knows_skip_assignment_leads_without_assigning() {
     let (mut f, _, _, generation) = stable();
     let back = join_static(&mut f, "", "one");
     let joined = f.joined(back);
-    assert_eq!((joined.generation, joined.leader.as_ref()), (generation, Some(&joined.member)));
+    assert_eq!(
+        (joined.generation, joined.leader.as_ref()),
+        (generation, Some(&joined.member))
+    );
     assert!(joined.skip_assignment);
     assert_eq!(joined.members.len(), 2);
 }
@@ -90,7 +135,10 @@ fn static_leader_of_an_old_client_is_not_told_that_it_leads() {
 fn static_member_whose_protocols_change_the_vote_forces_a_rebalance() {
     let mut f = Fixture::new(settings());
     let protocols = |names: &[&str]| -> Vec<Protocol> {
-        names.iter().map(|n| protocol(n, &subscription(&["t"]))).collect()
+        names
+            .iter()
+            .map(|n| protocol(n, &subscription(&["t"])))
+            .collect()
     };
     let token = f.join_with("", |j| {
         j.instance = instance("one");
@@ -105,7 +153,10 @@ fn static_member_whose_protocols_change_the_vote_forces_a_rebalance() {
         j.protocols = protocols(&["sticky", "range"]);
     });
     let again = f.joined(back);
-    assert_eq!((again.generation, again.protocol.as_deref()), (joined.generation.next(), Some("sticky")));
+    assert_eq!(
+        (again.generation, again.protocol.as_deref()),
+        (joined.generation.next(), Some("sticky"))
+    );
 }
 
 #[test]
@@ -127,8 +178,14 @@ fn replacing_a_member_while_the_group_completes_starts_over() {
     let generation = f.joined(a).generation;
     f.joined(b);
     let back = join_static(&mut f, "", "two");
-    assert!(f.is_parked(back), "its old id may be in the leader's assignment already");
-    assert_eq!(heartbeat_static(&mut f, &one, "one", generation), Err(GroupError::RebalanceInProgress));
+    assert!(
+        f.is_parked(back),
+        "its old id may be in the leader's assignment already"
+    );
+    assert_eq!(
+        heartbeat_static(&mut f, &one, "one", generation),
+        Err(GroupError::RebalanceInProgress)
+    );
 }
 
 #[test]
@@ -142,7 +199,10 @@ fn static_member_stays_when_it_misses_a_rebalance_and_goes_with_its_session() {
     f.advance(10_500);
     let joined = f.joined(parked);
     assert_eq!(joined.members.len(), 1);
-    assert_eq!(heartbeat_static(&mut f, &two, "two", joined.generation), Err(GroupError::UnknownMember));
+    assert_eq!(
+        heartbeat_static(&mut f, &two, "two", joined.generation),
+        Err(GroupError::UnknownMember)
+    );
 }
 
 #[test]
@@ -151,7 +211,10 @@ fn static_laggard_is_kept_in_the_next_generation() {
     let short = |name: &'static str| {
         move |j: &mut Join| {
             j.instance = instance(name);
-            j.timeouts = Timeouts { session_ms: 60_000, rebalance_ms: 10_000 };
+            j.timeouts = Timeouts {
+                session_ms: 60_000,
+                rebalance_ms: 10_000,
+            };
         }
     };
     let (one, two) = (f.join_with("", short("one")), f.join_with("", short("two")));
@@ -164,16 +227,29 @@ fn static_laggard_is_kept_in_the_next_generation() {
     let parked = f.join_with(&one.member.0, short("one"));
     f.advance(10_000);
     let joined = f.joined(parked);
-    assert_eq!(joined.members.len(), 2, "two is in, though it did not rejoin");
-    assert_eq!(heartbeat_static(&mut f, &two.member, "two", joined.generation), Ok(()));
+    assert_eq!(
+        joined.members.len(),
+        2,
+        "two is in, though it did not rejoin"
+    );
+    assert_eq!(
+        heartbeat_static(&mut f, &two.member, "two", joined.generation),
+        Ok(())
+    );
 }
 
 #[test]
 fn wrong_member_id_with_an_instance_id_is_fenced_and_unknown_instances_are_unknown() {
     let (mut f, _, _, generation) = stable();
     let intruder = MemberId::from("intruder");
-    assert_eq!(heartbeat_static(&mut f, &intruder, "one", generation), Err(GroupError::FencedInstance));
-    assert_eq!(heartbeat_static(&mut f, &intruder, "three", generation), Err(GroupError::UnknownMember));
+    assert_eq!(
+        heartbeat_static(&mut f, &intruder, "one", generation),
+        Err(GroupError::FencedInstance)
+    );
+    assert_eq!(
+        heartbeat_static(&mut f, &intruder, "three", generation),
+        Err(GroupError::UnknownMember)
+    );
     let token = join_static(&mut f, "intruder", "one");
     assert_eq!(f.refused(token), GroupError::FencedInstance);
 }
@@ -182,10 +258,29 @@ fn wrong_member_id_with_an_instance_id_is_fenced_and_unknown_instances_are_unkno
 fn administrator_removes_a_static_member_by_its_instance_id() {
     let (mut f, one, _, generation) = stable();
     let outcomes = f.leave(vec![
-        Leaver { member: None, instance: instance("two") },
-        Leaver { member: None, instance: instance("three") },
-        Leaver { member: Some(MemberId::from("wrong")), instance: instance("one") },
+        Leaver {
+            member: None,
+            instance: instance("two"),
+        },
+        Leaver {
+            member: None,
+            instance: instance("three"),
+        },
+        Leaver {
+            member: Some(MemberId::from("wrong")),
+            instance: instance("one"),
+        },
     ]);
-    assert_eq!(outcomes, [Ok(()), Err(GroupError::UnknownMember), Err(GroupError::FencedInstance)]);
-    assert_eq!(heartbeat_static(&mut f, &one, "one", generation), Err(GroupError::RebalanceInProgress));
+    assert_eq!(
+        outcomes,
+        [
+            Ok(()),
+            Err(GroupError::UnknownMember),
+            Err(GroupError::FencedInstance)
+        ]
+    );
+    assert_eq!(
+        heartbeat_static(&mut f, &one, "one", generation),
+        Err(GroupError::RebalanceInProgress)
+    );
 }

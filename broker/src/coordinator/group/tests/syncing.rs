@@ -15,8 +15,13 @@ fn assignment_is_stored_before_anybody_gets_it() {
     let sync = f.sync(&a, generation, &[(&a, "all")]);
     assert!(f.is_parked(sync));
     assert_eq!(f.group.state(), GroupState::CompletingRebalance);
-    let [GroupRecord::Metadata(Some(stored))] = &f.appends[0].1[..] else { panic!("one record") };
-    assert_eq!((stored.generation, &stored.members[0].assignment[..]), (generation, &b"all"[..]));
+    let [GroupRecord::Metadata(Some(stored))] = &f.appends[0].1[..] else {
+        panic!("one record")
+    };
+    assert_eq!(
+        (stored.generation, &stored.members[0].assignment[..]),
+        (generation, &b"all"[..])
+    );
     f.complete_appends(Ok(()));
     assert_eq!(f.synced(sync).expect("assigned").assignment, "all");
     assert_eq!(f.group.state(), GroupState::Stable);
@@ -110,7 +115,10 @@ fn members_that_never_sync_are_removed_at_the_rebalance_timeout() {
     }
     f.advance(4_000);
     assert_eq!(f.heartbeat(&b, generation), Err(GroupError::UnknownMember));
-    assert_eq!(f.heartbeat(&a, generation), Err(GroupError::RebalanceInProgress));
+    assert_eq!(
+        f.heartbeat(&a, generation),
+        Err(GroupError::RebalanceInProgress)
+    );
 }
 
 #[test]
@@ -128,7 +136,11 @@ fn follower_waits_for_the_leader_and_its_session_is_excused() {
     assert!(f.synced(sync_a).is_ok());
     assert_eq!(f.synced(sync_b).expect("assigned").assignment, "late");
     f.advance(9_000);
-    assert_eq!(f.heartbeat(&b, generation), Ok(()), "its session began anew with the answer");
+    assert_eq!(
+        f.heartbeat(&b, generation),
+        Ok(()),
+        "its session began anew with the answer"
+    );
 }
 
 #[test]
