@@ -2,10 +2,23 @@
 //!
 //! Two implementations pass one conformance suite: `RealFs` (Linux) and `HostileFs` (memory).
 
+mod hostile;
+mod identity;
+mod lock;
+mod real;
+
+#[cfg(test)]
+mod conformance;
+
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
+
+pub use hostile::HostileFs;
+pub use identity::{DirectoryIdentity, IdentityError};
+pub use lock::{DirectoryLock, LockError};
+pub use real::RealFs;
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +76,9 @@ pub trait File: Debug + Send + Sync + 'static {
     fn len(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeros) to `len` bytes.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Takes the exclusive lock that ends when the last handle of this `open` is dropped; `false` if another open of
+    /// the file, in this or another process, holds it.
+    fn try_lock(&self) -> io::Result<bool>;
     /// Starts write-back of a range without waiting (a hint).
     fn start_write_back(&self, position: u64, len: u64) -> io::Result<()>;
 }

@@ -4,9 +4,26 @@
 //! Invariant: a frame whose completion said Ok is returned by the next replay, after all frames submitted before
 //! it, unless its log was checkpointed past it.
 
+mod appender;
+mod config;
+mod files;
+mod format;
+mod group;
+mod handle;
+mod meters;
+mod queue;
+mod replay;
+mod round;
+mod side;
+mod walk;
+mod writer;
+
 use bytes::Bytes;
 
 use crate::log::{EntryIndex, LogId};
+
+pub use config::JournalConfig;
+pub use handle::{Journal, JournalPermit};
 
 /// What a frame does to its log. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +39,19 @@ pub enum FrameKind {
     Reset = 4,
     /// The log was removed for good.
     Remove = 5,
+}
+
+impl FrameKind {
+    fn from_number(number: u8) -> Option<FrameKind> {
+        match number {
+            1 => Some(FrameKind::Append),
+            2 => Some(FrameKind::Truncate),
+            3 => Some(FrameKind::Purge),
+            4 => Some(FrameKind::Reset),
+            5 => Some(FrameKind::Remove),
+            _ => None,
+        }
+    }
 }
 
 /// One change of one log.
@@ -51,6 +81,77 @@ pub enum Durability {
 /// Number of a journal file's round; rises by one with each file that is (re)used. Totally ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileGeneration(pub u64);
+
+/// Number of a frame in the data directory's history; rises with each frame submitted, is never used twice and has
+/// gaps after a restart. A log's checkpoint that holds the number of the last frame it covers needs nothing else to
+/// know which replayed frames are new to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FrameSequence(pub u64);
+
+/// A frame that was found on disk at start.
+#[derive(Clone, Debug)]
+pub struct ReplayedFrame {
+    /// The log's incarnation.
+    pub log: LogId,
+    /// What happened.
+    pub kind: FrameKind,
+    /// Index of the log's last entry before this frame.
+    pub prev_index: EntryIndex,
+    /// Index of the log's last entry after this frame.
+    pub last_index: EntryIndex,
+    /// The number that `submit` returned for it.
+    pub sequence: FrameSequence,
+    /// The payload, in one piece; its checksum was right.
+    pub payload: Bytes,
+    /// Round of the file that the frame (its last part) is in.
+    pub generation: FileGeneration,
+    /// That file's name below the data directory.
+    pub file: String,
+    /// Byte position of the payload (of its last part) in the file.
+    pub position: u64,
+}
+
+/// A place where data that was on stable storage cannot be read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// File name below the data directory.
+    pub file: String,
+    /// Byte position.
+    pub position: u64,
+    /// The log that lost a frame; `None` when even that cannot be told, so that it may be any.
+    pub log: Option<LogId>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at byte {}: {}", self.file, self.position, self.reason)
+    }
+}
+
+/// What a replay found.
+#[derive(Clone, Debug, Default)]
+pub struct ReplayReport {
+    /// Frames handed to the caller.
+    pub frames: u64,
+    /// Their payload bytes.
+    pub payload_bytes: u64,
+    /// Damage inside data that was on stable storage. The logs named must be stopped; all others are whole.
+    pub damaged: Vec<Damage>,
+    /// Where the tail was cut, if something that was never acknowledged under `Sync` followed the last good group.
+    pub tail_cut: Option<(String, u64)>,
+}
+
+/// Makes journal frames unnecessary, so that their file can be written anew.
+pub trait Reclaimer: Send + Sync {
+    /// Makes every frame of the file (and of all earlier ones) unnecessary: with each log, the `last_index` of its last
+    /// frame in the file. A log is done when its segments are synced and its checkpoint is durable; one that no longer
+    /// exists needs nothing. Blocks, on a thread of its own, and may submit frames through `Journal::internal_permit`
+    /// (never wait for `reserve`). The logs in the answer could not be done, being stopped or damaged: their frames
+    /// are copied to a side file before the file is written anew.
+    fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Vec<LogId>;
+}
 
 /// Called on the journal's thread once the frame is as durable as asked, with the file that it went to. Must not block.
 pub type Completion = Box<dyn FnOnce(Result<FileGeneration, JournalError>) + Send>;

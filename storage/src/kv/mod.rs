@@ -2,10 +2,19 @@
 //!
 //! Owns `DATA/kv/` (RocksDB). Never record data.
 
+#[cfg(test)]
+mod conformance;
+mod memory;
+mod rocks;
+mod writer;
+
 use bytes::Bytes;
 
+pub use memory::MemoryKv;
+pub use rocks::RocksKv;
+
 /// Key spaces. One RocksDB column family each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeySpace {
     /// Identity of the data directory, feature levels, counters.
     Meta,
@@ -37,6 +46,9 @@ pub enum KvWrite {
 #[error("key-value store: {0}")]
 pub struct KvError(pub String);
 
+/// Called once a batch is on stable storage, or is known not to be.
+pub type KvCompletion = Box<dyn FnOnce(Result<(), KvError>) + Send>;
+
 /// A key-value store. `get` and `scan` may block for a disk read; they are small.
 pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     /// Value of a key.
@@ -45,7 +57,7 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError>;
     /// Applies all writes or none. `done` is called once they are on stable storage; writes of callers that come
     /// while a sync runs go out together with the next one. Must not be assumed before `done`.
-    fn write(&self, batch: Vec<KvWrite>, done: Box<dyn FnOnce(Result<(), KvError>) + Send>);
+    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion);
     /// Like `write`, and blocks until it is done.
     fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError>;
 }

@@ -1,0 +1,141 @@
+//! The file system of the machine.
+//!
+//! Adds nothing to what the kernel promises: short reads and writes are continued, interrupted calls repeated, and a
+//! failed sync is passed on, never repeated.
+
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{File, FileSystem, OpenMode, Space};
+
+/// Slices that one system call takes (`IOV_MAX` on Linux).
+const SLICES_MAX: usize = 1024;
+
+/// The kernel's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFs;
+
+/// An open file of the kernel.
+#[derive(Debug)]
+struct RealFile {
+    file: fs::File,
+}
+
+impl FileSystem for RealFs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::Read => &mut options,
+            OpenMode::Write => options.write(true),
+            OpenMode::CreateNew => options.write(true).create_new(true),
+            OpenMode::CreateOrOpen => options.write(true).create(true).truncate(false),
+        };
+        Ok(Arc::new(RealFile { file: options.open(path)? }))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        fs::exists(path)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buf.len() {
+            match self.file.read_at(&mut buf[done..], position + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
+        let mut owned = slices.to_vec();
+        let mut rest = owned.as_mut_slice();
+        IoSlice::advance_slices(&mut rest, 0);
+        let mut at = position;
+        while !rest.is_empty() {
+            let batch = &rest[..rest.len().min(SLICES_MAX)];
+            match rustix::io::pwritev(&self.file, batch, at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    at += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match self.file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn start_write_back(&self, position: u64, len: u64) -> io::Result<()> {
+        let (Ok(position), Ok(len)) = (position.try_into(), len.try_into()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: the descriptor is open for as long as `self.file` lives; the call takes no memory.
+        let status =
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), position, len, libc::SYNC_FILE_RANGE_WRITE) };
+        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}

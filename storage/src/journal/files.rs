@@ -1,0 +1,338 @@
+//! The journal's files: made, used in turn, reclaimed, used again.
+//!
+//! Owns the files that are not being written to. Two threads work here: one has the oldest file's logs checkpointed and
+//! prepares it for its next round, the other makes further files while the first is slower than the writer.
+//! Invariant: generations of files in use are consecutive, the one being written to is the newest, and a file's header
+//! is durable before the writer gets it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use uuid::Uuid;
+
+use super::format::FileHeader;
+use super::meters::Meters;
+use super::queue::Queue;
+use super::replay::Contents;
+use super::round::RoundFile;
+use super::side::SideFiles;
+use super::{FileGeneration, JournalConfig, JournalError, Reclaimer};
+use crate::fs::{FileSystem, OpenMode};
+use crate::log::{EntryIndex, LogId};
+
+/// Bytes written at once while a file is filled with zeros.
+const FILL_BYTES: usize = 1 << 20;
+
+/// How long the disk is left alone after a file could not be made.
+const GROW_RETRY: Duration = Duration::from_secs(5);
+
+pub(super) const FILE_PREFIX: &str = "journal-";
+pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// A file that is full.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) round: RoundFile,
+    pub(super) contents: Contents,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct FilesState {
+    /// Prepared files, in the order of their generations.
+    pub(super) ready: VecDeque<RoundFile>,
+    /// Full files, oldest first.
+    pub(super) closed: VecDeque<Closed>,
+    /// All files, the one being written to included.
+    pub(super) total: usize,
+    pub(super) next_generation: u64,
+    pub(super) next_slot: u64,
+    /// The file in which a frame began that has not ended yet; it and later ones must stay.
+    pinned_from: Option<FileGeneration>,
+    /// The writer will need a file soon.
+    wanted: bool,
+    grow_not_before: Option<Instant>,
+    stopping: bool,
+}
+
+/// The files.
+pub(super) struct Files {
+    pub(super) fs: Arc<dyn FileSystem>,
+    /// The journal's directory, and its name below the data directory.
+    pub(super) directory: PathBuf,
+    pub(super) directory_name: String,
+    pub(super) config: JournalConfig,
+    pub(super) queue: Arc<Queue>,
+    pub(super) side: Mutex<SideFiles>,
+    pub(super) meters: Meters,
+    state: Mutex<FilesState>,
+    changed: Condvar,
+    /// Held from the choice of a generation until the file is ready, so that files get ready in order.
+    preparing: Mutex<()>,
+}
+
+impl FilesState {
+    fn used(&self) -> usize {
+        self.closed.len() + 1
+    }
+
+    fn may_grow(&self, config: &JournalConfig) -> bool {
+        self.total < config.files_max && self.grow_not_before.is_none_or(|time| time <= Instant::now())
+    }
+
+    fn wants_growth(&self, config: &JournalConfig) -> bool {
+        self.may_grow(config) && (self.total < config.files_min || (self.wanted && self.ready.is_empty()))
+    }
+
+    fn wants_reclaim(&self, config: &JournalConfig) -> bool {
+        let free = self.closed.front().is_some_and(|closed| {
+            self.pinned_from.is_none_or(|pinned| closed.round.header.generation < pinned)
+        });
+        let short = self.wanted && self.ready.is_empty() && !self.may_grow(config);
+        free && (self.used() > config.files_min - 1 || short)
+    }
+}
+
+impl Files {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        directory: PathBuf,
+        config: JournalConfig,
+        queue: Arc<Queue>,
+        side: SideFiles,
+        state: FilesState,
+    ) -> Files {
+        let directory_name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Files {
+            fs,
+            directory,
+            directory_name,
+            config,
+            queue,
+            side: Mutex::new(side),
+            meters: Meters::new(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            preparing: Mutex::new(()),
+        }
+    }
+
+    fn error(&self, file_name: &str, error: &io::Error) -> JournalError {
+        JournalError { file: format!("{}/{file_name}", self.directory_name), reason: error.to_string() }
+    }
+
+    /// The next file to write to. Waits until one is ready or the journal fails.
+    pub(super) fn take_ready(&self) -> Result<RoundFile, JournalError> {
+        let began = Instant::now();
+        let mut state = self.state.lock();
+        loop {
+            if let Some(round) = state.ready.pop_front() {
+                state.wanted = false;
+                self.meters.stalled(began.elapsed());
+                return Ok(round);
+            }
+            if let Some(failure) = self.queue.failure() {
+                return Err(failure);
+            }
+            state.wanted = true;
+            self.changed.notify_all();
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// The writer left a file. All of it is durable and complete but for a frame that is pinned.
+    pub(super) fn add_closed(&self, closed: Closed) {
+        let mut state = self.state.lock();
+        state.closed.push_back(closed);
+        self.meters.files_used.set(state.used() as f64);
+        self.changed.notify_all();
+    }
+
+    /// The writer will soon need a file.
+    pub(super) fn want_soon(&self) {
+        self.state.lock().wanted = true;
+        self.changed.notify_all();
+    }
+
+    /// A frame began in this file and has not ended; `None` once it has.
+    pub(super) fn pin(&self, from: Option<FileGeneration>) {
+        self.state.lock().pinned_from = from;
+        self.changed.notify_all();
+    }
+
+    /// Wakes all who wait here, after the journal failed.
+    pub(super) fn wake(&self) {
+        // Taken so that no one is between looking and waiting.
+        drop(self.state.lock());
+        self.changed.notify_all();
+    }
+
+    /// Ends the threads once they are through with what they do.
+    pub(super) fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.changed.notify_all();
+    }
+
+    fn fail(&self, error: &JournalError) {
+        self.queue.fail(error);
+        self.wake();
+    }
+
+    fn next_header(&self, generation: FileGeneration) -> FileHeader {
+        FileHeader {
+            generation,
+            file_bytes: self.config.file_bytes,
+            salt: Uuid::new_v4().as_u64_pair().0,
+            frame_floor: self.queue.last_sequence(),
+            directory_id: self.config.directory_id,
+        }
+    }
+
+    fn take_generation(&self) -> FileGeneration {
+        let mut state = self.state.lock();
+        state.next_generation += 1;
+        FileGeneration(state.next_generation)
+    }
+
+    /// Thread: reclaims the oldest file whenever too many are in use.
+    pub(super) fn run_reclaim(&self, reclaimer: &dyn Reclaimer) {
+        loop {
+            let closed = {
+                let mut state = self.state.lock();
+                while !state.stopping && !state.wants_reclaim(&self.config) {
+                    match state.grow_not_before {
+                        // Growth may become possible or needed without anyone calling.
+                        Some(_) => drop(self.changed.wait_for(&mut state, GROW_RETRY)),
+                        None => self.changed.wait(&mut state),
+                    }
+                }
+                if state.stopping {
+                    return;
+                }
+                state.closed.pop_front()
+            };
+            if let Some(closed) = closed
+                && let Err(error) = self.reclaim(closed, reclaimer)
+            {
+                return self.fail(&error);
+            }
+        }
+    }
+
+    fn reclaim(&self, closed: Closed, reclaimer: &dyn Reclaimer) -> Result<(), JournalError> {
+        let Closed { round, contents } = closed;
+        let logs: Vec<(LogId, EntryIndex)> = contents.iter().map(|(log, last)| (*log, *last)).collect();
+        let refused = reclaimer.reclaim(round.header.generation, &logs);
+        if !refused.is_empty() {
+            self.side.lock().copy(&round, &refused).map_err(|error| self.error(&round.file_name, &error))?;
+        }
+        self.meters.reclaims.increment(1);
+        tracing::debug!(file = %round.name, generation = round.header.generation.0, "journal file reclaimed");
+        if round.header.file_bytes == self.config.file_bytes {
+            self.prepare_again(round)?;
+        } else {
+            self.remove(&round)?;
+        }
+        self.meters.files_used.set(self.state.lock().used() as f64);
+        Ok(())
+    }
+
+    /// Begins a reclaimed file's next round.
+    fn prepare_again(&self, mut round: RoundFile) -> Result<(), JournalError> {
+        let _in_order = self.preparing.lock();
+        let header = self.next_header(self.take_generation());
+        RoundFile::write_header(&*round.file, &header).map_err(|error| self.error(&round.file_name, &error))?;
+        round = RoundFile::new(round.name, round.file_name, round.file, header);
+        self.state.lock().ready.push_back(round);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Removes a file of another size than the configured one.
+    fn remove(&self, round: &RoundFile) -> Result<(), JournalError> {
+        let removed = self.fs.remove_file(&self.directory.join(&round.file_name));
+        removed.and_then(|()| self.fs.sync_dir(&self.directory)).map_err(|error| self.error(&round.file_name, &error))?;
+        self.state.lock().total -= 1;
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Thread: makes files while there are too few.
+    pub(super) fn run_grow(&self) {
+        loop {
+            {
+                let mut state = self.state.lock();
+                while !state.stopping && !state.wants_growth(&self.config) {
+                    match state.grow_not_before {
+                        Some(_) => drop(self.changed.wait_for(&mut state, GROW_RETRY)),
+                        None => self.changed.wait(&mut state),
+                    }
+                }
+                if state.stopping {
+                    return;
+                }
+            }
+            match self.grow() {
+                Ok(()) => self.state.lock().grow_not_before = None,
+                Err(error) => {
+                    tracing::warn!(%error, "no further journal file can be made; going on with those that exist");
+                    self.state.lock().grow_not_before = Some(Instant::now() + GROW_RETRY);
+                    self.changed.notify_all();
+                }
+            }
+        }
+    }
+
+    /// Makes a file: zero-filled, durable and with its header before it gets its name. Blocks.
+    pub(super) fn grow(&self) -> Result<(), JournalError> {
+        let slot = {
+            let mut state = self.state.lock();
+            state.next_slot += 1;
+            state.next_slot
+        };
+        let file_name = format!("{FILE_PREFIX}{slot:04}");
+        let made = self.make(&file_name);
+        if made.is_err() {
+            // Best effort: what is left of it is removed at the next start.
+            let _ = self.fs.remove_file(&self.directory.join(format!("{file_name}{TEMPORARY_SUFFIX}")));
+        }
+        made.map_err(|error| self.error(&file_name, &error))
+    }
+
+    fn make(&self, file_name: &str) -> io::Result<()> {
+        // Beyond what it must have, the journal does not take the last space on the disk.
+        let needed = self.config.file_bytes.saturating_mul(2);
+        if self.state.lock().total >= self.config.files_min
+            && self.fs.space(&self.directory)?.available_bytes < needed
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let path = self.directory.join(file_name);
+        let temporary = self.directory.join(format!("{file_name}{TEMPORARY_SUFFIX}"));
+        let file = self.fs.open(&temporary, OpenMode::CreateNew)?;
+        let zeros = vec![0; FILL_BYTES];
+        let mut position = 0;
+        while position < self.config.file_bytes {
+            let len = (self.config.file_bytes - position).min(FILL_BYTES as u64);
+            let piece = zeros.get(..usize::try_from(len).unwrap_or(FILL_BYTES)).unwrap_or(&zeros);
+            file.write_at(&[IoSlice::new(piece)], position)?;
+            position += len;
+        }
+        file.sync_data()?;
+        let _in_order = self.preparing.lock();
+        let header = self.next_header(self.take_generation());
+        RoundFile::write_header(&*file, &header)?;
+        self.fs.rename(&temporary, &path)?;
+        self.fs.sync_dir(&self.directory)?;
+        let name = format!("{}/{file_name}", self.directory_name);
+        let mut state = self.state.lock();
+        state.ready.push_back(RoundFile::new(name, file_name.to_owned(), file, header));
+        state.total += 1;
+        self.meters.files.set(state.total as f64);
+        self.changed.notify_all();
+        Ok(())
+    }
+}

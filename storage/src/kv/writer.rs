@@ -1,0 +1,184 @@
+//! One thread that makes batches of many callers durable together.
+//!
+//! Owns the queue between callers and the store. Invariant: batches reach the store in the order of the calls, each
+//! whole, and completions are called in that order. The first failure is final: what is durable after it is not
+//! known, so every later batch fails with the same error.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{KvCompletion, KvError, KvWrite};
+
+/// Bytes that go out with one sync; bounds the time that a small batch waits for its turn.
+const GROUP_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes that may wait. Votes and checkpoints are a few hundred bytes each, so only a stuck disk gets here.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
+
+/// Where batches go.
+pub(super) trait Target: Send + Sync + 'static {
+    /// Applies all of it or none, durably. Blocks.
+    fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError>;
+}
+
+struct Item {
+    writes: Vec<KvWrite>,
+    bytes: usize,
+    done: KvCompletion,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Item>,
+    bytes: usize,
+    closing: bool,
+    held: bool,
+    failure: Option<KvError>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// The queue and its thread. Dropping it writes what is queued.
+pub(super) struct BatchWriter {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn bytes_of(writes: &[KvWrite]) -> usize {
+    let each = writes.iter().map(|write| match write {
+        KvWrite::Put(_, key, value) => key.len() + value.len(),
+        KvWrite::Delete(_, key) => key.len(),
+        KvWrite::DeleteRange(_, from, to) => from.len() + to.len(),
+    });
+    each.sum()
+}
+
+impl BatchWriter {
+    pub(super) fn start(target: Arc<dyn Target>) -> Result<BatchWriter, KvError> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let for_thread = shared.clone();
+        let thread = thread::Builder::new()
+            .name("kv-write".to_owned())
+            .spawn(move || run(&for_thread, &*target))
+            .map_err(|error| KvError(format!("cannot start a thread: {error}")))?;
+        Ok(BatchWriter { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) fn write(&self, writes: Vec<KvWrite>, done: KvCompletion) {
+        let bytes = bytes_of(&writes);
+        let mut queue = self.shared.queue.lock();
+        if let Err(error) = queue.check(bytes) {
+            drop(queue);
+            return done(Err(error));
+        }
+        queue.bytes += bytes;
+        queue.items.push_back(Item { writes, bytes, done });
+        drop(queue);
+        self.shared.changed.notify_one();
+    }
+
+    pub(super) fn write_sync(&self, writes: Vec<KvWrite>) -> Result<(), KvError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.write(
+            writes,
+            Box::new(move |result| {
+                // The receiver waits below for as long as the sender lives.
+                let _ = sender.send(result);
+            }),
+        );
+        receiver.recv().unwrap_or_else(|_| Err(KvError("closed".to_owned())))
+    }
+
+    /// While held, batches only queue up.
+    pub(super) fn set_held(&self, held: bool) {
+        self.shared.queue.lock().held = held;
+        self.shared.changed.notify_one();
+    }
+
+    /// Forgets what is queued; its completions hear of it.
+    pub(super) fn discard(&self, why: &KvError) {
+        let items = {
+            let mut queue = self.shared.queue.lock();
+            queue.bytes = 0;
+            std::mem::take(&mut queue.items)
+        };
+        for item in items {
+            (item.done)(Err(why.clone()));
+        }
+    }
+}
+
+impl Queue {
+    fn check(&self, bytes: usize) -> Result<(), KvError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if self.closing {
+            return Err(KvError("closed".to_owned()));
+        }
+        if !self.items.is_empty() && self.bytes + bytes > QUEUE_BYTES_MAX {
+            return Err(KvError(format!("{} bytes of writes are waiting for the disk", self.bytes)));
+        }
+        Ok(())
+    }
+
+    fn take_group(&mut self) -> Vec<Item> {
+        let mut group = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) = self.items.pop_front_if(|item| bytes == 0 || bytes + item.bytes <= GROUP_BYTES_MAX) {
+            bytes += item.bytes.max(1);
+            self.bytes -= item.bytes;
+            group.push(item);
+        }
+        group
+    }
+}
+
+fn run(shared: &Shared, target: &dyn Target) {
+    loop {
+        let group = {
+            let mut queue = shared.queue.lock();
+            while (queue.items.is_empty() || queue.held) && !queue.closing {
+                shared.changed.wait(&mut queue);
+            }
+            if queue.items.is_empty() {
+                return;
+            }
+            queue.take_group()
+        };
+        write_group(shared, target, group);
+    }
+}
+
+fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
+    let failure = shared.queue.lock().failure.clone();
+    let writes: Vec<KvWrite> = group.iter_mut().flat_map(|item| std::mem::take(&mut item.writes)).collect();
+    let result = failure.map_or_else(|| target.apply(&writes), Err);
+    if let Err(error) = &result {
+        shared.queue.lock().failure.get_or_insert_with(|| {
+            tracing::error!(%error, "the key-value store failed; it accepts nothing more");
+            error.clone()
+        });
+    }
+    for item in group {
+        (item.done)(result.clone());
+    }
+}
+
+impl Drop for BatchWriter {
+    fn drop(&mut self) {
+        self.shared.queue.lock().closing = true;
+        self.shared.changed.notify_one();
+        let Some(thread) = self.thread.get_mut().take() else { return };
+        // The last owner may be a completion, which runs on the thread itself.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the key-value store's thread panicked");
+        }
+    }
+}
