@@ -26,33 +26,55 @@ fn kind<T>(result: io::Result<T>) -> Option<io::ErrorKind> {
 
 fn files_are_opened_by_mode(fs: &dyn FileSystem, root: &Path) {
     let path = root.join("modes");
-    assert_eq!(kind(fs.open(&path, OpenMode::Read)), Some(io::ErrorKind::NotFound));
-    assert_eq!(kind(fs.open(&path, OpenMode::Write)), Some(io::ErrorKind::NotFound));
+    assert_eq!(
+        kind(fs.open(&path, OpenMode::Read)),
+        Some(io::ErrorKind::NotFound)
+    );
+    assert_eq!(
+        kind(fs.open(&path, OpenMode::Write)),
+        Some(io::ErrorKind::NotFound)
+    );
     assert!(!fs.exists(&path).expect("exists"));
     fs.open(&path, OpenMode::CreateNew).expect("new");
-    assert_eq!(kind(fs.open(&path, OpenMode::CreateNew)), Some(io::ErrorKind::AlreadyExists));
+    assert_eq!(
+        kind(fs.open(&path, OpenMode::CreateNew)),
+        Some(io::ErrorKind::AlreadyExists)
+    );
     assert!(fs.exists(&path).expect("exists"));
     let read_only = fs.open(&path, OpenMode::Read).expect("read");
     assert!(read_only.write_at(&[IoSlice::new(b"x")], 0).is_err());
     let both = fs.open(&path, OpenMode::CreateOrOpen).expect("open");
     both.write_at(&[IoSlice::new(b"x")], 0).expect("write");
     assert_eq!(read_all(fs, &path), b"x");
-    assert!(fs.open(&root.join("none/file"), OpenMode::CreateNew).is_err());
+    assert!(
+        fs.open(&root.join("none/file"), OpenMode::CreateNew)
+            .is_err()
+    );
     assert!(fs.open(&root.join("modes/file"), OpenMode::Read).is_err());
 }
 
 fn writes_gather_and_reads_end_with_the_file(fs: &dyn FileSystem, root: &Path) {
-    let file = fs.open(&root.join("bytes"), OpenMode::CreateNew).expect("new");
+    let file = fs
+        .open(&root.join("bytes"), OpenMode::CreateNew)
+        .expect("new");
     // More slices than one system call takes, with empty ones between.
-    let pieces: Vec<Vec<u8>> = (0..3000_usize).map(|i| vec![(i % 251) as u8; i % 3]).collect();
+    let pieces: Vec<Vec<u8>> = (0..3000_usize)
+        .map(|i| vec![(i % 251) as u8; i % 3])
+        .collect();
     let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
     let whole = pieces.concat();
     file.write_at(&slices, 5000).expect("write");
     file.write_at(&[], 0).expect("nothing");
     assert_eq!(file.len().expect("len"), 5000 + whole.len() as u64);
     let mut bytes = vec![1; 5000 + whole.len() + 7];
-    assert_eq!(file.read_at(&mut bytes, 0).expect("read"), 5000 + whole.len());
-    assert!(bytes[..5000].iter().all(|byte| *byte == 0), "a hole reads as zeros");
+    assert_eq!(
+        file.read_at(&mut bytes, 0).expect("read"),
+        5000 + whole.len()
+    );
+    assert!(
+        bytes[..5000].iter().all(|byte| *byte == 0),
+        "a hole reads as zeros"
+    );
     assert_eq!(bytes[5000..5000 + whole.len()], whole);
     assert_eq!(file.read_at(&mut bytes, 1 << 30).expect("read"), 0);
 }
@@ -68,7 +90,10 @@ fn lengths_cut_and_extend(fs: &dyn FileSystem, root: &Path) {
     let bytes = read_all(fs, &path);
     assert_eq!(bytes.len(), 1500);
     assert!(bytes[..700].iter().all(|byte| *byte == 7));
-    assert!(bytes[700..].iter().all(|byte| *byte == 0), "what was cut off does not come back");
+    assert!(
+        bytes[700..].iter().all(|byte| *byte == 0),
+        "what was cut off does not come back"
+    );
 }
 
 fn names_move_and_go(fs: &dyn FileSystem, root: &Path) {
@@ -78,19 +103,31 @@ fn names_move_and_go(fs: &dyn FileSystem, root: &Path) {
     write_all(fs, &dir.join("one"), b"1");
     write_all(fs, &dir.join("two"), b"2");
     let open = fs.open(&dir.join("two"), OpenMode::Read).expect("open");
-    fs.rename(&dir.join("one"), &dir.join("two")).expect("replace");
+    fs.rename(&dir.join("one"), &dir.join("two"))
+        .expect("replace");
     assert_eq!(read_all(fs, &dir.join("two")), b"1");
     let mut byte = [0];
-    assert_eq!(open.read_at(&mut byte, 0).expect("an open file outlives its name"), 1);
+    assert_eq!(
+        open.read_at(&mut byte, 0)
+            .expect("an open file outlives its name"),
+        1
+    );
     assert_eq!(&byte, b"2");
     assert_eq!(fs.list(&dir).expect("list"), ["two"]);
     fs.sync_dir(&dir).expect("sync");
-    fs.rename(&dir.join("two"), &root.join("a/three")).expect("to another directory");
+    fs.rename(&dir.join("two"), &root.join("a/three"))
+        .expect("to another directory");
     assert!(fs.list(&dir).expect("list").is_empty());
     assert_eq!(read_all(fs, &root.join("a/three")), b"1");
     fs.remove_file(&root.join("a/three")).expect("remove");
-    assert_eq!(kind(fs.remove_file(&root.join("a/three"))), Some(io::ErrorKind::NotFound));
-    assert_eq!(kind(fs.rename(&root.join("a/three"), &dir.join("x"))), Some(io::ErrorKind::NotFound));
+    assert_eq!(
+        kind(fs.remove_file(&root.join("a/three"))),
+        Some(io::ErrorKind::NotFound)
+    );
+    assert_eq!(
+        kind(fs.rename(&root.join("a/three"), &dir.join("x"))),
+        Some(io::ErrorKind::NotFound)
+    );
     fs.remove_dir_all(&root.join("a")).expect("remove all");
     assert!(!fs.exists(&dir).expect("exists"));
     assert_eq!(kind(fs.list(&dir)), Some(io::ErrorKind::NotFound));

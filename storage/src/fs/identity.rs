@@ -65,14 +65,28 @@ pub enum IdentityError {
 impl DirectoryIdentity {
     /// A new identity with a random directory id.
     pub fn generate(cluster_id: String, broker_id: BrokerId) -> DirectoryIdentity {
-        DirectoryIdentity { version: FORMAT_VERSION, cluster_id, directory_id: Uuid::new_v4(), broker_id }
+        DirectoryIdentity {
+            version: FORMAT_VERSION,
+            cluster_id,
+            directory_id: Uuid::new_v4(),
+            broker_id,
+        }
     }
 
     /// Reads the identity; `None` if the directory has none yet. Blocks.
-    pub fn load(fs: &dyn FileSystem, directory: &Path) -> Result<Option<DirectoryIdentity>, IdentityError> {
+    pub fn load(
+        fs: &dyn FileSystem,
+        directory: &Path,
+    ) -> Result<Option<DirectoryIdentity>, IdentityError> {
         let path = directory.join(FILE);
-        let failed = |error| IdentityError::Io { file: path.clone(), error };
-        let invalid = |reason: String| IdentityError::Invalid { file: path.clone(), reason };
+        let failed = |error| IdentityError::Io {
+            file: path.clone(),
+            error,
+        };
+        let invalid = |reason: String| IdentityError::Invalid {
+            file: path.clone(),
+            reason,
+        };
         let file = match fs.open(&path, OpenMode::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -84,7 +98,10 @@ impl DirectoryIdentity {
         let text = String::from_utf8(bytes).map_err(|_| invalid("is not text".to_owned()))?;
         let version = number(&text, "version").map_err(invalid)?;
         if version > FORMAT_VERSION {
-            return Err(IdentityError::TooNew { file: path, found: version });
+            return Err(IdentityError::TooNew {
+                file: path,
+                found: version,
+            });
         }
         parse(&text, version).map(Some).map_err(invalid)
     }
@@ -92,16 +109,27 @@ impl DirectoryIdentity {
     /// Writes the identity durably. Blocks.
     pub fn store(&self, fs: &dyn FileSystem, directory: &Path) -> Result<(), IdentityError> {
         let path = directory.join(FILE);
-        let failed = |error| IdentityError::Io { file: path.clone(), error };
-        if self.cluster_id.is_empty() || self.cluster_id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        let failed = |error| IdentityError::Io {
+            file: path.clone(),
+            error,
+        };
+        if self.cluster_id.is_empty()
+            || self
+                .cluster_id
+                .chars()
+                .any(|c| c.is_control() || c.is_whitespace())
+        {
             let reason = format!("cluster.id {:?} is empty or has spaces", self.cluster_id);
             return Err(IdentityError::Invalid { file: path, reason });
         }
         fs.create_dir_all(directory).map_err(failed)?;
         let temporary = directory.join(TEMPORARY);
-        let file = fs.open(&temporary, OpenMode::CreateOrOpen).map_err(failed)?;
+        let file = fs
+            .open(&temporary, OpenMode::CreateOrOpen)
+            .map_err(failed)?;
         file.set_len(0).map_err(failed)?;
-        file.write_at(&[IoSlice::new(self.to_text().as_bytes())], 0).map_err(failed)?;
+        file.write_at(&[IoSlice::new(self.to_text().as_bytes())], 0)
+            .map_err(failed)?;
         file.sync_data().map_err(failed)?;
         fs.rename(&temporary, &path).map_err(failed)?;
         fs.sync_dir(directory).map_err(failed)
@@ -120,7 +148,8 @@ fn parse(text: &str, version: u32) -> Result<DirectoryIdentity, String> {
     Ok(DirectoryIdentity {
         version,
         cluster_id: value(text, "cluster.id")?.to_owned(),
-        directory_id: Uuid::parse_str(directory_id).map_err(|_| format!("directory.id {directory_id:?} is no UUID"))?,
+        directory_id: Uuid::parse_str(directory_id)
+            .map_err(|_| format!("directory.id {directory_id:?} is no UUID"))?,
         broker_id: BrokerId(number(text, "broker.id")?),
     })
 }
@@ -135,7 +164,8 @@ fn value<'a>(text: &'a str, key: &str) -> Result<&'a str, String> {
 
 fn number<T: std::str::FromStr>(text: &str, key: &str) -> Result<T, String> {
     let text = value(text, key)?;
-    text.parse().map_err(|_| format!("{key} {text:?} is not a number in range"))
+    text.parse()
+        .map_err(|_| format!("{key} {text:?} is not a number in range"))
 }
 
 #[cfg(test)]
@@ -145,9 +175,12 @@ mod tests {
 
     fn write(fs: &HostileFs, text: &str) {
         fs.create_dir_all(Path::new("/data")).expect("make");
-        let file = fs.open(Path::new("/data/meta.properties"), OpenMode::CreateOrOpen).expect("open");
+        let file = fs
+            .open(Path::new("/data/meta.properties"), OpenMode::CreateOrOpen)
+            .expect("open");
         file.set_len(0).expect("cut");
-        file.write_at(&[IoSlice::new(text.as_bytes())], 0).expect("write");
+        file.write_at(&[IoSlice::new(text.as_bytes())], 0)
+            .expect("write");
     }
 
     #[test]
@@ -160,7 +193,10 @@ mod tests {
         fs.sync_dir(Path::new("/")).expect("sync");
         identity.store(&fs, directory).expect("store");
         fs.power_loss(1);
-        assert_eq!(DirectoryIdentity::load(&fs, directory).expect("load"), Some(identity));
+        assert_eq!(
+            DirectoryIdentity::load(&fs, directory).expect("load"),
+            Some(identity)
+        );
     }
 
     #[test]
@@ -168,13 +204,24 @@ mod tests {
         let fs = HostileFs::new(7);
         let id = "directory.id=67e55044-10b1-426f-9247-bb680e5fe0c8\n";
         for (text, expected) in [
-            (format!("version=2\ncluster.id=c\n{id}broker.id=1\n"), "newer"),
+            (
+                format!("version=2\ncluster.id=c\n{id}broker.id=1\n"),
+                "newer",
+            ),
             (format!("version=1\n{id}broker.id=1\n"), "cluster.id"),
-            (format!("version=1\ncluster.id=c\n{id}broker.id=x\n"), "broker.id"),
-            ("version=1\ncluster.id=c\ndirectory.id=7\nbroker.id=1\n".to_owned(), "UUID"),
+            (
+                format!("version=1\ncluster.id=c\n{id}broker.id=x\n"),
+                "broker.id",
+            ),
+            (
+                "version=1\ncluster.id=c\ndirectory.id=7\nbroker.id=1\n".to_owned(),
+                "UUID",
+            ),
         ] {
             write(&fs, &text);
-            let error = DirectoryIdentity::load(&fs, Path::new("/data")).expect_err("refused").to_string();
+            let error = DirectoryIdentity::load(&fs, Path::new("/data"))
+                .expect_err("refused")
+                .to_string();
             assert!(error.contains(expected), "{error}");
             assert!(error.contains("/data/meta.properties"), "{error}");
         }

@@ -42,21 +42,33 @@ pub enum LockError {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }
 
 impl DirectoryLock {
     /// Makes the directory if it is missing and takes its lock, without waiting.
     pub fn acquire(fs: &dyn FileSystem, directory: &Path) -> Result<DirectoryLock, LockError> {
-        let failed = |error| LockError::Io { directory: directory.to_owned(), error };
+        let failed = |error| LockError::Io {
+            directory: directory.to_owned(),
+            error,
+        };
         fs.create_dir_all(directory).map_err(failed)?;
-        let file = fs.open(&directory.join(LOCK_FILE), OpenMode::CreateOrOpen).map_err(failed)?;
+        let file = fs
+            .open(&directory.join(LOCK_FILE), OpenMode::CreateOrOpen)
+            .map_err(failed)?;
         if !file.try_lock().map_err(failed)? {
-            return Err(LockError::InUse { directory: directory.to_owned(), pid: read_pid(&*file) });
+            return Err(LockError::InUse {
+                directory: directory.to_owned(),
+                pid: read_pid(&*file),
+            });
         }
         let text = format!("{}\n", std::process::id());
         file.set_len(0).map_err(failed)?;
-        file.write_at(&[IoSlice::new(text.as_bytes())], 0).map_err(failed)?;
+        file.write_at(&[IoSlice::new(text.as_bytes())], 0)
+            .map_err(failed)?;
         Ok(DirectoryLock { _file: file })
     }
 }
@@ -64,7 +76,11 @@ impl DirectoryLock {
 fn read_pid(file: &dyn File) -> Option<u32> {
     let mut bytes = [0; PID_BYTES_MAX];
     let read = file.read_at(&mut bytes, 0).ok()?;
-    std::str::from_utf8(bytes.get(..read)?).ok()?.trim().parse().ok()
+    std::str::from_utf8(bytes.get(..read)?)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]

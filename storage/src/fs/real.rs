@@ -35,7 +35,9 @@ impl FileSystem for RealFs {
             OpenMode::CreateNew => options.write(true).create_new(true),
             OpenMode::CreateOrOpen => options.write(true).create(true).truncate(false),
         };
-        Ok(Arc::new(RealFile { file: options.open(path)? }))
+        Ok(Arc::new(RealFile {
+            file: options.open(path)?,
+        }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -43,7 +45,9 @@ impl FileSystem for RealFs {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        fs::read_dir(path)?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect()
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -134,8 +138,18 @@ impl File for RealFile {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         // SAFETY: the descriptor is open for as long as `self.file` lives; the call takes no memory.
-        let status =
-            unsafe { libc::sync_file_range(self.file.as_raw_fd(), position, len, libc::SYNC_FILE_RANGE_WRITE) };
-        if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        let status = unsafe {
+            libc::sync_file_range(
+                self.file.as_raw_fd(),
+                position,
+                len,
+                libc::SYNC_FILE_RANGE_WRITE,
+            )
+        };
+        if status == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     }
 }

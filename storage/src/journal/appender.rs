@@ -41,9 +41,16 @@ impl Appender {
         Appender {
             round,
             position: end.place.position,
-            file_first: if end.place.position == FIRST_GROUP { next } else { end.file_first },
+            file_first: if end.place.position == FIRST_GROUP {
+                next
+            } else {
+                end.file_first
+            },
             next,
-            run: Run { first: next, cut: last.sequence },
+            run: Run {
+                first: next,
+                cut: last.sequence,
+            },
             synced_through: last.sequence,
             attested: GroupSequence::default(),
             last,
@@ -85,10 +92,17 @@ impl Appender {
 
     /// Writes a group, without a sync. An empty draft makes a seal: a group that only says what is durable.
     pub(super) fn put(&mut self, draft: Draft) -> io::Result<()> {
-        let Draft { mut entries, pieces, payload_bytes, .. } = draft;
+        let Draft {
+            mut entries,
+            pieces,
+            payload_bytes,
+            ..
+        } = draft;
         let head_len = head_bytes(entries.len(), self.last.entries.len());
         for entry in &mut entries {
-            entry.payload_offset = entry.payload_offset.saturating_add(u32::try_from(head_len).unwrap_or(u32::MAX));
+            entry.payload_offset = entry
+                .payload_offset
+                .saturating_add(u32::try_from(head_len).unwrap_or(u32::MAX));
         }
         let used = head_len + payload_bytes;
         let bytes = used.next_multiple_of(BLOCK_BYTES);
@@ -126,7 +140,10 @@ impl Appender {
 
     /// Goes on in another file; everything in the one before must be durable. Returns that one.
     pub(super) fn switch(&mut self, round: RoundFile) -> RoundFile {
-        debug_assert!(self.is_synced(), "a file is left only when all of it is durable");
+        debug_assert!(
+            self.is_synced(),
+            "a file is left only when all of it is durable"
+        );
         self.position = FIRST_GROUP;
         self.file_first = self.next;
         std::mem::replace(&mut self.round, round)

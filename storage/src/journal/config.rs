@@ -60,14 +60,25 @@ impl Default for JournalConfig {
 impl JournalConfig {
     /// What is wrong with the sizes, if something is.
     pub(super) fn check(&self) -> Result<(), String> {
-        if !FILE_BYTES_RANGE.contains(&self.file_bytes) || !self.file_bytes.is_multiple_of(BLOCK_BYTES) {
-            return Err(format!("file size {} is not a multiple of 4096 from 64 KiB to 2 GiB", self.file_bytes));
+        if !FILE_BYTES_RANGE.contains(&self.file_bytes)
+            || !self.file_bytes.is_multiple_of(BLOCK_BYTES)
+        {
+            return Err(format!(
+                "file size {} is not a multiple of 4096 from 64 KiB to 2 GiB",
+                self.file_bytes
+            ));
         }
         if self.files_min < 2 || self.files_max < self.files_min {
-            return Err(format!("{} to {} files: 2 or more are needed", self.files_min, self.files_max));
+            return Err(format!(
+                "{} to {} files: 2 or more are needed",
+                self.files_min, self.files_max
+            ));
         }
         if self.queue_bytes_max == 0 || u32::try_from(self.queue_bytes_max).is_err() {
-            return Err(format!("a queue of {} bytes is not between 1 byte and 4 GiB", self.queue_bytes_max));
+            return Err(format!(
+                "a queue of {} bytes is not between 1 byte and 4 GiB",
+                self.queue_bytes_max
+            ));
         }
         Ok(())
     }
@@ -103,11 +114,18 @@ mod tests {
 
     #[test]
     fn smallest_file_holds_an_unsplit_frame_with_full_directories() {
-        let config = JournalConfig { file_bytes: 64 << 10, files_min: 2, ..JournalConfig::default() };
+        let config = JournalConfig {
+            file_bytes: 64 << 10,
+            files_min: 2,
+            ..JournalConfig::default()
+        };
         config.check().expect("in order");
         let limits = config.limits();
         let directories = 2 * limits.group_frames as u64 * ENTRY_BYTES as u64;
-        assert!(HEAD_BYTES as u64 + directories + limits.whole_bytes + BLOCK_BYTES <= limits.group_bytes);
+        assert!(
+            HEAD_BYTES as u64 + directories + limits.whole_bytes + BLOCK_BYTES
+                <= limits.group_bytes
+        );
         assert!(limits.frame_bytes > limits.whole_bytes);
     }
 
@@ -115,11 +133,26 @@ mod tests {
     fn wrong_sizes_are_refused() {
         let good = JournalConfig::default();
         for config in [
-            JournalConfig { file_bytes: (64 << 20) + 1, ..good.clone() },
-            JournalConfig { file_bytes: 4096, ..good.clone() },
-            JournalConfig { files_min: 1, ..good.clone() },
-            JournalConfig { files_max: 2, ..good.clone() },
-            JournalConfig { queue_bytes_max: 0, ..good.clone() },
+            JournalConfig {
+                file_bytes: (64 << 20) + 1,
+                ..good.clone()
+            },
+            JournalConfig {
+                file_bytes: 4096,
+                ..good.clone()
+            },
+            JournalConfig {
+                files_min: 1,
+                ..good.clone()
+            },
+            JournalConfig {
+                files_max: 2,
+                ..good.clone()
+            },
+            JournalConfig {
+                queue_bytes_max: 0,
+                ..good.clone()
+            },
         ] {
             assert!(config.check().is_err(), "{config:?}");
         }

@@ -2,7 +2,7 @@
 //!
 //! Owns the files that are not being written to. Two threads work here: one has the oldest file's logs checkpointed and
 //! prepares it for its next round, the other makes further files while the first is slower than the writer.
-//! Invariant: generations of files in use are consecutive, the one being written to is the newest, and a file's header
+//! Invariant: generations rise in the order in which files are written, and a file's header
 //! is durable before the writer gets it.
 
 use std::collections::VecDeque;
@@ -26,6 +26,9 @@ use crate::log::{EntryIndex, LogId};
 
 /// Bytes written at once while a file is filled with zeros.
 const FILL_BYTES: usize = 1 << 20;
+
+/// Fewer files than this, and the writer could wait for ever.
+const FILES_NEEDED: usize = 2;
 
 /// How long the disk is left alone after a file could not be made.
 const GROW_RETRY: Duration = Duration::from_secs(5);
@@ -51,11 +54,11 @@ pub(super) struct FilesState {
     pub(super) next_generation: u64,
     pub(super) next_slot: u64,
     /// The file in which a frame began that has not ended yet; it and later ones must stay.
-    pinned_from: Option<FileGeneration>,
+    pub(super) pinned_from: Option<FileGeneration>,
     /// The writer will need a file soon.
-    wanted: bool,
-    grow_not_before: Option<Instant>,
-    stopping: bool,
+    pub(super) wanted: bool,
+    pub(super) grow_not_before: Option<Instant>,
+    pub(super) stopping: bool,
 }
 
 /// The files.
@@ -80,16 +83,21 @@ impl FilesState {
     }
 
     fn may_grow(&self, config: &JournalConfig) -> bool {
-        self.total < config.files_max && self.grow_not_before.is_none_or(|time| time <= Instant::now())
+        self.total < config.files_max
+            && self
+                .grow_not_before
+                .is_none_or(|time| time <= Instant::now())
     }
 
     fn wants_growth(&self, config: &JournalConfig) -> bool {
-        self.may_grow(config) && (self.total < config.files_min || (self.wanted && self.ready.is_empty()))
+        self.may_grow(config)
+            && (self.total < config.files_min || (self.wanted && self.ready.is_empty()))
     }
 
     fn wants_reclaim(&self, config: &JournalConfig) -> bool {
         let free = self.closed.front().is_some_and(|closed| {
-            self.pinned_from.is_none_or(|pinned| closed.round.header.generation < pinned)
+            self.pinned_from
+                .is_none_or(|pinned| closed.round.header.generation < pinned)
         });
         let short = self.wanted && self.ready.is_empty() && !self.may_grow(config);
         free && (self.used() > config.files_min - 1 || short)
@@ -105,7 +113,10 @@ impl Files {
         side: SideFiles,
         state: FilesState,
     ) -> Files {
-        let directory_name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let directory_name = directory
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         Files {
             fs,
             directory,
@@ -121,7 +132,10 @@ impl Files {
     }
 
     fn error(&self, file_name: &str, error: &io::Error) -> JournalError {
-        JournalError { file: format!("{}/{file_name}", self.directory_name), reason: error.to_string() }
+        JournalError {
+            file: format!("{}/{file_name}", self.directory_name),
+            reason: error.to_string(),
+        }
     }
 
     /// The next file to write to. Waits until one is ready or the journal fails.
@@ -224,10 +238,14 @@ impl Files {
 
     fn reclaim(&self, closed: Closed, reclaimer: &dyn Reclaimer) -> Result<(), JournalError> {
         let Closed { round, contents } = closed;
-        let logs: Vec<(LogId, EntryIndex)> = contents.iter().map(|(log, last)| (*log, *last)).collect();
+        let logs: Vec<(LogId, EntryIndex)> =
+            contents.iter().map(|(log, last)| (*log, *last)).collect();
         let refused = reclaimer.reclaim(round.header.generation, &logs);
         if !refused.is_empty() {
-            self.side.lock().copy(&round, &refused).map_err(|error| self.error(&round.file_name, &error))?;
+            self.side
+                .lock()
+                .copy(&round, &refused)
+                .map_err(|error| self.error(&round.file_name, &error))?;
         }
         self.meters.reclaims.increment(1);
         tracing::debug!(file = %round.name, generation = round.header.generation.0, "journal file reclaimed");
@@ -244,7 +262,8 @@ impl Files {
     fn prepare_again(&self, mut round: RoundFile) -> Result<(), JournalError> {
         let _in_order = self.preparing.lock();
         let header = self.next_header(self.take_generation());
-        RoundFile::write_header(&*round.file, &header).map_err(|error| self.error(&round.file_name, &error))?;
+        RoundFile::write_header(&*round.file, &header)
+            .map_err(|error| self.error(&round.file_name, &error))?;
         round = RoundFile::new(round.name, round.file_name, round.file, header);
         self.state.lock().ready.push_back(round);
         self.changed.notify_all();
@@ -254,10 +273,22 @@ impl Files {
     /// Removes a file of another size than the configured one.
     fn remove(&self, round: &RoundFile) -> Result<(), JournalError> {
         let removed = self.fs.remove_file(&self.directory.join(&round.file_name));
-        removed.and_then(|()| self.fs.sync_dir(&self.directory)).map_err(|error| self.error(&round.file_name, &error))?;
+        removed
+            .and_then(|()| self.fs.sync_dir(&self.directory))
+            .map_err(|error| self.error(&round.file_name, &error))?;
         self.state.lock().total -= 1;
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// Makes the files without which nothing can be written: one to write to and one to go on in. Blocks.
+    pub(super) fn make_first(&self) -> Result<(), JournalError> {
+        loop {
+            if self.state.lock().total >= FILES_NEEDED {
+                return Ok(());
+            }
+            self.grow()?;
+        }
     }
 
     /// Thread: makes files while there are too few.
@@ -297,7 +328,11 @@ impl Files {
         let made = self.make(&file_name);
         if made.is_err() {
             // Best effort: what is left of it is removed at the next start.
-            let _ = self.fs.remove_file(&self.directory.join(format!("{file_name}{TEMPORARY_SUFFIX}")));
+            let _ = self.fs.remove_file(
+                &self
+                    .directory
+                    .join(format!("{file_name}{TEMPORARY_SUFFIX}")),
+            );
         }
         made.map_err(|error| self.error(&file_name, &error))
     }
@@ -311,13 +346,17 @@ impl Files {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let path = self.directory.join(file_name);
-        let temporary = self.directory.join(format!("{file_name}{TEMPORARY_SUFFIX}"));
+        let temporary = self
+            .directory
+            .join(format!("{file_name}{TEMPORARY_SUFFIX}"));
         let file = self.fs.open(&temporary, OpenMode::CreateNew)?;
         let zeros = vec![0; FILL_BYTES];
         let mut position = 0;
         while position < self.config.file_bytes {
             let len = (self.config.file_bytes - position).min(FILL_BYTES as u64);
-            let piece = zeros.get(..usize::try_from(len).unwrap_or(FILL_BYTES)).unwrap_or(&zeros);
+            let piece = zeros
+                .get(..usize::try_from(len).unwrap_or(FILL_BYTES))
+                .unwrap_or(&zeros);
             file.write_at(&[IoSlice::new(piece)], position)?;
             position += len;
         }
@@ -329,7 +368,9 @@ impl Files {
         self.fs.sync_dir(&self.directory)?;
         let name = format!("{}/{file_name}", self.directory_name);
         let mut state = self.state.lock();
-        state.ready.push_back(RoundFile::new(name, file_name.to_owned(), file, header));
+        state
+            .ready
+            .push_back(RoundFile::new(name, file_name.to_owned(), file, header));
         state.total += 1;
         self.meters.files.set(state.total as f64);
         self.changed.notify_all();

@@ -144,8 +144,11 @@ impl Reader<'_> {
     }
 }
 
-fn salted_crc(salt: u64, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), bytes)
+/// Checksum of a group's head: the round's salt and everything but the checksum itself. `None` if it is too short.
+fn head_crc(salt: u64, head: &[u8]) -> Option<u32> {
+    let salted = crc32c::crc32c(&salt.to_le_bytes());
+    let before = crc32c::crc32c_append(salted, head.get(..8)?);
+    Some(crc32c::crc32c_append(before, head.get(12..)?))
 }
 
 impl FileHeader {
@@ -174,7 +177,8 @@ impl FileHeader {
         let mut zeroed = bytes.to_vec();
         zeroed[8..12].fill(0);
         let mut reader = Reader(bytes);
-        Self::decode_fields(&mut reader, crc32c::crc32c(&zeroed)).unwrap_or(Err(HeaderError::Damaged))
+        Self::decode_fields(&mut reader, crc32c::crc32c(&zeroed))
+            .unwrap_or(Err(HeaderError::Damaged))
     }
 
     fn decode_fields(reader: &mut Reader<'_>, crc: u32) -> Option<Result<FileHeader, HeaderError>> {
@@ -206,7 +210,11 @@ impl Entry {
         out.extend_from_slice(&self.last_index.0.to_le_bytes());
         out.extend_from_slice(&self.sequence.0.to_le_bytes());
         out.push(self.kind as u8);
-        out.push(flag(self.first, ENTRY_FIRST) | flag(self.last, ENTRY_LAST) | flag(self.lost, ENTRY_LOST));
+        out.push(
+            flag(self.first, ENTRY_FIRST)
+                | flag(self.last, ENTRY_LAST)
+                | flag(self.lost, ENTRY_LOST),
+        );
         out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&self.payload_offset.to_le_bytes());
         out.extend_from_slice(&self.payload_bytes.to_le_bytes());
@@ -273,8 +281,12 @@ impl GroupHead {
         put(&VERSION.to_le_bytes());
         put(&[0; 2]);
         put(&[0; 4]);
-        put(&u32::try_from(self.entries.len()).unwrap_or(u32::MAX).to_le_bytes());
-        put(&u32::try_from(self.previous.entries.len()).unwrap_or(u32::MAX).to_le_bytes());
+        put(&u32::try_from(self.entries.len())
+            .unwrap_or(u32::MAX)
+            .to_le_bytes());
+        put(&u32::try_from(self.previous.entries.len())
+            .unwrap_or(u32::MAX)
+            .to_le_bytes());
         put(&self.bytes.to_le_bytes());
         put(&self.generation.0.to_le_bytes());
         put(&self.position.to_le_bytes());
@@ -291,7 +303,7 @@ impl GroupHead {
         for entry in self.entries.iter().chain(&self.previous.entries) {
             entry.encode(&mut out);
         }
-        let crc = salted_crc(salt, &out[12..]);
+        let crc = head_crc(salt, &out).unwrap_or_default();
         out[8..12].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -304,7 +316,11 @@ impl GroupHead {
         reader.u16()?;
         reader.u32()?;
         let (entries, previous) = (reader.u32()?, reader.u32()?);
-        if magic != GROUP_MAGIC || version != VERSION || entries > ENTRIES_MAX || previous > ENTRIES_MAX {
+        if magic != GROUP_MAGIC
+            || version != VERSION
+            || entries > ENTRIES_MAX
+            || previous > ENTRIES_MAX
+        {
             return None;
         }
         usize::try_from(head_bytes(entries as usize, previous as usize)).ok()
@@ -314,7 +330,7 @@ impl GroupHead {
     pub(super) fn decode(bytes: &[u8], header: &FileHeader, position: u64) -> Option<GroupHead> {
         let bytes = bytes.get(..Self::encoded_bytes(bytes)?)?;
         let mut reader = Reader(bytes.get(8..)?);
-        if reader.u32()? != salted_crc(header.salt, bytes.get(12..)?) {
+        if reader.u32()? != head_crc(header.salt, bytes)? {
             return None;
         }
         let (entry_count, previous_count) = (reader.u32()?, reader.u32()?);
@@ -326,7 +342,10 @@ impl GroupHead {
             sequence: GroupSequence(reader.u64()?),
             synced_through: GroupSequence(reader.u64()?),
             file_first: GroupSequence(reader.u64()?),
-            run: Run { first: GroupSequence(reader.u64()?), cut: GroupSequence(reader.u64()?) },
+            run: Run {
+                first: GroupSequence(reader.u64()?),
+                cut: GroupSequence(reader.u64()?),
+            },
             previous: Link {
                 sequence: GroupSequence(reader.u64()?),
                 generation: reader.u64()?,
@@ -338,7 +357,8 @@ impl GroupHead {
         };
         let mut directory = Reader(bytes.get(HEAD_BYTES..)?);
         for _ in 0..entry_count {
-            head.entries.push(Entry::decode(&mut directory, head.bytes)?);
+            head.entries
+                .push(Entry::decode(&mut directory, head.bytes)?);
         }
         for _ in 0..previous_count {
             let entry = Entry::decode(&mut directory, head.previous.bytes)?;

@@ -28,10 +28,13 @@ impl Draft {
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         entry.payload_offset = u32::try_from(self.payload_bytes).unwrap_or(u32::MAX);
         entry.payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        entry.payload_crc = pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
+        entry.payload_crc = pieces
+            .iter()
+            .fold(0, |crc, piece| crc32c::crc32c_append(crc, piece));
         self.payload_bytes += bytes as u64;
         self.entries.push(entry);
-        self.pieces.extend(pieces.iter().filter(|piece| !piece.is_empty()).cloned());
+        self.pieces
+            .extend(pieces.iter().filter(|piece| !piece.is_empty()).cloned());
     }
 
     /// Takes what fits into `room` bytes of a file behind a group with `previous_entries`. An empty draft means that
@@ -49,15 +52,23 @@ impl Draft {
                 break;
             }
             let head = head_bytes(draft.entries.len() + 1, previous_entries);
-            let Some(free) = space.checked_sub(head + draft.payload_bytes) else { break };
+            let Some(free) = space.checked_sub(head + draft.payload_bytes) else {
+                break;
+            };
             let rest = item.bytes - item.written;
             if rest <= free {
-                draft.push(item.entry(true), &slice(&item.frame.payload, item.written, rest));
+                draft.push(
+                    item.entry(true),
+                    &slice(&item.frame.payload, item.written, rest),
+                );
                 draft.complete += 1;
                 continue;
             }
             if item.bytes > limits.whole_bytes && free >= limits.part_bytes {
-                draft.push(item.entry(false), &slice(&item.frame.payload, item.written, free));
+                draft.push(
+                    item.entry(false),
+                    &slice(&item.frame.payload, item.written, free),
+                );
                 item.written += free;
             }
             break;
@@ -93,7 +104,12 @@ mod tests {
     use super::*;
 
     fn pieces() -> Vec<Bytes> {
-        vec![Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"cdef"), Bytes::from_static(b"g")]
+        vec![
+            Bytes::from_static(b"ab"),
+            Bytes::new(),
+            Bytes::from_static(b"cdef"),
+            Bytes::from_static(b"g"),
+        ]
     }
 
     #[test]
@@ -101,7 +117,11 @@ mod tests {
         for from in 0..=7 {
             for len in 0..=7 - from {
                 let expected = &b"abcdefg"[from..from + len];
-                assert_eq!(slice(&pieces(), from as u64, len as u64).concat(), expected, "{from} {len}");
+                assert_eq!(
+                    slice(&pieces(), from as u64, len as u64).concat(),
+                    expected,
+                    "{from} {len}"
+                );
             }
         }
     }

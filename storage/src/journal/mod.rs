@@ -11,6 +11,7 @@ mod format;
 mod group;
 mod handle;
 mod meters;
+mod open;
 mod queue;
 mod replay;
 mod round;
@@ -23,7 +24,8 @@ use bytes::Bytes;
 use crate::log::{EntryIndex, LogId};
 
 pub use config::JournalConfig;
-pub use handle::{Journal, JournalPermit};
+pub use handle::Journal;
+pub use queue::JournalPermit;
 
 /// What a frame does to its log. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,11 @@ pub struct Damage {
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at byte {}: {}", self.file, self.position, self.reason)
+        write!(
+            f,
+            "{} at byte {}: {}",
+            self.file, self.position, self.reason
+        )
     }
 }
 

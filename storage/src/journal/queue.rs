@@ -70,13 +70,18 @@ pub(super) struct Queue {
 
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pending").field("sequence", &self.sequence).field("frame", &self.frame).finish()
+        f.debug_struct("Pending")
+            .field("sequence", &self.sequence)
+            .field("frame", &self.frame)
+            .finish()
     }
 }
 
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queue").field("directory", &self.directory).finish_non_exhaustive()
+        f.debug_struct("Queue")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,9 +133,17 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 impl Queue {
-    pub(super) fn new(directory: String, last: FrameSequence, bytes_max: usize, frame_bytes_max: u64) -> Queue {
+    pub(super) fn new(
+        directory: String,
+        last: FrameSequence,
+        bytes_max: usize,
+        frame_bytes_max: u64,
+    ) -> Queue {
         Queue {
-            state: Mutex::new(State { last, ..State::default() }),
+            state: Mutex::new(State {
+                last,
+                ..State::default()
+            }),
             changed: Condvar::new(),
             budget: Arc::new(Semaphore::new(bytes_max)),
             bytes_max,
@@ -140,7 +153,10 @@ impl Queue {
     }
 
     fn error(&self, reason: &str) -> JournalError {
-        JournalError { file: self.directory.clone(), reason: reason.to_owned() }
+        JournalError {
+            file: self.directory.clone(),
+            reason: reason.to_owned(),
+        }
     }
 
     pub(super) fn failure(&self) -> Option<JournalError> {
@@ -154,7 +170,10 @@ impl Queue {
 
     pub(super) async fn reserve(&self, bytes: usize) -> Result<JournalPermit, JournalError> {
         if bytes as u64 > self.frame_bytes_max {
-            return Err(self.error(&format!("a frame of {bytes} bytes is larger than {}", self.frame_bytes_max)));
+            return Err(self.error(&format!(
+                "a frame of {bytes} bytes is larger than {}",
+                self.frame_bytes_max
+            )));
         }
         // A frame larger than the whole budget takes all of it.
         let permits = u32::try_from(bytes.clamp(1, self.bytes_max)).unwrap_or(u32::MAX);
@@ -183,9 +202,20 @@ impl Queue {
         let mut state = self.state.lock();
         state.last = FrameSequence(state.last.0 + 1);
         let sequence = state.last;
-        let item = Pending { frame, sequence, durability, bytes, written: 0, permit, done };
+        let item = Pending {
+            frame,
+            sequence,
+            durability,
+            bytes,
+            written: 0,
+            permit,
+            done,
+        };
         if state.closing || state.ended {
-            let error = state.failure.clone().unwrap_or_else(|| self.error("closed"));
+            let error = state
+                .failure
+                .clone()
+                .unwrap_or_else(|| self.error("closed"));
             drop(state);
             item.complete(Err(error));
         } else {
@@ -214,7 +244,10 @@ impl Queue {
                 return Taken::Closed;
             }
             match idle {
-                Some(idle) if self.changed.wait_for(&mut state, idle).timed_out() && state.items.is_empty() => {
+                Some(idle)
+                    if self.changed.wait_for(&mut state, idle).timed_out()
+                        && state.items.is_empty() =>
+                {
                     return if state.closing { continue } else { Taken::Idle };
                 }
                 Some(_) => {}
@@ -239,7 +272,11 @@ impl Queue {
             let mut state = self.state.lock();
             state.closing = true;
             state.ended |= ended;
-            if state.ended { std::mem::take(&mut state.items) } else { VecDeque::new() }
+            if state.ended {
+                std::mem::take(&mut state.items)
+            } else {
+                VecDeque::new()
+            }
         };
         self.budget.close();
         self.changed.notify_all();
@@ -251,7 +288,10 @@ impl Queue {
     /// Whether the frame is larger than any that can be written.
     pub(super) fn is_too_large(&self, item: &Pending) -> Option<JournalError> {
         (item.bytes > self.frame_bytes_max).then(|| {
-            self.error(&format!("a frame of {} bytes is larger than {}", item.bytes, self.frame_bytes_max))
+            self.error(&format!(
+                "a frame of {} bytes is larger than {}",
+                item.bytes, self.frame_bytes_max
+            ))
         })
     }
 }

@@ -59,11 +59,17 @@ impl<'a> Replay<'a> {
             return self.whole(file, position, entry, payload);
         }
         if entry.first {
-            let parts = Parts { sequence: entry.sequence, bytes: BytesMut::new(), broken: false };
+            let parts = Parts {
+                sequence: entry.sequence,
+                bytes: BytesMut::new(),
+                broken: false,
+            };
             self.parts.insert(entry.log, parts);
         }
         // Without a first part the frame began in a file that was reclaimed.
-        let Some(parts) = self.parts.get_mut(&entry.log) else { return };
+        let Some(parts) = self.parts.get_mut(&entry.log) else {
+            return;
+        };
         if parts.sequence != entry.sequence || parts.broken {
             return;
         }
@@ -75,7 +81,12 @@ impl<'a> Replay<'a> {
         if whole.len() == entry.frame_bytes as usize {
             self.whole(file, position, entry, whole);
         } else {
-            self.damage(&file.name, position, Some(entry.log), "a part of the frame is missing");
+            self.damage(
+                &file.name,
+                position,
+                Some(entry.log),
+                "a part of the frame is missing",
+            );
         }
     }
 
@@ -97,20 +108,37 @@ impl<'a> Replay<'a> {
     }
 }
 
-
 impl Visitor for Replay<'_> {
-    fn entry(&mut self, round: &RoundFile, group_position: u64, entry: &Entry, payload: Result<Bytes, &'static str>) {
+    fn entry(
+        &mut self,
+        round: &RoundFile,
+        group_position: u64,
+        entry: &Entry,
+        payload: Result<Bytes, &'static str>,
+    ) {
         let contents = self.contents.entry(round.header.generation).or_default();
         contents.insert(entry.log, entry.last_index);
-        if self.delivered.get(&entry.log).is_some_and(|last| *last >= entry.sequence) {
+        if self
+            .delivered
+            .get(&entry.log)
+            .is_some_and(|last| *last >= entry.sequence)
+        {
             return;
         }
         let position = group_position + u64::from(entry.payload_offset);
-        match if entry.lost { Err("frame was damaged before it was copied here") } else { payload } {
+        match if entry.lost {
+            Err("frame was damaged before it was copied here")
+        } else {
+            payload
+        } {
             Ok(payload) => self.part(round, position, entry, payload),
             Err(reason) => {
                 self.damage(&round.name, position, Some(entry.log), reason);
-                let parts = Parts { sequence: entry.sequence, bytes: BytesMut::new(), broken: true };
+                let parts = Parts {
+                    sequence: entry.sequence,
+                    bytes: BytesMut::new(),
+                    broken: true,
+                };
                 self.parts.insert(entry.log, parts);
             }
         }
@@ -120,7 +148,12 @@ impl Visitor for Replay<'_> {
     }
 
     fn damage(&mut self, file: &str, position: u64, log: Option<LogId>, reason: &str) {
-        let damage = Damage { file: file.to_owned(), position, log, reason: reason.to_owned() };
+        let damage = Damage {
+            file: file.to_owned(),
+            position,
+            log,
+            reason: reason.to_owned(),
+        };
         tracing::error!(%damage, log = log.map(|log| log.0), "journal damage");
         self.report.damaged.push(damage);
     }

@@ -44,12 +44,28 @@ pub(super) enum Opened {
 }
 
 impl RoundFile {
-    pub(super) fn new(name: String, file_name: String, file: Arc<dyn File>, header: FileHeader) -> RoundFile {
-        RoundFile { name, file_name, file, header, unreadable_end: AtomicU64::new(0) }
+    pub(super) fn new(
+        name: String,
+        file_name: String,
+        file: Arc<dyn File>,
+        header: FileHeader,
+    ) -> RoundFile {
+        RoundFile {
+            name,
+            file_name,
+            file,
+            header,
+            unreadable_end: AtomicU64::new(0),
+        }
     }
 
     /// Opens a file and makes what it holds durable, so that nothing read now can be lost later.
-    pub(super) fn open(fs: &dyn FileSystem, path: &Path, name: String, file_name: String) -> io::Result<Opened> {
+    pub(super) fn open(
+        fs: &dyn FileSystem,
+        path: &Path,
+        name: String,
+        file_name: String,
+    ) -> io::Result<Opened> {
         let file = fs.open(path, OpenMode::Write)?;
         file.sync_data()?;
         let mut best: Option<FileHeader> = None;
@@ -59,7 +75,11 @@ impl RoundFile {
                 continue;
             }
             match FileHeader::decode(&block) {
-                Ok(header) if best.as_ref().is_none_or(|best| best.generation < header.generation) => {
+                Ok(header)
+                    if best
+                        .as_ref()
+                        .is_none_or(|best| best.generation < header.generation) =>
+                {
                     best = Some(header);
                 }
                 Ok(_) | Err(HeaderError::Damaged) => {}
@@ -103,7 +123,8 @@ impl RoundFile {
     fn read_head(&self, position: u64, len: usize) -> Option<Vec<u8>> {
         let bytes = self.read(position, len);
         if bytes.is_none() {
-            self.unreadable_end.fetch_max(position + len as u64, Ordering::Relaxed);
+            self.unreadable_end
+                .fetch_max(position + len as u64, Ordering::Relaxed);
         }
         bytes
     }
@@ -126,7 +147,9 @@ impl RoundFile {
         }
         loop {
             // One bad sector refuses the whole window: go on by blocks.
-            let window = self.read(at, SCAN_BYTES).or_else(|| self.read_head(at, HEAD_READ_BYTES));
+            let window = self
+                .read(at, SCAN_BYTES)
+                .or_else(|| self.read_head(at, HEAD_READ_BYTES));
             let window = window.unwrap_or_else(|| vec![0; HEAD_READ_BYTES]);
             for (index, block) in window.chunks(HEAD_READ_BYTES).enumerate() {
                 if GroupHead::encoded_bytes(block).is_some()
@@ -136,7 +159,8 @@ impl RoundFile {
                 }
             }
             at += window.len() as u64;
-            if window.is_empty() || !at.is_multiple_of(BLOCK_BYTES) || at >= self.header.file_bytes {
+            if window.is_empty() || !at.is_multiple_of(BLOCK_BYTES) || at >= self.header.file_bytes
+            {
                 return None;
             }
         }
@@ -145,20 +169,34 @@ impl RoundFile {
     /// The payload of an entry of the group at `position`, or what is wrong with it.
     pub(super) fn payload(&self, position: u64, entry: &Entry) -> Result<Bytes, &'static str> {
         let from = position + u64::from(entry.payload_offset);
-        let bytes = self.read(from, entry.payload_bytes as usize).ok_or(UNREADABLE)?;
+        let bytes = self
+            .read(from, entry.payload_bytes as usize)
+            .ok_or(UNREADABLE)?;
         check_payload(Bytes::from(bytes), entry)
     }
 
     /// The payloads of all entries of a group, in one read.
-    pub(super) fn payloads(&self, position: u64, bytes: u32, entries: &[Entry]) -> Vec<Result<Bytes, &'static str>> {
+    pub(super) fn payloads(
+        &self,
+        position: u64,
+        bytes: u32,
+        entries: &[Entry],
+    ) -> Vec<Result<Bytes, &'static str>> {
         let Some(group) = self.read(position, bytes as usize).map(Bytes::from) else {
-            return entries.iter().map(|entry| self.payload(position, entry)).collect();
+            return entries
+                .iter()
+                .map(|entry| self.payload(position, entry))
+                .collect();
         };
         let slices = entries.iter().map(|entry| {
             let from = entry.payload_offset as usize;
             let to = from + entry.payload_bytes as usize;
             let inside = to <= group.len();
-            if inside { check_payload(group.slice(from..to), entry) } else { Err("frame ends behind its file") }
+            if inside {
+                check_payload(group.slice(from..to), entry)
+            } else {
+                Err("frame ends behind its file")
+            }
         });
         slices.collect()
     }

@@ -15,7 +15,13 @@ use crate::log::LogId;
 /// Sees what a walk finds, in order.
 pub(super) trait Visitor {
     /// A frame, or a part of one, with its payload or what is wrong with it.
-    fn entry(&mut self, round: &RoundFile, group_position: u64, entry: &Entry, payload: Result<Bytes, &'static str>);
+    fn entry(
+        &mut self,
+        round: &RoundFile,
+        group_position: u64,
+        entry: &Entry,
+        payload: Result<Bytes, &'static str>,
+    );
     /// Data that was on stable storage cannot be read back.
     fn damage(&mut self, file: &str, position: u64, log: Option<LogId>, reason: &str);
     /// Something that was never acknowledged under `Sync` begins here.
@@ -83,7 +89,10 @@ struct Walk<'a> {
 /// Walks files that form one chain, oldest first.
 pub(super) fn walk(files: &[RoundFile], visitor: &mut dyn Visitor) -> Result<End, Unreadable> {
     let end = End {
-        place: Place { file: 0, position: FIRST_GROUP },
+        place: Place {
+            file: 0,
+            position: FIRST_GROUP,
+        },
         last: None,
         run: Run::default(),
         file_first: GroupSequence::default(),
@@ -91,7 +100,12 @@ pub(super) fn walk(files: &[RoundFile], visitor: &mut dyn Visitor) -> Result<End
         group_max: GroupSequence::default(),
         frame_max: FrameSequence::default(),
     };
-    Walk { files, visitor, end }.run()
+    Walk {
+        files,
+        visitor,
+        end,
+    }
+    .run()
 }
 
 impl Walk<'_> {
@@ -109,7 +123,10 @@ impl Walk<'_> {
                 Some((file, head)) if self.is_attested(*file, head, ahead.synced_through) => {
                     self.lost(*file, head);
                 }
-                _ => break self.cut(&ahead),
+                _ => {
+                    self.cut(&ahead);
+                    break;
+                }
             }
         }
         self.check_readable()?;
@@ -119,30 +136,48 @@ impl Walk<'_> {
     /// The next group, if nothing is missing before it.
     fn linked(&self) -> Option<(usize, GroupHead)> {
         let Place { file, position } = self.end.place;
-        let here = self.files.get(file).and_then(|round| Some((file, round.head_at(position)?)));
+        let here = self
+            .files
+            .get(file)
+            .and_then(|round| Some((file, round.head_at(position)?)));
         let follows = |found: &(usize, GroupHead)| match &self.end.last {
             Some(last) => found.1.previous.sequence == last.sequence,
             None => found.1.sequence == found.1.file_first && found.1.position == FIRST_GROUP,
         };
         here.filter(follows).or_else(|| {
-            let next = self.files.get(file + 1).filter(|_| self.end.last.is_some())?;
-            Some((file + 1, next.head_at(FIRST_GROUP)?)).filter(follows)
+            self.end.last.as_ref()?;
+            // A file that was made but never used may lie between.
+            let later = self.files.iter().enumerate().skip(file + 1);
+            later
+                .filter_map(|(index, round)| Some((index, round.head_at(FIRST_GROUP)?)))
+                .find(follows)
         })
     }
 
     /// Goes over a group whose head is whole; `false` if it is part of the torn tail.
     fn group(&mut self, file: usize, head: GroupHead) -> Result<bool, Unreadable> {
-        let Some(round) = self.files.get(file) else { return Ok(false) };
+        let Some(round) = self.files.get(file) else {
+            return Ok(false);
+        };
         let payloads = round.payloads(head.position, head.bytes, &head.entries);
         if payloads.iter().any(Result::is_err) {
-            let ahead = self.look_ahead(Place { file, position: head.end() });
+            let ahead = self.look_ahead(Place {
+                file,
+                position: head.end(),
+            });
             self.note(&ahead);
             if ahead.synced_through < head.sequence {
                 if payloads.contains(&Err(UNREADABLE)) {
-                    return Err(Unreadable { file: round.name.clone(), position: head.position });
+                    return Err(Unreadable {
+                        file: round.name.clone(),
+                        position: head.position,
+                    });
                 }
                 self.visitor.tail_cut(&round.name, head.position);
-                self.end.place = Place { file, position: head.position };
+                self.end.place = Place {
+                    file,
+                    position: head.position,
+                };
                 self.end.group_max = self.end.group_max.max(head.sequence);
                 self.note_frames(&head.entries);
                 return Ok(false);
@@ -158,17 +193,32 @@ impl Walk<'_> {
     fn pass(&mut self, file: usize, head: &GroupHead) {
         self.note_frames(&head.entries);
         self.end.group_max = self.end.group_max.max(head.sequence);
-        self.end.place = Place { file, position: head.end() };
+        self.end.place = Place {
+            file,
+            position: head.end(),
+        };
         self.end.run = head.run;
         self.end.file_first = head.file_first;
-        if self.end.last.as_ref().is_some_and(|last| last.sequence.0 + 1 != head.sequence.0) {
+        if self
+            .end
+            .last
+            .as_ref()
+            .is_some_and(|last| last.sequence.0 + 1 != head.sequence.0)
+        {
             // A new run begins: what the run before left unfinished stays so.
             self.visitor.new_run();
         }
         self.end.last = Some(head.link());
-        self.end.unattested.retain(|group| group.sequence > head.synced_through);
+        self.end
+            .unattested
+            .retain(|group| group.sequence > head.synced_through);
         let (position, bytes, sequence) = (head.position, head.bytes, head.sequence);
-        self.end.unattested.push(Unattested { file, position, bytes, sequence });
+        self.end.unattested.push(Unattested {
+            file,
+            position,
+            bytes,
+            sequence,
+        });
     }
 
     fn note_frames(&mut self, entries: &[Entry]) {
@@ -189,10 +239,19 @@ impl Walk<'_> {
             group_max: GroupSequence::default(),
             frame_max: FrameSequence::default(),
         };
-        let passed = self.end.last.as_ref().map(|last| last.sequence).unwrap_or_default();
+        let passed = self
+            .end
+            .last
+            .as_ref()
+            .map(|last| last.sequence)
+            .unwrap_or_default();
         let (mut found, mut runs) = (Vec::new(), Vec::new());
         for (index, round) in self.files.iter().enumerate().skip(from.file) {
-            let mut position = if index == from.file { from.position } else { FIRST_GROUP };
+            let mut position = if index == from.file {
+                from.position
+            } else {
+                FIRST_GROUP
+            };
             // Only the file after the last used one may have lost its first group.
             if index > from.file + 1 && round.head_at(FIRST_GROUP).is_none() {
                 continue;
@@ -210,9 +269,14 @@ impl Walk<'_> {
             }
         }
         runs.dedup();
-        let stale = |sequence: GroupSequence| runs.iter().any(|run| run.cut < sequence && sequence < run.first);
+        let stale = |sequence: GroupSequence| {
+            runs.iter()
+                .any(|run| run.cut < sequence && sequence < run.first)
+        };
         let first = found.into_iter().find(|(_, _, sequence)| !stale(*sequence));
-        ahead.first = first.and_then(|(index, position, _)| Some((index, self.files.get(index)?.head_at(position)?)));
+        ahead.first = first.and_then(|(index, position, _)| {
+            Some((index, self.files.get(index)?.head_at(position)?))
+        });
         ahead
     }
 
@@ -229,29 +293,42 @@ impl Walk<'_> {
     /// Reports what is missing before `head`, which is damage, and goes on there.
     fn lost(&mut self, file: usize, head: &GroupHead) {
         let Place { file: at, position } = self.end.place;
-        let Some(round) = self.files.get(at) else { return };
+        let Some(round) = self.files.get(at) else {
+            return;
+        };
         let previous = &head.previous;
         let here = (round.header.generation.0, position);
         let passed = self.end.last.as_ref().map(|last| last.sequence.0);
         let only_one = (previous.generation, previous.position) == here
             || passed.is_some_and(|passed| passed + 1 == previous.sequence.0);
         if !only_one {
-            self.visitor.damage(&round.name, position, None, "several groups are lost");
+            self.visitor
+                .damage(&round.name, position, None, "several groups are lost");
         }
         // The directory of the last lost group is known, and its frames may be whole.
-        if let Some(holder) = self.files.iter().find(|round| round.header.generation.0 == previous.generation) {
+        if let Some(holder) = self
+            .files
+            .iter()
+            .find(|round| round.header.generation.0 == previous.generation)
+        {
             tracing::warn!(file = %holder.name, position = previous.position, "journal group's head is damaged");
             let payloads = holder.payloads(previous.position, previous.bytes, &previous.entries);
             for (entry, payload) in previous.entries.iter().zip(payloads) {
-                self.visitor.entry(holder, previous.position, entry, payload);
+                self.visitor
+                    .entry(holder, previous.position, entry, payload);
             }
         }
         self.end.last = Some(previous.clone());
-        self.end.place = Place { file, position: head.position };
+        self.end.place = Place {
+            file,
+            position: head.position,
+        };
     }
 
     fn cut(&mut self, ahead: &Lookahead) {
-        let Some(round) = self.files.get(self.end.place.file) else { return };
+        let Some(round) = self.files.get(self.end.place.file) else {
+            return;
+        };
         if ahead.first.is_some() {
             self.visitor.tail_cut(&round.name, self.end.place.position);
         }
@@ -260,9 +337,16 @@ impl Walk<'_> {
     /// A place that the device refuses to read cannot be told from data that was acknowledged.
     fn check_readable(&self) -> Result<(), Unreadable> {
         for (index, round) in self.files.iter().enumerate().skip(self.end.place.file) {
-            let position = if index == self.end.place.file { self.end.place.position } else { 0 };
+            let position = if index == self.end.place.file {
+                self.end.place.position
+            } else {
+                0
+            };
             if round.was_unreadable_after(position) {
-                return Err(Unreadable { file: round.name.clone(), position });
+                return Err(Unreadable {
+                    file: round.name.clone(),
+                    position,
+                });
             }
         }
         Ok(())

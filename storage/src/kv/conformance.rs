@@ -9,20 +9,43 @@ fn put(space: KeySpace, key: &[u8], value: &'static str) -> KvWrite {
 }
 
 fn keys(kv: &dyn KeyValueStore, space: KeySpace, prefix: &[u8]) -> Vec<Bytes> {
-    kv.scan(space, prefix).expect("scan").into_iter().map(|(key, _)| key).collect()
+    kv.scan(space, prefix)
+        .expect("scan")
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect()
 }
 
 fn spaces_are_apart(kv: &dyn KeyValueStore) {
-    kv.write_sync(vec![put(KeySpace::Vote, b"k", "vote"), put(KeySpace::Meta, b"k", "meta")]).expect("write");
-    assert_eq!(kv.get(KeySpace::Vote, b"k").expect("get").as_deref(), Some(&b"vote"[..]));
-    assert_eq!(kv.get(KeySpace::Meta, b"k").expect("get").as_deref(), Some(&b"meta"[..]));
+    kv.write_sync(vec![
+        put(KeySpace::Vote, b"k", "vote"),
+        put(KeySpace::Meta, b"k", "meta"),
+    ])
+    .expect("write");
+    assert_eq!(
+        kv.get(KeySpace::Vote, b"k").expect("get").as_deref(),
+        Some(&b"vote"[..])
+    );
+    assert_eq!(
+        kv.get(KeySpace::Meta, b"k").expect("get").as_deref(),
+        Some(&b"meta"[..])
+    );
     assert_eq!(kv.get(KeySpace::Delay, b"k").expect("get"), None);
 }
 
 fn scans_follow_keys_and_prefixes(kv: &dyn KeyValueStore) {
     let space = KeySpace::Coordinator;
-    let all: [&[u8]; 7] = [b"a", b"a\0", b"a\xff", b"a\xff\xff", b"b", b"\xff", b"\xff\xff"];
-    kv.write_sync(all.iter().rev().map(|key| put(space, key, "v")).collect()).expect("write");
+    let all: [&[u8]; 7] = [
+        b"a",
+        b"a\0",
+        b"a\xff",
+        b"a\xff\xff",
+        b"b",
+        b"\xff",
+        b"\xff\xff",
+    ];
+    kv.write_sync(all.iter().rev().map(|key| put(space, key, "v")).collect())
+        .expect("write");
     assert_eq!(keys(kv, space, b""), all);
     assert_eq!(keys(kv, space, b"a"), all[..4]);
     assert_eq!(keys(kv, space, b"a\xff"), all[2..4]);
@@ -32,8 +55,14 @@ fn scans_follow_keys_and_prefixes(kv: &dyn KeyValueStore) {
 
 fn writes_of_a_batch_apply_in_order(kv: &dyn KeyValueStore) {
     let space = KeySpace::Checkpoint;
-    let range = |from: &'static str, to: &'static str| KvWrite::DeleteRange(space, from.into(), to.into());
-    kv.write_sync(vec![put(space, b"1", "old"), put(space, b"2", "old"), put(space, b"3", "old")]).expect("write");
+    let range =
+        |from: &'static str, to: &'static str| KvWrite::DeleteRange(space, from.into(), to.into());
+    kv.write_sync(vec![
+        put(space, b"1", "old"),
+        put(space, b"2", "old"),
+        put(space, b"3", "old"),
+    ])
+    .expect("write");
     kv.write_sync(vec![
         range("1", "3"),
         put(space, b"2", "new"),
@@ -43,7 +72,10 @@ fn writes_of_a_batch_apply_in_order(kv: &dyn KeyValueStore) {
     ])
     .expect("write");
     assert_eq!(keys(kv, space, b""), [&b"2"[..]]);
-    assert_eq!(kv.get(space, b"2").expect("get").as_deref(), Some(&b"new"[..]));
+    assert_eq!(
+        kv.get(space, b"2").expect("get").as_deref(),
+        Some(&b"new"[..])
+    );
     kv.write_sync(Vec::new()).expect("nothing is fine");
 }
 
@@ -51,14 +83,25 @@ fn completions_come_in_order_and_after_the_write(kv: &dyn KeyValueStore) {
     let (sender, receiver) = mpsc::channel();
     for number in 0..200_u32 {
         let sender = sender.clone();
-        let write = KvWrite::Put(KeySpace::Delay, Bytes::copy_from_slice(&number.to_be_bytes()), Bytes::new());
-        kv.write(vec![write], Box::new(move |result| sender.send((number, result)).expect("test is waiting")));
+        let write = KvWrite::Put(
+            KeySpace::Delay,
+            Bytes::copy_from_slice(&number.to_be_bytes()),
+            Bytes::new(),
+        );
+        kv.write(
+            vec![write],
+            Box::new(move |result| sender.send((number, result)).expect("test is waiting")),
+        );
     }
     for number in 0..200_u32 {
         let (done, result) = receiver.recv().expect("completion");
         result.expect("written");
         assert_eq!(done, number);
-        assert!(kv.get(KeySpace::Delay, &number.to_be_bytes()).expect("get").is_some());
+        assert!(
+            kv.get(KeySpace::Delay, &number.to_be_bytes())
+                .expect("get")
+                .is_some()
+        );
     }
 }
 
@@ -83,7 +126,8 @@ fn memory_conforms() {
 #[test]
 fn memory_loses_what_was_not_done() {
     let kv = MemoryKv::new().expect("open");
-    kv.write_sync(vec![put(KeySpace::Meta, b"1", "kept")]).expect("write");
+    kv.write_sync(vec![put(KeySpace::Meta, b"1", "kept")])
+        .expect("write");
     kv.hold(true);
     let (sender, receiver) = mpsc::channel();
     kv.write(

@@ -62,14 +62,22 @@ impl Target for MemoryMap {
 
 impl KeyValueStore for MemoryKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        Ok(self.map.0.lock().get(&(space, Bytes::copy_from_slice(key))).cloned())
+        Ok(self
+            .map
+            .0
+            .lock()
+            .get(&(space, Bytes::copy_from_slice(key)))
+            .cloned())
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
         let map = self.map.0.lock();
         let from = map.range((space, Bytes::copy_from_slice(prefix))..);
-        let inside = from.take_while(|((in_space, key), _)| *in_space == space && key.starts_with(prefix));
-        Ok(inside.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+        let inside =
+            from.take_while(|((in_space, key), _)| *in_space == space && key.starts_with(prefix));
+        Ok(inside
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect())
     }
 
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
@@ -83,6 +91,8 @@ impl KeyValueStore for MemoryKv {
 
 impl fmt::Debug for MemoryKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryKv").field("keys", &self.map.0.lock().len()).finish()
+        f.debug_struct("MemoryKv")
+            .field("keys", &self.map.0.lock().len())
+            .finish()
     }
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction,
-    ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 
 use super::writer::{BatchWriter, Target};
@@ -104,8 +105,12 @@ fn explain(path: &Path, error: &rocksdb::Error) -> KvError {
     let place = path.display();
     KvError(match error.kind() {
         ErrorKind::Corruption => format!("{place} is damaged: {text}"),
-        ErrorKind::IOError if text.contains("lock") => format!("{place} is in use by another process"),
-        ErrorKind::IOError if text.contains("No space left") => format!("{place}: no space left on the disk"),
+        ErrorKind::IOError if text.contains("lock") => {
+            format!("{place} is in use by another process")
+        }
+        ErrorKind::IOError if text.contains("No space left") => {
+            format!("{place}: no space left on the disk")
+        }
         _ => format!("{place}: {text}"),
     })
 }
@@ -125,11 +130,17 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 impl RocksKv {
     /// Opens the store in `path`, made if missing. Blocks.
     pub fn open(path: &Path) -> Result<RocksKv, KvError> {
-        std::fs::create_dir_all(path).map_err(|error| KvError(format!("{}: {error}", path.display())))?;
+        std::fs::create_dir_all(path)
+            .map_err(|error| KvError(format!("{}: {error}", path.display())))?;
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let families = SPACES.map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
-        let db = DB::open_cf_descriptors(&database_options(), path, families).map_err(|error| explain(path, &error))?;
-        let rocks = Arc::new(Rocks { db, path: path.to_owned() });
+        let families = SPACES
+            .map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
+        let db = DB::open_cf_descriptors(&database_options(), path, families)
+            .map_err(|error| explain(path, &error))?;
+        let rocks = Arc::new(Rocks {
+            db,
+            path: path.to_owned(),
+        });
         let writer = BatchWriter::start(rocks.clone())?;
         Ok(RocksKv { writer, rocks })
     }
@@ -137,7 +148,9 @@ impl RocksKv {
 
 impl Rocks {
     fn family(&self, space: KeySpace) -> &ColumnFamily {
-        self.db.cf_handle(family_name(space)).expect("all families were opened with the database")
+        self.db
+            .cf_handle(family_name(space))
+            .expect("all families were opened with the database")
     }
 
     fn error(&self, error: &rocksdb::Error) -> KvError {
@@ -160,14 +173,19 @@ impl Target for Rocks {
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(|error| self.error(&error))
+        self.db
+            .write_opt(batch, &options)
+            .map_err(|error| self.error(&error))
     }
 }
 
 impl KeyValueStore for RocksKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         let rocks = &self.rocks;
-        let value = rocks.db.get_cf(rocks.family(space), key).map_err(|error| rocks.error(&error))?;
+        let value = rocks
+            .db
+            .get_cf(rocks.family(space), key)
+            .map_err(|error| rocks.error(&error))?;
         Ok(value.map(Bytes::from))
     }
 
@@ -179,8 +197,11 @@ impl KeyValueStore for RocksKv {
         }
         let mode = IteratorMode::From(prefix, Direction::Forward);
         let pairs = rocks.db.iterator_cf_opt(rocks.family(space), options, mode);
-        let owned = pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
-        owned.collect::<Result<_, _>>().map_err(|error| rocks.error(&error))
+        let owned =
+            pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
+        owned
+            .collect::<Result<_, _>>()
+            .map_err(|error| rocks.error(&error))
     }
 
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
@@ -194,7 +215,9 @@ impl KeyValueStore for RocksKv {
 
 impl fmt::Debug for RocksKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RocksKv").field("path", &self.rocks.path).finish()
+        f.debug_struct("RocksKv")
+            .field("path", &self.rocks.path)
+            .finish()
     }
 }
 
@@ -212,7 +235,10 @@ mod tests {
         let path = directory.path().join("kv");
         for round in 0..3 {
             let kv = RocksKv::open(&path).expect("open");
-            assert_eq!(kv.get(KeySpace::Vote, b"1").expect("get").is_some(), round > 0);
+            assert_eq!(
+                kv.get(KeySpace::Vote, b"1").expect("get").is_some(),
+                round > 0
+            );
             kv.write_sync(put("1", "a")).expect("write");
         }
     }
@@ -221,9 +247,14 @@ mod tests {
     fn second_opener_hears_that_it_is_in_use() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let _first = RocksKv::open(directory.path()).expect("open");
-        let error = RocksKv::open(directory.path()).expect_err("locked").to_string();
+        let error = RocksKv::open(directory.path())
+            .expect_err("locked")
+            .to_string();
         assert!(error.contains("in use by another process"), "{error}");
-        assert!(error.contains(&directory.path().display().to_string()), "{error}");
+        assert!(
+            error.contains(&directory.path().display().to_string()),
+            "{error}"
+        );
     }
 
     #[test]
@@ -231,11 +262,16 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let kv = RocksKv::open(directory.path()).expect("open");
         for key in ["1", "2", "3"] {
-            kv.write_sync(put(key, "0123456789012345678901234567890123456789")).expect("write");
+            kv.write_sync(put(key, "0123456789012345678901234567890123456789"))
+                .expect("write");
         }
         drop(kv);
-        let names = std::fs::read_dir(directory.path()).expect("list").map(|entry| entry.expect("entry").path());
-        let logs: Vec<PathBuf> = names.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+        let names = std::fs::read_dir(directory.path())
+            .expect("list")
+            .map(|entry| entry.expect("entry").path());
+        let logs: Vec<PathBuf> = names
+            .filter(|path| path.extension().is_some_and(|end| end == "log"))
+            .collect();
         let mut damaged = 0;
         for log in logs {
             let mut bytes = std::fs::read(&log).expect("read");
@@ -246,7 +282,9 @@ mod tests {
             }
         }
         assert!(damaged > 0, "there is a log to damage");
-        let error = RocksKv::open(directory.path()).expect_err("damaged").to_string();
+        let error = RocksKv::open(directory.path())
+            .expect_err("damaged")
+            .to_string();
         assert!(error.contains("is damaged"), "{error}");
     }
 }

@@ -61,13 +61,19 @@ fn bytes_of(writes: &[KvWrite]) -> usize {
 
 impl BatchWriter {
     pub(super) fn start(target: Arc<dyn Target>) -> Result<BatchWriter, KvError> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let for_thread = shared.clone();
         let thread = thread::Builder::new()
             .name("kv-write".to_owned())
             .spawn(move || run(&for_thread, &*target))
             .map_err(|error| KvError(format!("cannot start a thread: {error}")))?;
-        Ok(BatchWriter { shared, thread: Mutex::new(Some(thread)) })
+        Ok(BatchWriter {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     pub(super) fn write(&self, writes: Vec<KvWrite>, done: KvCompletion) {
@@ -78,7 +84,11 @@ impl BatchWriter {
             return done(Err(error));
         }
         queue.bytes += bytes;
-        queue.items.push_back(Item { writes, bytes, done });
+        queue.items.push_back(Item {
+            writes,
+            bytes,
+            done,
+        });
         drop(queue);
         self.shared.changed.notify_one();
     }
@@ -92,7 +102,9 @@ impl BatchWriter {
                 let _ = sender.send(result);
             }),
         );
-        receiver.recv().unwrap_or_else(|_| Err(KvError("closed".to_owned())))
+        receiver
+            .recv()
+            .unwrap_or_else(|_| Err(KvError("closed".to_owned())))
     }
 
     /// While held, batches only queue up.
@@ -123,7 +135,10 @@ impl Queue {
             return Err(KvError("closed".to_owned()));
         }
         if !self.items.is_empty() && self.bytes + bytes > QUEUE_BYTES_MAX {
-            return Err(KvError(format!("{} bytes of writes are waiting for the disk", self.bytes)));
+            return Err(KvError(format!(
+                "{} bytes of writes are waiting for the disk",
+                self.bytes
+            )));
         }
         Ok(())
     }
@@ -131,7 +146,10 @@ impl Queue {
     fn take_group(&mut self) -> Vec<Item> {
         let mut group = Vec::new();
         let mut bytes = 0;
-        while let Some(item) = self.items.pop_front_if(|item| bytes == 0 || bytes + item.bytes <= GROUP_BYTES_MAX) {
+        while let Some(item) = self
+            .items
+            .pop_front_if(|item| bytes == 0 || bytes + item.bytes <= GROUP_BYTES_MAX)
+        {
             bytes += item.bytes.max(1);
             self.bytes -= item.bytes;
             group.push(item);
@@ -158,7 +176,10 @@ fn run(shared: &Shared, target: &dyn Target) {
 
 fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
     let failure = shared.queue.lock().failure.clone();
-    let writes: Vec<KvWrite> = group.iter_mut().flat_map(|item| std::mem::take(&mut item.writes)).collect();
+    let writes: Vec<KvWrite> = group
+        .iter_mut()
+        .flat_map(|item| std::mem::take(&mut item.writes))
+        .collect();
     let result = failure.map_or_else(|| target.apply(&writes), Err);
     if let Err(error) = &result {
         shared.queue.lock().failure.get_or_insert_with(|| {
@@ -175,7 +196,9 @@ impl Drop for BatchWriter {
     fn drop(&mut self) {
         self.shared.queue.lock().closing = true;
         self.shared.changed.notify_one();
-        let Some(thread) = self.thread.get_mut().take() else { return };
+        let Some(thread) = self.thread.get_mut().take() else {
+            return;
+        };
         // The last owner may be a completion, which runs on the thread itself.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the key-value store's thread panicked");

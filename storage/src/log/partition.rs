@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicId, TopicName};
+use tidelog_protocol::types::{
+    LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicId, TopicName,
+};
 
 use super::{
-    AppendDone, EntryHeader, EntryId, EntryIndex, LogBounds, LogConfig, LogEntry, LogError, LogId, LogPosition,
-    ProducerStateTable, ReadData, Stamping, TimestampOffset,
+    AppendDone, EntryHeader, EntryId, EntryIndex, LogBounds, LogConfig, LogEntry, LogError, LogId,
+    LogPosition, ProducerStateTable, ReadData, Stamping, TimestampOffset,
 };
 
 /// One partition's log. Changes (append, truncate, purge, reset) take effect in the order of their calls.

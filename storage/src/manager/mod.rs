@@ -22,7 +22,10 @@ pub struct SpaceReserve {
 
 impl Default for SpaceReserve {
     fn default() -> Self {
-        SpaceReserve { per_mille: 20, bytes_max: 1 << 30 }
+        SpaceReserve {
+            per_mille: 20,
+            bytes_max: 1 << 30,
+        }
     }
 }
 
@@ -47,7 +50,11 @@ pub struct StorageOptions {
 
 impl StorageOptions {
     /// Defaults for a directory.
-    pub fn new(directory: PathBuf, fs: Arc<dyn FileSystem>, kv: Arc<dyn KeyValueStore>) -> StorageOptions {
+    pub fn new(
+        directory: PathBuf,
+        fs: Arc<dyn FileSystem>,
+        kv: Arc<dyn KeyValueStore>,
+    ) -> StorageOptions {
         StorageOptions {
             directory,
             fs,

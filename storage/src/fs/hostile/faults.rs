@@ -86,7 +86,11 @@ impl Faults {
         if self.cut_at == Some(number) {
             return Ok(Verdict::Interrupted);
         }
-        for refusal in self.refusals.iter_mut().filter(|refusal| refusal.0 == operation) {
+        for refusal in self
+            .refusals
+            .iter_mut()
+            .filter(|refusal| refusal.0 == operation)
+        {
             if refusal.1 == 0 {
                 let done = (operation, 0);
                 self.refusals.retain(|other| *other != done);
@@ -99,7 +103,11 @@ impl Faults {
 
     /// Reads fail too once the power is gone.
     pub(super) fn check_power(&self) -> io::Result<()> {
-        if self.cut_at.is_some_and(|cut| self.operations > cut) { Err(power_is_gone()) } else { Ok(()) }
+        if self.cut_at.is_some_and(|cut| self.operations > cut) {
+            Err(power_is_gone())
+        } else {
+            Ok(())
+        }
     }
 
     /// Accounts for a file that grows; refused where the disk is full.

@@ -54,13 +54,18 @@ pub(super) struct Handle {
 
 impl FileNode {
     pub(super) fn new(faults: Arc<Mutex<Faults>>) -> FileNode {
-        FileNode { content: Mutex::default(), faults }
+        FileNode {
+            content: Mutex::default(),
+            faults,
+        }
     }
 }
 
 impl Drop for FileNode {
     fn drop(&mut self) {
-        self.faults.lock().shrink(self.content.get_mut().seen.len() as u64);
+        self.faults
+            .lock()
+            .shrink(self.content.get_mut().seen.len() as u64);
     }
 }
 
@@ -109,7 +114,10 @@ impl Content {
 
     fn sync(&mut self) {
         self.durable.resize(self.seen.len(), 0);
-        for (index, _) in std::mem::take(&mut self.dirty).into_iter().filter(|(_, dirty)| !dirty.dropped) {
+        for (index, _) in std::mem::take(&mut self.dirty)
+            .into_iter()
+            .filter(|(_, dirty)| !dirty.dropped)
+        {
             let from = index * SECTOR;
             let to = (from + SECTOR).min(self.seen.len());
             if from < to {
@@ -147,7 +155,10 @@ impl Content {
 
     /// Leaves what the disk has after a power loss: each unsynced sector is there or not, for itself.
     pub(super) fn lose_power(&mut self, random: &mut Random, sectors_torn: bool) {
-        let (short, long) = (self.durable.len().min(self.seen.len()), self.durable.len().max(self.seen.len()));
+        let (short, long) = (
+            self.durable.len().min(self.seen.len()),
+            self.durable.len().max(self.seen.len()),
+        );
         let len = match random.below(4) {
             0 => self.durable.len(),
             1 | 2 => self.seen.len(),
@@ -160,8 +171,16 @@ impl Content {
             if dirty.dropped || from >= len || !random.chance(percent_kept) {
                 continue;
             }
-            let kept = if random.chance(80) { dirty.versions.len() - 1 } else { random.below(dirty.versions.len()) };
-            let bytes = if sectors_torn && random.chance(20) { random.below(SECTOR) } else { SECTOR };
+            let kept = if random.chance(80) {
+                dirty.versions.len() - 1
+            } else {
+                random.below(dirty.versions.len())
+            };
+            let bytes = if sectors_torn && random.chance(20) {
+                random.below(SECTOR)
+            } else {
+                SECTOR
+            };
             let bytes = bytes.min(len - from);
             self.durable[from..from + bytes].copy_from_slice(&dirty.versions[kept][..bytes]);
         }
@@ -172,14 +191,26 @@ impl Content {
 
 impl Handle {
     pub(super) fn new(node: Arc<FileNode>, life: u64, number: u64, writable: bool) -> Handle {
-        Handle { node, life, number, writable }
+        Handle {
+            node,
+            life,
+            number,
+            writable,
+        }
     }
 
     fn check_life(&self, faults: &Faults) -> io::Result<()> {
-        if faults.life == self.life { Ok(()) } else { Err(power_is_gone()) }
+        if faults.life == self.life {
+            Ok(())
+        } else {
+            Err(power_is_gone())
+        }
     }
 
-    fn begin(&self, operation: Operation) -> io::Result<(Verdict, parking_lot::MutexGuard<'_, Faults>)> {
+    fn begin(
+        &self,
+        operation: Operation,
+    ) -> io::Result<(Verdict, parking_lot::MutexGuard<'_, Faults>)> {
         let mut faults = self.node.faults.lock();
         self.check_life(&faults)?;
         if !self.writable && operation != Operation::Sync {
@@ -210,7 +241,10 @@ impl File for Handle {
         faults.check_power()?;
         drop(faults);
         let content = self.node.content.lock();
-        let tail = usize::try_from(position).ok().and_then(|from| content.seen.get(from..)).unwrap_or_default();
+        let tail = usize::try_from(position)
+            .ok()
+            .and_then(|from| content.seen.get(from..))
+            .unwrap_or_default();
         let len = tail.len().min(buf.len());
         buf[..len].copy_from_slice(&tail[..len]);
         Ok(len)
@@ -227,7 +261,11 @@ impl File for Handle {
         Self::grow_to(&content, position + bytes as u64, &mut faults)?;
         drop(faults);
         content.write(slices, start);
-        if verdict == Verdict::Interrupted { Err(power_is_gone()) } else { Ok(()) }
+        if verdict == Verdict::Interrupted {
+            Err(power_is_gone())
+        } else {
+            Ok(())
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -268,7 +306,11 @@ impl File for Handle {
         faults.shrink(content.len().saturating_sub(len));
         drop(faults);
         content.set_len(new);
-        if verdict == Verdict::Interrupted { Err(power_is_gone()) } else { Ok(()) }
+        if verdict == Verdict::Interrupted {
+            Err(power_is_gone())
+        } else {
+            Ok(())
+        }
     }
 
     fn try_lock(&self) -> io::Result<bool> {

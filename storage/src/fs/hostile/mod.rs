@@ -38,7 +38,10 @@ pub struct HostileFs {
 impl HostileFs {
     /// An empty disk.
     pub fn new(seed: u64) -> HostileFs {
-        HostileFs { names: Arc::new(Mutex::new(Names::new())), faults: Arc::new(Mutex::new(Faults::new(seed))) }
+        HostileFs {
+            names: Arc::new(Mutex::new(Names::new())),
+            faults: Arc::new(Mutex::new(Faults::new(seed))),
+        }
     }
 
     /// The power goes and comes back: what is left is some state that the disk may have had. Open handles are dead, armed
@@ -117,12 +120,18 @@ impl HostileFs {
     }
 
     /// Runs a change of names, whole or interrupted by the loss of power.
-    fn change<T>(&self, operation: Operation, change: impl FnOnce(&mut Names) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(
+        &self,
+        operation: Operation,
+        change: impl FnOnce(&mut Names) -> io::Result<T>,
+    ) -> io::Result<T> {
         let verdict = self.faults.lock().begin(operation)?;
         match verdict {
             Verdict::Refused => Err(device_error()),
             Verdict::Proceed => change(&mut self.names.lock()),
-            Verdict::Interrupted => change(&mut self.names.lock()).and_then(|_| Err(power_is_gone())),
+            Verdict::Interrupted => {
+                change(&mut self.names.lock()).and_then(|_| Err(power_is_gone()))
+            }
         }
     }
 
@@ -152,7 +161,12 @@ impl FileSystem for HostileFs {
         };
         let mut faults = self.faults.lock();
         let number = faults.random.next();
-        Ok(Arc::new(Handle::new(node, faults.life, number, mode != OpenMode::Read)))
+        Ok(Arc::new(Handle::new(
+            node,
+            faults.life,
+            number,
+            mode != OpenMode::Read,
+        )))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -214,6 +228,9 @@ impl FileSystem for HostileFs {
         let faults = self.faults.lock();
         faults.check_power()?;
         let total_bytes = faults.bytes_max.unwrap_or(DISK_BYTES);
-        Ok(Space { available_bytes: total_bytes.saturating_sub(faults.bytes_used), total_bytes })
+        Ok(Space {
+            available_bytes: total_bytes.saturating_sub(faults.bytes_used),
+            total_bytes,
+        })
     }
 }

@@ -25,7 +25,12 @@ pub(super) enum Node {
 enum Change {
     Put(String, Node),
     Remove(String),
-    Move { from_dir: DirId, from: String, to: String, node: Node },
+    Move {
+        from_dir: DirId,
+        from: String,
+        to: String,
+        node: Node,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +68,9 @@ fn components(path: &Path) -> impl Iterator<Item = String> {
 
 impl Names {
     pub(super) fn new() -> Names {
-        Names { dirs: vec![Dir::default()] }
+        Names {
+            dirs: vec![Dir::default()],
+        }
     }
 
     fn walk(&self, names: &[String]) -> io::Result<DirId> {
@@ -95,7 +102,11 @@ impl Names {
             Err(_) if components(path).next().is_none() => return Ok(Node::Dir(0)),
             Err(error) => return Err(error),
         };
-        self.dirs[dir].seen.get(&name).cloned().ok_or_else(not_found)
+        self.dirs[dir]
+            .seen
+            .get(&name)
+            .cloned()
+            .ok_or_else(not_found)
     }
 
     pub(super) fn list(&self, dir: DirId) -> Vec<String> {
@@ -104,7 +115,9 @@ impl Names {
 
     pub(super) fn put(&mut self, dir: DirId, name: &str, node: Node) {
         self.dirs[dir].seen.insert(name.to_owned(), node.clone());
-        self.dirs[dir].pending.push(Change::Put(name.to_owned(), node));
+        self.dirs[dir]
+            .pending
+            .push(Change::Put(name.to_owned(), node));
     }
 
     pub(super) fn make_dirs(&mut self, path: &Path) -> io::Result<()> {
@@ -132,7 +145,11 @@ impl Names {
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let (from_dir, from) = self.parent(from)?;
         let (to_dir, to) = self.parent(to)?;
-        let node = self.dirs[from_dir].seen.get(&from).cloned().ok_or_else(not_found)?;
+        let node = self.dirs[from_dir]
+            .seen
+            .get(&from)
+            .cloned()
+            .ok_or_else(not_found)?;
         if let Some(Node::Dir(target)) = self.dirs[to_dir].seen.get(&to)
             && !self.dirs[*target].seen.is_empty()
         {
@@ -140,7 +157,12 @@ impl Names {
         }
         self.dirs[from_dir].seen.remove(&from);
         self.dirs[to_dir].seen.insert(to.clone(), node.clone());
-        self.dirs[to_dir].pending.push(Change::Move { from_dir, from, to, node });
+        self.dirs[to_dir].pending.push(Change::Move {
+            from_dir,
+            from,
+            to,
+            node,
+        });
         Ok(())
     }
 
@@ -152,8 +174,17 @@ impl Names {
             Change::Remove(name) => {
                 self.dirs[dir].durable.remove(&name);
             }
-            Change::Move { from_dir, from, to, node } => {
-                if self.dirs[from_dir].durable.get(&from).is_some_and(|held| held.is(&node)) {
+            Change::Move {
+                from_dir,
+                from,
+                to,
+                node,
+            } => {
+                if self.dirs[from_dir]
+                    .durable
+                    .get(&from)
+                    .is_some_and(|held| held.is(&node))
+                {
                     self.dirs[from_dir].durable.remove(&from);
                 }
                 self.dirs[dir].durable.insert(to, node);
@@ -172,7 +203,11 @@ impl Names {
     pub(super) fn lose_power(&mut self, random: &mut Random) -> Vec<Arc<FileNode>> {
         for dir in 0..self.dirs.len() {
             let pending = std::mem::take(&mut self.dirs[dir].pending);
-            let kept = if random.chance(30) { 0 } else { random.below(pending.len() + 1) };
+            let kept = if random.chance(30) {
+                0
+            } else {
+                random.below(pending.len() + 1)
+            };
             for change in pending.into_iter().take(kept) {
                 self.apply(dir, change);
             }
@@ -182,7 +217,15 @@ impl Names {
         }
         self.forget_unreachable();
         let nodes = self.dirs.iter().flat_map(|dir| dir.seen.values());
-        nodes.filter_map(|node| if let Node::File(file) = node { Some(file.clone()) } else { None }).collect()
+        nodes
+            .filter_map(|node| {
+                if let Node::File(file) = node {
+                    Some(file.clone())
+                } else {
+                    None
+                }
+            })
+            .collect()
     }
 
     /// Empties directories that nothing leads to, so that their files give back their space.
@@ -204,7 +247,12 @@ impl Names {
                 }
             }
         }
-        for (dir, _) in self.dirs.iter_mut().zip(reached).filter(|(_, reached)| !reached) {
+        for (dir, _) in self
+            .dirs
+            .iter_mut()
+            .zip(reached)
+            .filter(|(_, reached)| !reached)
+        {
             *dir = Dir::default();
         }
     }

@@ -10,7 +10,8 @@ fn with_synced_file(seed: u64, len: usize) -> (HostileFs, Arc<dyn File>) {
     fs.sync_dir(Path::new("/")).expect("sync");
     let file = fs.open(Path::new(FILE), OpenMode::CreateNew).expect("new");
     fs.sync_dir(Path::new("/d")).expect("sync");
-    file.write_at(&[io::IoSlice::new(&vec![1; len])], 0).expect("write");
+    file.write_at(&[io::IoSlice::new(&vec![1; len])], 0)
+        .expect("write");
     file.sync_data().expect("sync");
     (fs, file)
 }
@@ -27,13 +28,21 @@ fn synced_data_survives_and_unsynced_sectors_go_one_by_one() {
     let mut mixed = 0;
     for seed in 0..50 {
         let (fs, file) = with_synced_file(seed, 8192);
-        file.write_at(&[io::IoSlice::new(&[2; 4096])], 0).expect("write");
+        file.write_at(&[io::IoSlice::new(&[2; 4096])], 0)
+            .expect("write");
         fs.power_loss(seed);
         assert!(file.sync_data().is_err(), "a handle from before is dead");
         let bytes = read(&fs);
         assert!(bytes[4096..].iter().all(|byte| *byte == 1));
-        let sectors: Vec<u8> = bytes[..4096].chunks(file::SECTOR).map(|sector| sector[0]).collect();
-        assert!(bytes[..4096].chunks(file::SECTOR).all(|sector| sector.iter().all(|byte| *byte == sector[0])));
+        let sectors: Vec<u8> = bytes[..4096]
+            .chunks(file::SECTOR)
+            .map(|sector| sector[0])
+            .collect();
+        assert!(
+            bytes[..4096]
+                .chunks(file::SECTOR)
+                .all(|sector| sector.iter().all(|byte| *byte == sector[0]))
+        );
         mixed += usize::from(sectors.contains(&1) && sectors.contains(&2));
     }
     assert!(mixed > 5, "only {mixed} of 50 power losses tore the write");
@@ -44,11 +53,17 @@ fn names_that_were_not_synced_may_be_lost() {
     let (mut lost, mut kept) = (0, 0);
     for seed in 0..50 {
         let (fs, _file) = with_synced_file(seed, 1);
-        fs.open(Path::new("/d/new"), OpenMode::CreateNew).expect("new");
-        fs.rename(Path::new(FILE), Path::new("/d/moved")).expect("rename");
+        fs.open(Path::new("/d/new"), OpenMode::CreateNew)
+            .expect("new");
+        fs.rename(Path::new(FILE), Path::new("/d/moved"))
+            .expect("rename");
         fs.power_loss(seed);
         let names = fs.list(Path::new("/d")).expect("list");
-        assert_ne!(names.contains(&"f".to_owned()), names.contains(&"moved".to_owned()), "{names:?}");
+        assert_ne!(
+            names.contains(&"f".to_owned()),
+            names.contains(&"moved".to_owned()),
+            "{names:?}"
+        );
         lost += usize::from(!names.contains(&"new".to_owned()));
         kept += usize::from(names.contains(&"moved".to_owned()));
     }
@@ -58,7 +73,8 @@ fn names_that_were_not_synced_may_be_lost() {
 #[test]
 fn a_failed_sync_loses_what_it_was_to_write_for_good() {
     let (fs, file) = with_synced_file(3, 512);
-    file.write_at(&[io::IoSlice::new(&[2; 512])], 0).expect("write");
+    file.write_at(&[io::IoSlice::new(&[2; 512])], 0)
+        .expect("write");
     fs.refuse(Operation::Sync, 0);
     assert!(file.sync_data().is_err());
     file.sync_data().expect("the next one lies");
@@ -70,9 +86,13 @@ fn a_failed_sync_loses_what_it_was_to_write_for_good() {
 fn the_power_goes_at_the_operation_that_was_asked_for() {
     let (fs, file) = with_synced_file(3, 512);
     fs.cut_power_after(1);
-    file.write_at(&[io::IoSlice::new(&[2; 512])], 0).expect("before");
+    file.write_at(&[io::IoSlice::new(&[2; 512])], 0)
+        .expect("before");
     assert!(file.sync_data().is_err(), "during");
-    assert!(file.write_at(&[io::IoSlice::new(&[2; 512])], 0).is_err(), "after");
+    assert!(
+        file.write_at(&[io::IoSlice::new(&[2; 512])], 0).is_err(),
+        "after"
+    );
     assert!(fs.list(Path::new("/d")).is_err());
     fs.power_loss(1);
     assert_eq!(read(&fs).len(), 512);
@@ -82,16 +102,24 @@ fn the_power_goes_at_the_operation_that_was_asked_for() {
 fn space_runs_out_and_comes_back() {
     let (fs, file) = with_synced_file(3, 512);
     fs.set_space(Some(1024));
-    file.write_at(&[io::IoSlice::new(&[2; 512])], 512).expect("fits");
-    let full = file.write_at(&[io::IoSlice::new(&[2; 512])], 1024).expect_err("full");
+    file.write_at(&[io::IoSlice::new(&[2; 512])], 512)
+        .expect("fits");
+    let full = file
+        .write_at(&[io::IoSlice::new(&[2; 512])], 1024)
+        .expect_err("full");
     assert_eq!(full.kind(), io::ErrorKind::StorageFull);
-    file.write_at(&[io::IoSlice::new(&[3; 1024])], 0).expect("overwriting needs no space");
+    file.write_at(&[io::IoSlice::new(&[3; 1024])], 0)
+        .expect("overwriting needs no space");
     file.set_len(100).expect("cut");
-    file.write_at(&[io::IoSlice::new(&[2; 512])], 512).expect("fits again");
+    file.write_at(&[io::IoSlice::new(&[2; 512])], 512)
+        .expect("fits again");
     fs.remove_file(Path::new(FILE)).expect("remove");
     fs.sync_dir(Path::new("/d")).expect("sync");
     drop(file);
-    assert_eq!(fs.space(Path::new("/")).expect("space").available_bytes, 1024);
+    assert_eq!(
+        fs.space(Path::new("/")).expect("space").available_bytes,
+        1024
+    );
 }
 
 #[test]

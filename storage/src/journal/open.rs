@@ -1,0 +1,293 @@
+//! Opening a journal: which files there are, what is in them, where writing goes on.
+//!
+//! Invariant: whatever is handed to the caller is on stable storage by then, so that no later power loss can take back
+//! what recovery built on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::appender::Appender;
+use super::files::{Closed, FILE_PREFIX, Files, FilesState, TEMPORARY_SUFFIX};
+use super::queue::Queue;
+use super::replay::{Contents, Replay};
+use super::round::{Opened, RoundFile};
+use super::side::SideFiles;
+use super::walk::{End, Unreadable, Visitor, walk};
+use super::writer::Writer;
+use super::{
+    FileGeneration, FrameSequence, JournalConfig, JournalError, ReplayReport, ReplayedFrame,
+};
+use crate::fs::FileSystem;
+use crate::log::LogId;
+
+/// Numbers skipped at each start: more than the frames that can have been submitted and lost.
+const RUN_GAP: u64 = 1 << 32;
+
+/// What the journal's directory holds.
+#[derive(Default)]
+struct Found {
+    rounds: Vec<RoundFile>,
+    side: BTreeMap<LogId, RoundFile>,
+    damaged: Vec<(String, Option<LogId>)>,
+    slot_max: u64,
+}
+
+struct Opener {
+    fs: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    directory_name: String,
+    config: JournalConfig,
+}
+
+impl Opener {
+    fn error(&self, file_name: &str, reason: impl ToString) -> JournalError {
+        let file = if file_name.is_empty() {
+            self.directory_name.clone()
+        } else {
+            format!("{}/{file_name}", self.directory_name)
+        };
+        JournalError {
+            file,
+            reason: reason.to_string(),
+        }
+    }
+
+    fn find(&self) -> Result<Found, JournalError> {
+        let here = |error: io::Error| self.error("", error);
+        self.fs.create_dir_all(&self.directory).map_err(here)?;
+        if let Some(parent) = self.directory.parent() {
+            self.fs.sync_dir(parent).map_err(here)?;
+        }
+        let mut found = Found::default();
+        for file_name in self.fs.list(&self.directory).map_err(here)? {
+            let path = self.directory.join(&file_name);
+            if file_name.ends_with(TEMPORARY_SUFFIX) {
+                self.fs
+                    .remove_file(&path)
+                    .map_err(|error| self.error(&file_name, error))?;
+            } else if let Some(slot) = file_name
+                .strip_prefix(FILE_PREFIX)
+                .and_then(|slot| slot.parse::<u64>().ok())
+            {
+                found.slot_max = found.slot_max.max(slot);
+                self.open_file(&path, file_name, None, &mut found)?;
+            } else if let Some(log) = SideFiles::log_of(&file_name) {
+                self.open_file(&path, file_name, Some(log), &mut found)?;
+            }
+        }
+        found.rounds.sort_by_key(|round| round.header.generation);
+        Ok(found)
+    }
+
+    fn open_file(
+        &self,
+        path: &Path,
+        file_name: String,
+        log: Option<LogId>,
+        found: &mut Found,
+    ) -> Result<(), JournalError> {
+        let name = format!("{}/{file_name}", self.directory_name);
+        let opened = RoundFile::open(&*self.fs, path, name.clone(), file_name.clone());
+        match opened.map_err(|error| self.error(&file_name, error))? {
+            Opened::TooNew(version) => Err(self.error(
+                &file_name,
+                format!("has format version {version}, which is newer than this release"),
+            )),
+            Opened::Damaged => {
+                found.damaged.push((name, log));
+                Ok(())
+            }
+            Opened::Round(round) if round.header.directory_id != self.config.directory_id => {
+                Err(self.error(&file_name, "belongs to another data directory"))
+            }
+            Opened::Round(round) => {
+                match log {
+                    Some(log) => drop(found.side.insert(log, round)),
+                    None => found.rounds.push(round),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn unreadable(place: Unreadable) -> JournalError {
+        let reason = format!(
+            "cannot be read at or after byte {}, and nothing tells whether acknowledged data was there",
+            place.position
+        );
+        JournalError {
+            file: place.file,
+            reason,
+        }
+    }
+
+    /// Writes the last groups once more and syncs them. A sync that failed in an earlier life may have left them in
+    /// the page cache only, where they look as good as on the disk.
+    fn rewrite(rounds: &[RoundFile], end: &End) -> io::Result<()> {
+        for group in &end.unattested {
+            let Some(round) = rounds.get(group.file) else {
+                continue;
+            };
+            let mut bytes = vec![0; group.bytes as usize];
+            let read = round.file.read_at(&mut bytes, group.position)?;
+            round.file.write_at(
+                &[IoSlice::new(bytes.get(..read).unwrap_or_default())],
+                group.position,
+            )?;
+        }
+        for round in rounds {
+            if end.unattested.iter().any(|group| {
+                rounds
+                    .get(group.file)
+                    .is_some_and(|other| std::ptr::eq(other, round))
+            }) {
+                round.file.sync_data()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(&self, rounds: &[RoundFile], replay: &mut Replay<'_>) -> Result<End, JournalError> {
+        let end = walk(rounds, replay).map_err(Self::unreadable)?;
+        Self::rewrite(rounds, &end).map_err(|error| self.error("", error))?;
+        Ok(end)
+    }
+
+    fn read_side(
+        &self,
+        found: BTreeMap<LogId, RoundFile>,
+        replay: &mut Replay<'_>,
+    ) -> Result<(SideFiles, FrameSequence), JournalError> {
+        let directory_id = self.config.directory_id;
+        let mut side = SideFiles::new(
+            self.fs.clone(),
+            self.directory.clone(),
+            self.directory_name.clone(),
+            directory_id,
+        );
+        let mut frame_max = FrameSequence::default();
+        for (log, round) in found {
+            let end = self.walk(std::slice::from_ref(&round), replay)?;
+            frame_max = frame_max.max(end.frame_max);
+            side.add(log, round, &end, replay.delivered(log));
+        }
+        Ok((side, frame_max))
+    }
+}
+
+/// Opens the journal; its threads are not running yet.
+pub(super) fn open(
+    fs: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    config: JournalConfig,
+    deliver: &mut dyn FnMut(ReplayedFrame),
+) -> Result<(Writer, ReplayReport), JournalError> {
+    let directory_name = directory
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let opener = Opener {
+        fs,
+        directory,
+        directory_name,
+        config,
+    };
+    opener
+        .config
+        .check()
+        .map_err(|reason| opener.error("", reason))?;
+    let found = opener.find()?;
+    let mut replay = Replay::new(deliver);
+    for (file, log) in &found.damaged {
+        replay.damage(file, 0, *log, "neither copy of the file's header is whole");
+    }
+    let (side, side_frame_max) = opener.read_side(found.side, &mut replay)?;
+    let end = opener.walk(&found.rounds, &mut replay)?;
+    let (report, contents) = replay.finish();
+    let floors = found
+        .rounds
+        .iter()
+        .map(|round| round.header.frame_floor)
+        .max()
+        .unwrap_or_default();
+    let frame_last = end.frame_max.max(side_frame_max).max(floors);
+    let writer = opener.assemble(
+        found.rounds,
+        found.slot_max,
+        contents,
+        side,
+        &end,
+        frame_last,
+    )?;
+    Ok((writer, report))
+}
+
+impl Opener {
+    /// Puts the files where they belong and makes what is missing of them.
+    fn assemble(
+        self,
+        rounds: Vec<RoundFile>,
+        slot_max: u64,
+        mut contents: BTreeMap<FileGeneration, Contents>,
+        side: SideFiles,
+        end: &End,
+        frame_last: FrameSequence,
+    ) -> Result<Writer, JournalError> {
+        let limits = self.config.limits();
+        let mut state = FilesState {
+            total: rounds.len(),
+            next_generation: rounds
+                .iter()
+                .map(|round| round.header.generation.0)
+                .max()
+                .unwrap_or(0),
+            next_slot: slot_max,
+            ..FilesState::default()
+        };
+        let mut active = None;
+        for (index, round) in rounds.into_iter().enumerate() {
+            let contents = contents
+                .remove(&round.header.generation)
+                .unwrap_or_default();
+            match index.cmp(&end.place.file) {
+                std::cmp::Ordering::Less => state.closed.push_back(Closed { round, contents }),
+                std::cmp::Ordering::Equal => active = Some((round, contents)),
+                std::cmp::Ordering::Greater => state.ready.push_back(round),
+            }
+        }
+        let first = FrameSequence(frame_last.0.saturating_add(RUN_GAP));
+        let (bytes_max, frame_bytes) = (self.config.queue_bytes_max, limits.frame_bytes);
+        let queue = Arc::new(Queue::new(
+            self.directory_name.clone(),
+            first,
+            bytes_max,
+            frame_bytes,
+        ));
+        let files = Arc::new(Files::new(
+            self.fs,
+            self.directory,
+            self.config,
+            queue.clone(),
+            side,
+            state,
+        ));
+        files.make_first()?;
+        let (round, contents) = match active {
+            Some(active) => active,
+            None => (files.take_ready()?, Contents::new()),
+        };
+        let appender = Appender::resume(round, end);
+        Ok(Writer {
+            queue,
+            files,
+            limits,
+            appender,
+            contents,
+            pending: VecDeque::new(),
+            asked: false,
+            pinned: None,
+        })
+    }
+}

@@ -1,0 +1,234 @@
+//! Side files: the journal's frames of logs that could not be checkpointed.
+//!
+//! Owns `side-<log>` in the journal's directory. A side file has the journal's own format with one log's frames, and
+//! grows. Invariant: when `copy` returns, the frames are on stable storage and something behind them says so; copying
+//! the same file twice is harmless, because readers skip what they had.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::appender::Appender;
+use super::files::TEMPORARY_SUFFIX;
+use super::format::{Entry, FIRST_GROUP, FileHeader, GroupSequence, Run};
+use super::group::Draft;
+use super::round::RoundFile;
+use super::walk::{End, Place, Visitor, walk};
+use super::{FileGeneration, FrameSequence};
+use crate::fs::{FileSystem, OpenMode};
+use crate::log::LogId;
+
+pub(super) const SIDE_PREFIX: &str = "side-";
+
+/// The side files of a journal.
+#[derive(Debug)]
+pub(super) struct SideFiles {
+    fs: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    directory_name: String,
+    directory_id: [u8; 16],
+    open: BTreeMap<LogId, SideFile>,
+}
+
+#[derive(Debug)]
+struct SideFile {
+    appender: Appender,
+    /// The last frame that is in it to its end.
+    last: FrameSequence,
+}
+
+/// Picks one log's frames out of a journal file.
+struct Picker<'a> {
+    log: LogId,
+    after: FrameSequence,
+    groups: &'a mut Vec<Draft>,
+    last: FrameSequence,
+    damage: Vec<u64>,
+}
+
+/// Frames gathered before they are written as one group.
+const GROUP_BYTES: u64 = 4 << 20;
+const GROUP_FRAMES: usize = 512;
+
+impl Visitor for Picker<'_> {
+    fn entry(
+        &mut self,
+        _: &RoundFile,
+        _: u64,
+        entry: &Entry,
+        payload: Result<Bytes, &'static str>,
+    ) {
+        if entry.log != self.log || entry.sequence <= self.after {
+            return;
+        }
+        let full = |draft: &Draft| {
+            draft.payload_bytes >= GROUP_BYTES || draft.entries.len() >= GROUP_FRAMES
+        };
+        if self.groups.last().is_none_or(full) {
+            self.groups.push(Draft::default());
+        }
+        let Some(draft) = self.groups.last_mut() else {
+            return;
+        };
+        match payload {
+            Ok(payload) => draft.push(*entry, &[payload]),
+            Err(_) => draft.push(
+                Entry {
+                    lost: true,
+                    ..*entry
+                },
+                &[],
+            ),
+        }
+        if entry.last {
+            self.last = entry.sequence;
+        }
+    }
+
+    fn damage(&mut self, _: &str, position: u64, _: Option<LogId>, _: &str) {
+        self.damage.push(position);
+    }
+
+    fn tail_cut(&mut self, _: &str, position: u64) {
+        // A full file has no torn tail.
+        self.damage.push(position);
+    }
+
+    fn new_run(&mut self) {}
+}
+
+impl SideFiles {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        directory: PathBuf,
+        directory_name: String,
+        directory_id: [u8; 16],
+    ) -> SideFiles {
+        SideFiles {
+            fs,
+            directory,
+            directory_name,
+            directory_id,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// The log whose side file has this name.
+    pub(super) fn log_of(file_name: &str) -> Option<LogId> {
+        file_name.strip_prefix(SIDE_PREFIX)?.parse().ok().map(LogId)
+    }
+
+    fn file_name(log: LogId) -> String {
+        format!("{SIDE_PREFIX}{}", log.0)
+    }
+
+    /// Takes over a side file that was found and read at start.
+    pub(super) fn add(&mut self, log: LogId, round: RoundFile, end: &End, last: FrameSequence) {
+        self.open.insert(
+            log,
+            SideFile {
+                appender: Appender::resume(round, end),
+                last,
+            },
+        );
+    }
+
+    /// Copies the frames of some logs out of a full journal file. Blocks.
+    pub(super) fn copy(&mut self, from: &RoundFile, logs: &[LogId]) -> io::Result<()> {
+        for log in logs {
+            self.copy_log(from, *log)?;
+        }
+        Ok(())
+    }
+
+    fn copy_log(&mut self, from: &RoundFile, log: LogId) -> io::Result<()> {
+        if !self.open.contains_key(&log) {
+            let made = self.make(log)?;
+            self.open.insert(log, made);
+        }
+        let Some(side) = self.open.get_mut(&log) else {
+            return Ok(());
+        };
+        let mut groups = Vec::new();
+        let mut picker = Picker {
+            log,
+            after: side.last,
+            groups: &mut groups,
+            last: side.last,
+            damage: Vec::new(),
+        };
+        if walk(std::slice::from_ref(from), &mut picker).is_err() {
+            picker.damage.push(0);
+        }
+        let Picker { last, damage, .. } = picker;
+        if !damage.is_empty() {
+            tracing::error!(file = %from.name, log = log.0, "damaged journal file copied; frames may be missing");
+        }
+        for draft in groups {
+            side.appender.put(draft)?;
+        }
+        side.appender.sync()?;
+        // Says that what is before it was durable, so that damage to the last group is not taken for a torn tail.
+        side.appender.put(Draft::default())?;
+        side.appender.sync()?;
+        side.last = last;
+        tracing::warn!(file = %side.appender.round.name, log = log.0, from = %from.name, "journal frames set aside");
+        Ok(())
+    }
+
+    fn make(&self, log: LogId) -> io::Result<SideFile> {
+        let file_name = Self::file_name(log);
+        let temporary = self
+            .directory
+            .join(format!("{file_name}{TEMPORARY_SUFFIX}"));
+        let file = self.fs.open(&temporary, OpenMode::CreateOrOpen)?;
+        let header = FileHeader {
+            generation: FileGeneration(0),
+            file_bytes: u64::MAX,
+            salt: Uuid::new_v4().as_u64_pair().0,
+            frame_floor: FrameSequence::default(),
+            directory_id: self.directory_id,
+        };
+        RoundFile::write_header(&*file, &header)?;
+        self.fs
+            .rename(&temporary, &self.directory.join(&file_name))?;
+        self.fs.sync_dir(&self.directory)?;
+        let name = format!("{}/{file_name}", self.directory_name);
+        let end = End {
+            place: Place {
+                file: 0,
+                position: FIRST_GROUP,
+            },
+            last: None,
+            run: Run::default(),
+            file_first: GroupSequence::default(),
+            unattested: Vec::new(),
+            group_max: GroupSequence::default(),
+            frame_max: FrameSequence::default(),
+        };
+        let appender = Appender::resume(RoundFile::new(name, file_name, file, header), &end);
+        Ok(SideFile {
+            appender,
+            last: FrameSequence::default(),
+        })
+    }
+
+    /// Removes a log's side file, if it has one. Blocks.
+    pub(super) fn discard(&mut self, log: LogId) -> io::Result<()> {
+        if self.open.remove(&log).is_none() {
+            return Ok(());
+        }
+        self.fs
+            .remove_file(&self.directory.join(Self::file_name(log)))?;
+        self.fs.sync_dir(&self.directory)
+    }
+
+    /// Logs that have a side file.
+    pub(super) fn logs(&self) -> Vec<LogId> {
+        self.open.keys().copied().collect()
+    }
+}
