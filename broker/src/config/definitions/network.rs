@@ -1,0 +1,39 @@
+//! Properties of identity, listeners, connections and requests.
+
+use super::super::definition::Importance::{High, Low, Medium};
+use super::super::definition::Kind::{Bool, Int, List, Long, Text};
+use super::super::definition::{Definition, dynamic, used};
+use super::{I32, I64};
+
+/// The properties.
+#[rustfmt::skip]
+pub static DEFINITIONS: &[Definition] = &[
+    used("node.id", Int(0, I32), Some("1"), High, "Number of this broker in its cluster. Never changes for a data directory."),
+    used("broker.id", Int(-1, I32), Some("-1"), High, "Older name of node.id; -1 means not set. If both are set, they must agree."),
+    used("broker.rack", Text, None, Medium, "Rack or availability zone of this broker, for the spread of replicas. Any text."),
+    used("listeners", List(&[]), Some("PLAINTEXT://127.0.0.1:9092"), High, "Where Kafka clients connect to: NAME://host:port, separated by commas. An empty host means all interfaces, port 0 a free one. Only this machine by default."),
+    used("advertised.listeners", List(&[]), None, High, "Addresses that clients are told, one for each listener by name. Default: those of listeners, with the machine's host name where a listener is on all interfaces."),
+    used("listener.security.protocol.map", List(&[]), Some("SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT"), Low, "Security protocol of each listener name: NAME:PROTOCOL, separated by commas. Only PLAINTEXT is built so far."),
+    used("controller.listener.names", List(&[]), Some(""), High, "Names of listeners that a Kafka configuration file keeps for its controllers. Tidelog's controller needs none: entries of listeners with these names are left out."),
+    used("inter.broker.listener.name", Text, None, Medium, "Listener whose advertised address stands for a broker towards clients of a listener that it does not have. Default: the first one."),
+    used("inter.broker.listener", Text, Some("127.0.0.1:9093"), High, "Where the other brokers of the cluster connect to: host:port. Not Kafka's protocol. Nothing listens here while the cluster has one broker."),
+    used("http.listeners", List(&[]), Some("http://127.0.0.1:9094"), High, "Where the HTTP interface (health, metrics) listens: http://host:port, separated by commas. Empty turns it off."),
+    dynamic("max.connections", Int(0, I32), Some("2147483647"), Medium, "Connections that the broker accepts at any time, all listeners together."),
+    dynamic("max.connections.per.ip", Int(0, I32), Some("2147483647"), Medium, "Connections that the broker accepts from one address."),
+    dynamic("max.connections.per.ip.overrides", Text, Some(""), Medium, "Other limits for single addresses: address:count, separated by commas. Host names are not resolved."),
+    used("connections.max.idle.ms", Long(I64_MIN, I64), Some("600000"), Medium, "A connection that was idle for this long is closed; negative means never."),
+    used("socket.request.max.bytes", Int(1, I32), Some("104857600"), High, "Largest request that is read; a larger one closes its connection."),
+    used("queued.max.request.bytes", Long(-1, I64), Some("-1"), Medium, "Memory for requests being read or answered, all connections together; beyond it the broker stops reading. -1 means 512 MiB. At least socket.request.max.bytes."),
+    used("socket.listen.backlog.size", Int(1, I32), Some("50"), Medium, "Connections that may wait to be accepted, for each listener."),
+    used("request.timeout.ms", Int(1, I32), Some("30000"), High, "How long an administrative request may wait for its effect before it is answered with a time-out."),
+    used("fetch.max.bytes", Int(1024, I32), Some("57671680"), Medium, "Most bytes of records in one Fetch reply, whatever the client asks for."),
+    used("max.incremental.fetch.session.cache.slots", Int(0, I32), Some("1000"), Medium, "Incremental fetch sessions that are kept at a time."),
+    used("max.request.partition.size.limit", Int(1, I32), Some("2000"), Medium, "Most partitions in one DescribeTopicPartitions reply."),
+    used("num.partitions", Int(1, I32), Some("1"), Medium, "Partitions of a topic that is created without a number of them."),
+    used("default.replication.factor", Int(1, I16), Some("1"), Medium, "Replicas of a topic that is created without a number of them."),
+    used("auto.create.topics.enable", Bool, Some("true"), High, "Whether a client's metadata request creates a topic that does not exist."),
+    used("delete.topic.enable", Bool, Some("true"), High, "Whether topics can be deleted."),
+];
+
+const I64_MIN: i64 = i64::MIN;
+const I16: i64 = 32767;
