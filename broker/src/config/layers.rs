@@ -33,7 +33,7 @@ pub enum ConfigSource {
 }
 
 /// A setting as DescribeConfigs shows it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ConfigEntry {
     /// Name, type, documentation.
     pub definition: &'static Definition,

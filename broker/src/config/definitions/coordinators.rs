@@ -1,9 +1,9 @@
 //! Kafka's properties of coordinators and protocols that Tidelog does not have yet, or tunes itself.
 
 use super::super::definition::Importance::{High, Low, Medium};
-use super::super::definition::Kind::{Bool, Class, Int, List, Long, Short, Text};
+use super::super::definition::Kind::{Bool, Class, Int, List, Short, Text};
 use super::super::definition::{Definition, default_only, no_effect};
-use super::{I32, I32_MIN, I64};
+use super::{I32, I32_MIN};
 
 const CONSUMER_GROUPS: &str = "Tidelog serves classic consumer groups; the newer consumer protocol is not built yet.";
 const SHARE_GROUPS: &str = "Tidelog does not have share groups yet.";

@@ -37,7 +37,7 @@ pub static DEFINITIONS: &[Definition] = &[
     default_only("ssl.truststore.location", Text, None, Medium, TLS),
     default_only("ssl.truststore.password", Secret, None, Medium, TLS),
     default_only("ssl.truststore.type", Text, Some("JKS"), Medium, TLS),
-    no_effect("connection.failed.authentication.delay.ms", Int(0, I32), Some("100"), Low, SASL),
+    default_only("connection.failed.authentication.delay.ms", Int(0, I32), Some("100"), Low, SASL),
     default_only("connections.max.reauth.ms", Long(I64_MIN, I64), Some("0"), Medium, SASL),
     default_only("sasl.client.callback.handler.class", Class, None, Medium, SASL),
     default_only("sasl.enabled.mechanisms", List(&[]), Some("GSSAPI"), Medium, SASL),
