@@ -4,6 +4,7 @@
 //! Owns sockets and the messages on them. What is durable is `storage`'s, what is agreed is `replication`'s; no file
 //! is opened in here and no vote is counted.
 
+pub mod config;
 pub mod coordinator;
 pub mod http;
 pub mod kafka;

@@ -39,16 +39,23 @@ impl HostPort {
     pub fn parse(text: &str) -> Result<HostPort, String> {
         let expected = || format!("'{text}' is not of the form host:port");
         let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
-        let port = port.parse::<u16>().map_err(|_| format!("'{port}' is not a port (0 to 65535) in '{text}'"))?;
+        let port = port
+            .parse::<u16>()
+            .map_err(|_| format!("'{port}' is not a port (0 to 65535) in '{text}'"))?;
         let host = match host.strip_prefix('[') {
             Some(rest) => rest.strip_suffix(']').ok_or_else(expected)?,
-            None if host.contains(':') => return Err(format!("an IPv6 address needs brackets: '[{host}]:{port}'")),
+            None if host.contains(':') => {
+                return Err(format!("an IPv6 address needs brackets: '[{host}]:{port}'"));
+            }
             None => host,
         };
         if host.chars().any(|c| c.is_whitespace() || c == '/') {
             return Err(expected());
         }
-        Ok(HostPort { host: Arc::from(host), port })
+        Ok(HostPort {
+            host: Arc::from(host),
+            port,
+        })
     }
 
     /// Whether a socket bound here accepts connections from this machine only.
@@ -61,7 +68,11 @@ impl HostPort {
 
     /// Whether a socket bound here listens on all interfaces, so that it cannot be advertised.
     pub fn is_unspecified(&self) -> bool {
-        self.host.is_empty() || self.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+        self.host.is_empty()
+            || self
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|ip| ip.is_unspecified())
     }
 }
 
@@ -85,10 +96,14 @@ impl fmt::Display for Listener {
 pub fn parse_protocol_map(entries: &[String]) -> Result<HashMap<String, String>, String> {
     let mut map = HashMap::new();
     for entry in entries {
-        let (name, protocol) =
-            entry.split_once(':').ok_or_else(|| format!("'{entry}' is not of the form NAME:PROTOCOL"))?;
+        let (name, protocol) = entry
+            .split_once(':')
+            .ok_or_else(|| format!("'{entry}' is not of the form NAME:PROTOCOL"))?;
         let name = name.trim().to_ascii_uppercase();
-        if map.insert(name.clone(), protocol.trim().to_ascii_uppercase()).is_some() {
+        if map
+            .insert(name.clone(), protocol.trim().to_ascii_uppercase())
+            .is_some()
+        {
             return Err(format!("listener name '{name}' is mapped twice"));
         }
     }
@@ -103,8 +118,9 @@ pub fn parse_listeners(
 ) -> Result<Vec<Listener>, String> {
     let mut listeners: Vec<Listener> = Vec::new();
     for entry in entries {
-        let (name, address) =
-            entry.split_once("://").ok_or_else(|| format!("'{entry}' is not of the form NAME://host:port"))?;
+        let (name, address) = entry
+            .split_once("://")
+            .ok_or_else(|| format!("'{entry}' is not of the form NAME://host:port"))?;
         let name = name.trim().to_ascii_uppercase();
         if skip.iter().any(|s| s.eq_ignore_ascii_case(&name)) {
             continue;
@@ -117,12 +133,20 @@ pub fn parse_listeners(
                     "listener '{name}' has security protocol '{other}', which Tidelog does not have yet; only PLAINTEXT is"
                 ));
             }
-            None => return Err(format!("listener name '{name}' is not in listener.security.protocol.map")),
+            None => {
+                return Err(format!(
+                    "listener name '{name}' is not in listener.security.protocol.map"
+                ));
+            }
         };
         if listeners.iter().any(|l| *l.name == *name) {
             return Err(format!("listener name '{name}' is used twice"));
         }
-        listeners.push(Listener { name: Arc::from(name), protocol, address });
+        listeners.push(Listener {
+            name: Arc::from(name),
+            protocol,
+            address,
+        });
     }
     Ok(listeners)
 }

@@ -14,8 +14,8 @@ use tidelog_storage::journal::Durability;
 
 use super::address::{HostPort, Listener, parse_listeners, parse_protocol_map};
 use super::broker_config::{
-    BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig, OffsetsConfig, ProcessConfig,
-    ProducersConfig, ReplicationConfig, StorageConfig, TopicDefaults,
+    BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig,
+    OffsetsConfig, ProcessConfig, ProducersConfig, ReplicationConfig, StorageConfig, TopicDefaults,
 };
 use super::definition::Value;
 use super::settings::{ConfigError, Setting, Settings};
@@ -36,55 +36,65 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
     check_pairs(&reader, &mut errors);
     check_logs(&reader, &mut errors);
     match (node_id, data_dir, network, process) {
-        (Some(node_id), Some(data_dir), Some(network), Some(process)) if errors.is_empty() => Ok(BrokerConfig {
-            node_id,
-            rack: reader.text("broker.rack").filter(|rack| !rack.is_empty()).map(Arc::from),
-            data_dir,
-            network,
-            process,
-            topics: TopicDefaults {
-                num_partitions: reader.int("num.partitions"),
-                replication_factor: reader.short("default.replication.factor"),
-                auto_create: reader.bool("auto.create.topics.enable"),
-                delete: reader.bool("delete.topic.enable"),
-            },
-            log: LogTasksConfig {
-                retention_check_interval: reader.millis("log.retention.check.interval.ms"),
-                initial_task_delay: reader.millis("log.initial.task.delay.ms"),
-                durability: parse_durability(reader.text("log.durability").unwrap_or_default()),
-            },
-            storage: storage(&reader),
-            replication: ReplicationConfig {
-                replica_lag_time_max: reader.millis("replica.lag.time.max.ms"),
-                broker_heartbeat_interval: reader.millis("broker.heartbeat.interval.ms"),
-                broker_session_timeout: reader.millis("broker.session.timeout.ms"),
-                request_timeout: reader.millis("request.timeout.ms"),
-            },
-            groups: GroupsConfig {
-                initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
-                min_session_timeout: reader.millis("group.min.session.timeout.ms"),
-                max_session_timeout: reader.millis("group.max.session.timeout.ms"),
-                max_size: reader.size("group.max.size"),
-            },
-            offsets: offsets(&reader),
-            producers: ProducersConfig {
-                id_expiration: reader.millis("producer.id.expiration.ms"),
-                id_expiration_check_interval: reader.millis("producer.id.expiration.check.interval.ms"),
-                transaction_max_timeout: reader.millis("transaction.max.timeout.ms"),
-            },
-            fetch: FetchConfig {
-                response_bytes_max: reader.size("fetch.max.bytes"),
-                session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
-                describe_partitions_max: reader.size("max.request.partition.size.limit"),
-            },
-        }),
+        (Some(node_id), Some(data_dir), Some(network), Some(process)) if errors.is_empty() => {
+            Ok(BrokerConfig {
+                node_id,
+                rack: reader
+                    .text("broker.rack")
+                    .filter(|rack| !rack.is_empty())
+                    .map(Arc::from),
+                data_dir,
+                network,
+                process,
+                topics: TopicDefaults {
+                    num_partitions: reader.int("num.partitions"),
+                    replication_factor: reader.short("default.replication.factor"),
+                    auto_create: reader.bool("auto.create.topics.enable"),
+                    delete: reader.bool("delete.topic.enable"),
+                },
+                log: LogTasksConfig {
+                    retention_check_interval: reader.millis("log.retention.check.interval.ms"),
+                    initial_task_delay: reader.millis("log.initial.task.delay.ms"),
+                    durability: parse_durability(reader.text("log.durability").unwrap_or_default()),
+                },
+                storage: storage(&reader),
+                replication: ReplicationConfig {
+                    replica_lag_time_max: reader.millis("replica.lag.time.max.ms"),
+                    broker_heartbeat_interval: reader.millis("broker.heartbeat.interval.ms"),
+                    broker_session_timeout: reader.millis("broker.session.timeout.ms"),
+                    request_timeout: reader.millis("request.timeout.ms"),
+                },
+                groups: GroupsConfig {
+                    initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
+                    min_session_timeout: reader.millis("group.min.session.timeout.ms"),
+                    max_session_timeout: reader.millis("group.max.session.timeout.ms"),
+                    max_size: reader.size("group.max.size"),
+                },
+                offsets: offsets(&reader),
+                producers: ProducersConfig {
+                    id_expiration: reader.millis("producer.id.expiration.ms"),
+                    id_expiration_check_interval: reader
+                        .millis("producer.id.expiration.check.interval.ms"),
+                    transaction_max_timeout: reader.millis("transaction.max.timeout.ms"),
+                },
+                fetch: FetchConfig {
+                    response_bytes_max: reader.size("fetch.max.bytes"),
+                    session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
+                    describe_partitions_max: reader.size("max.request.partition.size.limit"),
+                },
+            })
+        }
         _ => Err(errors),
     }
 }
 
 /// The word of `durability` and `log.durability` as storage knows it.
 pub fn parse_durability(word: &str) -> Durability {
-    if word == "os" { Durability::Os } else { Durability::Sync }
+    if word == "os" {
+        Durability::Os
+    } else {
+        Durability::Sync
+    }
 }
 
 fn storage(reader: &Reader<'_>) -> StorageConfig {
@@ -112,13 +122,18 @@ fn offsets(reader: &Reader<'_>) -> OffsetsConfig {
         retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
         topic_num_partitions: reader.int("offsets.topic.num.partitions"),
         topic_replication_factor: reader.short("offsets.topic.replication.factor"),
-        topic_segment_bytes: reader.int("offsets.topic.segment.bytes").max(SEGMENT_BYTES_MIN),
+        topic_segment_bytes: reader
+            .int("offsets.topic.segment.bytes")
+            .max(SEGMENT_BYTES_MIN),
     }
 }
 
 fn process(reader: &Reader<'_>) -> Result<ProcessConfig, ConfigError> {
     let request_bytes_max = reader.size("socket.request.max.bytes");
-    let request_memory_bytes = match reader.number("queued.max.request.bytes").and_then(|n| usize::try_from(n).ok()) {
+    let request_memory_bytes = match reader
+        .number("queued.max.request.bytes")
+        .and_then(|n| usize::try_from(n).ok())
+    {
         Some(bytes) if bytes < request_bytes_max => {
             return Err(reader.error(
                 "queued.max.request.bytes",
@@ -129,7 +144,11 @@ fn process(reader: &Reader<'_>) -> Result<ProcessConfig, ConfigError> {
         None => REQUEST_MEMORY_BYTES_DEFAULT.max(request_bytes_max),
     };
     Ok(ProcessConfig {
-        log_format: if reader.text("log.format") == Some("json") { LogFormat::Json } else { LogFormat::Plain },
+        log_format: if reader.text("log.format") == Some("json") {
+            LogFormat::Json
+        } else {
+            LogFormat::Plain
+        },
         log_level: reader.text("log.level").unwrap_or_default().to_owned(),
         shutdown_timeout: reader.millis("shutdown.timeout.ms"),
         request_memory_bytes,
@@ -140,12 +159,18 @@ fn process(reader: &Reader<'_>) -> Result<ProcessConfig, ConfigError> {
 /// strength they must agree.
 fn node_id(reader: &Reader<'_>) -> Result<BrokerId, ConfigError> {
     let (node, broker) = (reader.int("node.id"), reader.int("broker.id"));
-    let (node_from, broker_from) = (strength(reader.origin("node.id")), strength(reader.origin("broker.id")));
+    let (node_from, broker_from) = (
+        strength(reader.origin("node.id")),
+        strength(reader.origin("broker.id")),
+    );
     if broker < 0 || node_from > broker_from {
         return Ok(BrokerId(node));
     }
     if node_from == broker_from && node != broker {
-        return Err(reader.error("broker.id", format!("broker.id ({broker}) and node.id ({node}) disagree")));
+        return Err(reader.error(
+            "broker.id",
+            format!("broker.id ({broker}) and node.id ({node}) disagree"),
+        ));
     }
     Ok(BrokerId(broker))
 }
@@ -153,7 +178,9 @@ fn node_id(reader: &Reader<'_>) -> Result<BrokerId, ConfigError> {
 /// `log.dirs` before `log.dir` where their sources are equally strong.
 fn data_dir(reader: &Reader<'_>) -> Result<PathBuf, ConfigError> {
     let has_dirs = reader.value("log.dirs").is_some();
-    let name = match strength(reader.origin("log.dir")) > strength(reader.origin("log.dirs")) || !has_dirs {
+    let name = match strength(reader.origin("log.dir")) > strength(reader.origin("log.dirs"))
+        || !has_dirs
+    {
         true => "log.dir",
         false => "log.dirs",
     };
@@ -161,7 +188,10 @@ fn data_dir(reader: &Reader<'_>) -> Result<PathBuf, ConfigError> {
         [dir] if !dir.is_empty() => Ok(PathBuf::from(dir)),
         dirs => Err(reader.error(
             name,
-            format!("{name} must name one data directory, not {}; Tidelog uses one per broker", dirs.len()),
+            format!(
+                "{name} must name one data directory, not {}; Tidelog uses one per broker",
+                dirs.len()
+            ),
         )),
     }
 }
@@ -169,7 +199,10 @@ fn data_dir(reader: &Reader<'_>) -> Result<PathBuf, ConfigError> {
 fn network(reader: &Reader<'_>) -> Result<NetworkConfig, ConfigError> {
     let roles = reader.list("process.roles");
     if !roles.is_empty() && !roles.iter().any(|role| role == "broker") {
-        return Err(reader.error("process.roles", "process.roles has no 'broker'; Tidelog has no other roles".to_owned()));
+        return Err(reader.error(
+            "process.roles",
+            "process.roles has no 'broker'; Tidelog has no other roles".to_owned(),
+        ));
     }
     let protocols = parse_protocol_map(&reader.list("listener.security.protocol.map"))
         .map_err(|reason| reader.error("listener.security.protocol.map", reason))?;
@@ -177,18 +210,29 @@ fn network(reader: &Reader<'_>) -> Result<NetworkConfig, ConfigError> {
     let listeners = parse_listeners(&reader.list("listeners"), &protocols, &controllers)
         .map_err(|reason| reader.error("listeners", reason))?;
     if listeners.is_empty() {
-        return Err(reader.error("listeners", "listeners names no listener for clients".to_owned()));
+        return Err(reader.error(
+            "listeners",
+            "listeners names no listener for clients".to_owned(),
+        ));
     }
     for (i, a) in listeners.iter().enumerate() {
         if a.address.port != 0 && listeners.iter().skip(i + 1).any(|b| b.address == a.address) {
-            return Err(reader.error("listeners", format!("{} is used by two listeners", a.address)));
+            return Err(reader.error(
+                "listeners",
+                format!("{} is used by two listeners", a.address),
+            ));
         }
     }
-    let advertised = parse_listeners(&reader.list("advertised.listeners"), &protocols, &controllers)
-        .map_err(|reason| reader.error("advertised.listeners", reason))?;
+    let advertised = parse_listeners(
+        &reader.list("advertised.listeners"),
+        &protocols,
+        &controllers,
+    )
+    .map_err(|reason| reader.error("advertised.listeners", reason))?;
     let advertised_listeners = advertise(reader, &listeners, advertised)?;
-    let inter_broker_listener = HostPort::parse(reader.text("inter.broker.listener").unwrap_or_default())
-        .map_err(|reason| reader.error("inter.broker.listener", reason))?;
+    let inter_broker_listener =
+        HostPort::parse(reader.text("inter.broker.listener").unwrap_or_default())
+            .map_err(|reason| reader.error("inter.broker.listener", reason))?;
     Ok(NetworkConfig {
         inter_broker_listener_name: inter_broker_name(reader, &listeners)?,
         listeners,
@@ -216,14 +260,23 @@ fn advertise(
     let error = |reason: String| reader.error("advertised.listeners", reason);
     for given in &advertised {
         if !listeners.iter().any(|l| l.name == given.name) {
-            return Err(error(format!("advertised.listeners has '{}', which listeners does not have", given.name)));
+            return Err(error(format!(
+                "advertised.listeners has '{}', which listeners does not have",
+                given.name
+            )));
         }
         if given.address.is_unspecified() && !given.address.host.is_empty() {
-            return Err(error(format!("clients cannot connect to {}: advertise an address that they reach", given.address)));
+            return Err(error(format!(
+                "clients cannot connect to {}: advertise an address that they reach",
+                given.address
+            )));
         }
     }
     let resolve = |listener: &Listener| {
-        let given = advertised.iter().find(|a| a.name == listener.name).unwrap_or(listener);
+        let given = advertised
+            .iter()
+            .find(|a| a.name == listener.name)
+            .unwrap_or(listener);
         let mut resolved = given.clone();
         if given.address.host.is_empty() {
             resolved.address.host = host_name();
@@ -241,7 +294,11 @@ fn advertise(
 fn host_name() -> Arc<str> {
     let name = rustix::system::uname();
     let name = name.nodename().to_string_lossy();
-    if name.is_empty() { Arc::from("localhost") } else { Arc::from(name) }
+    if name.is_empty() {
+        Arc::from("localhost")
+    } else {
+        Arc::from(name)
+    }
 }
 
 fn inter_broker_name(reader: &Reader<'_>, listeners: &[Listener]) -> Result<Arc<str>, ConfigError> {
@@ -249,10 +306,17 @@ fn inter_broker_name(reader: &Reader<'_>, listeners: &[Listener]) -> Result<Arc<
     match reader.text(property).filter(|name| !name.is_empty()) {
         Some(name) => {
             let found = listeners.iter().find(|l| l.name.eq_ignore_ascii_case(name));
-            let missing = || reader.error(property, format!("{property} is '{name}', which listeners does not have"));
+            let missing = || {
+                reader.error(
+                    property,
+                    format!("{property} is '{name}', which listeners does not have"),
+                )
+            };
             Ok(found.ok_or_else(missing)?.name.clone())
         }
-        None => Ok(listeners.first().map_or_else(|| Arc::from("PLAINTEXT"), |l| l.name.clone())),
+        None => Ok(listeners
+            .first()
+            .map_or_else(|| Arc::from("PLAINTEXT"), |l| l.name.clone())),
     }
 }
 
@@ -263,29 +327,47 @@ fn http_listeners(reader: &Reader<'_>) -> Result<Vec<HostPort>, ConfigError> {
         _ => Err(format!("'{entry}' is not of the form http://host:port")),
     };
     let entries = reader.list("http.listeners");
-    entries.iter().map(parse).collect::<Result<_, _>>().map_err(|reason| reader.error("http.listeners", reason))
+    entries
+        .iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|reason| reader.error("http.listeners", reason))
 }
 
 fn ip_overrides(reader: &Reader<'_>) -> Result<HashMap<IpAddr, usize>, ConfigError> {
     let name = "max.connections.per.ip.overrides";
     let mut overrides = HashMap::new();
-    for entry in reader.text(name).unwrap_or_default().split(',').filter(|entry| !entry.trim().is_empty()) {
+    for entry in reader
+        .text(name)
+        .unwrap_or_default()
+        .split(',')
+        .filter(|entry| !entry.trim().is_empty())
+    {
         let bad = || reader.error(name, format!("'{entry}' is not of the form address:count"));
         let (address, count) = entry.trim().rsplit_once(':').ok_or_else(bad)?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
-        overrides.insert(address.parse().map_err(|_| bad())?, count.parse().map_err(|_| bad())?);
+        overrides.insert(
+            address.parse().map_err(|_| bad())?,
+            count.parse().map_err(|_| bad())?,
+        );
     }
     Ok(overrides)
 }
 
 fn check_pairs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
     let pairs = [
-        ("group.min.session.timeout.ms", "group.max.session.timeout.ms"),
+        (
+            "group.min.session.timeout.ms",
+            "group.max.session.timeout.ms",
+        ),
         ("broker.heartbeat.interval.ms", "broker.session.timeout.ms"),
         ("journal.file.bytes", "journal.bytes.max"),
     ];
     for (less, more) in pairs {
-        let (a, b) = (reader.number(less).unwrap_or_default(), reader.number(more).unwrap_or_default());
+        let (a, b) = (
+            reader.number(less).unwrap_or_default(),
+            reader.number(more).unwrap_or_default(),
+        );
         if a > b {
             errors.push(reader.error(less, format!("{less} ({a}) is greater than {more} ({b})")));
         }
@@ -293,9 +375,16 @@ fn check_pairs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
 }
 
 fn check_logs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
-    for name in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
+    for name in [
+        "log.retention.ms",
+        "log.retention.minutes",
+        "log.retention.hours",
+    ] {
         if reader.number(name) == Some(0) {
-            errors.push(reader.error(name, format!("{name} must be unlimited (-1) or, equal or greater than 1")));
+            errors.push(reader.error(
+                name,
+                format!("{name} must be unlimited (-1) or, equal or greater than 1"),
+            ));
         }
     }
     let policy = "log.cleanup.policy";
@@ -304,7 +393,10 @@ fn check_logs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
     }
     let level = reader.text("log.level").unwrap_or_default();
     if let Err(reason) = tracing_subscriber::EnvFilter::try_new(level) {
-        errors.push(reader.error("log.level", format!("log.level '{level}' is not a level: {reason}")));
+        errors.push(reader.error(
+            "log.level",
+            format!("log.level '{level}' is not a level: {reason}"),
+        ));
     }
 }
 
@@ -329,7 +421,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn setting(&self, name: &str) -> &'a Setting {
-        self.settings.get(name).expect("every name in this file is in the tables, as a test shows")
+        self.settings
+            .get(name)
+            .expect("every name in this file is in the tables, as a test shows")
     }
 
     fn value(&self, name: &str) -> Option<&'a Value> {

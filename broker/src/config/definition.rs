@@ -105,7 +105,15 @@ pub const fn used(
     importance: Importance,
     doc: &'static str,
 ) -> Definition {
-    Definition { name, kind, default, importance, update: Update::ReadOnly, support: Support::Used, doc }
+    Definition {
+        name,
+        kind,
+        default,
+        importance,
+        update: Update::ReadOnly,
+        support: Support::Used,
+        doc,
+    }
 }
 
 /// A property that takes effect and may change while the broker runs.
@@ -116,7 +124,15 @@ pub const fn dynamic(
     importance: Importance,
     doc: &'static str,
 ) -> Definition {
-    Definition { name, kind, default, importance, update: Update::Dynamic, support: Support::Used, doc }
+    Definition {
+        name,
+        kind,
+        default,
+        importance,
+        update: Update::Dynamic,
+        support: Support::Used,
+        doc,
+    }
 }
 
 /// A property of Kafka that is accepted and changes nothing; `reason` is its documentation too.
@@ -128,7 +144,15 @@ pub const fn no_effect(
     reason: &'static str,
 ) -> Definition {
     let support = Support::NoEffect(reason);
-    Definition { name, kind, default, importance, update: Update::ReadOnly, support, doc: reason }
+    Definition {
+        name,
+        kind,
+        default,
+        importance,
+        update: Update::ReadOnly,
+        support,
+        doc: reason,
+    }
 }
 
 /// A property of Kafka whose function is not built; `reason` is its documentation too.
@@ -140,7 +164,15 @@ pub const fn default_only(
     reason: &'static str,
 ) -> Definition {
     let support = Support::DefaultOnly(reason);
-    Definition { name, kind, default, importance, update: Update::ReadOnly, support, doc: reason }
+    Definition {
+        name,
+        kind,
+        default,
+        importance,
+        update: Update::ReadOnly,
+        support,
+        doc: reason,
+    }
 }
 
 impl Kind {
@@ -154,18 +186,43 @@ impl Kind {
                 "false" => Ok(Value::Bool(false)),
                 _ => Err("Expected value to be either true or false".to_owned()),
             },
-            Kind::Short(min, max) => integer(text, i64::from(i16::MIN), i64::from(i16::MAX), "SHORT", min, max),
-            Kind::Int(min, max) => integer(text, i64::from(i32::MIN), i64::from(i32::MAX), "INT", min, max),
+            Kind::Short(min, max) => integer(
+                text,
+                i64::from(i16::MIN),
+                i64::from(i16::MAX),
+                "SHORT",
+                min,
+                max,
+            ),
+            Kind::Int(min, max) => integer(
+                text,
+                i64::from(i32::MIN),
+                i64::from(i32::MAX),
+                "INT",
+                min,
+                max,
+            ),
             Kind::Long(min, max) => integer(text, i64::MIN, i64::MAX, "LONG", min, max),
             Kind::GzipLevel => {
                 let allowed = |n: &i64| *n == -1 || (1..=9).contains(n);
-                match integer(text, i64::from(i32::MIN), i64::from(i32::MAX), "INT", i64::MIN, i64::MAX)? {
-                    Value::Integer(n) if !allowed(&n) => Err("Value must be between 1 and 9 or equal to -1".to_owned()),
+                match integer(
+                    text,
+                    i64::from(i32::MIN),
+                    i64::from(i32::MAX),
+                    "INT",
+                    i64::MIN,
+                    i64::MAX,
+                )? {
+                    Value::Integer(n) if !allowed(&n) => {
+                        Err("Value must be between 1 and 9 or equal to -1".to_owned())
+                    }
                     value => Ok(value),
                 }
             }
             Kind::Double(min, max) => {
-                let n: f64 = text.parse().map_err(|_| "Not a number of type DOUBLE".to_owned())?;
+                let n: f64 = text
+                    .parse()
+                    .map_err(|_| "Not a number of type DOUBLE".to_owned())?;
                 if n.is_nan() || n < min {
                     return Err(format!("Value must be at least {min}"));
                 }
@@ -207,7 +264,10 @@ impl Definition {
 
     /// Parses and checks a value given for this property, its support included.
     pub fn check(&self, text: &str) -> Result<Value, String> {
-        let value = self.kind.parse(text).map_err(|reason| invalid_value(self, text, &reason))?;
+        let value = self
+            .kind
+            .parse(text)
+            .map_err(|reason| invalid_value(self, text, &reason))?;
         if let Support::DefaultOnly(reason) = self.support {
             let is_default = match self.default {
                 Some(default) => self.kind.parse(default).is_ok_and(|d| d == value),
@@ -223,12 +283,29 @@ impl Definition {
 
 /// Kafka's sentence about a value that is refused; a secret is not repeated.
 pub fn invalid_value(definition: &Definition, text: &str, reason: &str) -> String {
-    let shown = if definition.is_secret() { "[hidden]" } else { text };
-    format!("Invalid value {shown} for configuration {}: {reason}", definition.name)
+    let shown = if definition.is_secret() {
+        "[hidden]"
+    } else {
+        text
+    };
+    format!(
+        "Invalid value {shown} for configuration {}: {reason}",
+        definition.name
+    )
 }
 
-fn integer(text: &str, type_min: i64, type_max: i64, type_name: &str, min: i64, max: i64) -> Result<Value, String> {
-    let n = text.parse::<i64>().ok().filter(|n| (type_min..=type_max).contains(n));
+fn integer(
+    text: &str,
+    type_min: i64,
+    type_max: i64,
+    type_name: &str,
+    min: i64,
+    max: i64,
+) -> Result<Value, String> {
+    let n = text
+        .parse::<i64>()
+        .ok()
+        .filter(|n| (type_min..=type_max).contains(n));
     let n = n.ok_or_else(|| format!("Not a number of type {type_name}"))?;
     if n < min {
         return Err(format!("Value must be at least {min}"));
@@ -240,7 +317,11 @@ fn integer(text: &str, type_min: i64, type_max: i64, type_name: &str, min: i64, 
 }
 
 fn choice(text: &str, words: &[&str]) -> Result<(), String> {
-    if words.contains(&text) { Ok(()) } else { Err(format!("String must be one of: {}", words.join(", "))) }
+    if words.contains(&text) {
+        Ok(())
+    } else {
+        Err(format!("String must be one of: {}", words.join(", ")))
+    }
 }
 
 fn list(text: &str, words: &[&str]) -> Result<Value, String> {

@@ -75,12 +75,26 @@ impl Layers {
     /// The layers of a broker that was started with `statics`.
     pub fn new(statics: Settings, cluster: Overrides, broker: Overrides) -> Layers {
         let pairs = |overrides: &'_ Overrides| -> Vec<(String, String)> {
-            let dynamic = |name: &str| definitions::find(name).is_some_and(|d| d.update == Update::Dynamic);
-            overrides.iter().filter(|(name, _)| dynamic(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+            let dynamic =
+                |name: &str| definitions::find(name).is_some_and(|d| d.update == Update::Dynamic);
+            overrides
+                .iter()
+                .filter(|(name, _)| dynamic(name))
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect()
         };
         let (weak, strong) = (pairs(&cluster), pairs(&broker));
-        let effective = statics.overlaid(weak.iter().chain(&strong).map(|(n, v)| (n.as_str(), v.as_str())));
-        Layers { statics, cluster, broker, effective }
+        let effective = statics.overlaid(
+            weak.iter()
+                .chain(&strong)
+                .map(|(n, v)| (n.as_str(), v.as_str())),
+        );
+        Layers {
+            statics,
+            cluster,
+            broker,
+            effective,
+        }
     }
 
     /// The same broker with other dynamic settings.
@@ -107,24 +121,37 @@ impl Layers {
     /// refused when it was set, or comes from another release.
     pub fn topic_value(&self, topic: &TopicDefinition, own: &Overrides) -> Option<Value> {
         let kind = &topic.definition.kind;
-        if let Some(value) = own.get(topic.definition.name).and_then(|text| kind.parse(text).ok()) {
+        if let Some(value) = own
+            .get(topic.definition.name)
+            .and_then(|text| kind.parse(text).ok())
+        {
             return Some(value);
         }
         let inherited = topic.synonyms.iter().find_map(|synonym| {
             let value = self.effective.get(synonym.name)?.value.as_ref()?;
             Some(scale_value(value, *synonym))
         });
-        inherited.or_else(|| topic.definition.default.and_then(|text| kind.parse(text).ok()))
+        inherited.or_else(|| {
+            topic
+                .definition
+                .default
+                .and_then(|text| kind.parse(text).ok())
+        })
     }
 
     /// All settings of a topic.
     pub fn describe_topic(&self, own: &Overrides) -> Vec<ConfigEntry> {
-        topic_definitions::DEFINITIONS.iter().map(|topic| self.topic_entry(topic, own)).collect()
+        topic_definitions::DEFINITIONS
+            .iter()
+            .map(|topic| self.topic_entry(topic, own))
+            .collect()
     }
 
     /// All properties of this broker.
     pub fn describe_broker(&self) -> Vec<ConfigEntry> {
-        let mut entries: Vec<ConfigEntry> = definitions::all().map(|definition| self.broker_entry(definition)).collect();
+        let mut entries: Vec<ConfigEntry> = definitions::all()
+            .map(|definition| self.broker_entry(definition))
+            .collect();
         entries.sort_by_key(|entry| entry.definition.name);
         entries
     }
@@ -140,7 +167,13 @@ impl Layers {
                 source: ConfigSource::DynamicDefaultBroker,
             }];
             let source = ConfigSource::DynamicDefaultBroker;
-            Some(ConfigEntry { definition, value, source, read_only: is_read_only(definition), synonyms })
+            Some(ConfigEntry {
+                definition,
+                value,
+                source,
+                read_only: is_read_only(definition),
+                synonyms,
+            })
         };
         self.cluster.iter().filter_map(entry).collect()
     }
@@ -150,7 +183,11 @@ impl Layers {
         let mut synonyms = Vec::new();
         if let Some(text) = own.get(definition.name) {
             let value = shown(definition, text);
-            synonyms.push(SynonymEntry { name: definition.name, value, source: ConfigSource::Topic });
+            synonyms.push(SynonymEntry {
+                name: definition.name,
+                value,
+                source: ConfigSource::Topic,
+            });
         }
         let names: Vec<&str> = topic.synonyms.iter().map(|synonym| synonym.name).collect();
         synonyms.extend(self.broker_synonyms(&names));
@@ -158,16 +195,35 @@ impl Layers {
             Some(text) => Some(text.clone()),
             None => self.topic_value(topic, own).map(|value| text_of(&value)),
         };
-        let source = synonyms.first().map_or(ConfigSource::Default, |first| first.source);
-        ConfigEntry { definition, value, source, read_only: false, synonyms }
+        let source = synonyms
+            .first()
+            .map_or(ConfigSource::Default, |first| first.source);
+        ConfigEntry {
+            definition,
+            value,
+            source,
+            read_only: false,
+            synonyms,
+        }
     }
 
     fn broker_entry(&self, definition: &'static Definition) -> ConfigEntry {
         let synonyms = self.broker_synonyms(synonym_names(&definition.name));
-        let text = self.effective.get(definition.name).and_then(|setting| setting.text.as_deref());
+        let text = self
+            .effective
+            .get(definition.name)
+            .and_then(|setting| setting.text.as_deref());
         let value = text.and_then(|text| shown(definition, text));
-        let source = synonyms.first().map_or(ConfigSource::Default, |first| first.source);
-        ConfigEntry { definition, value, source, read_only: is_read_only(definition), synonyms }
+        let source = synonyms
+            .first()
+            .map_or(ConfigSource::Default, |first| first.source);
+        ConfigEntry {
+            definition,
+            value,
+            source,
+            read_only: is_read_only(definition),
+            synonyms,
+        }
     }
 
     /// The values that properties of these names have in each layer, strongest layer first.
@@ -175,21 +231,44 @@ impl Layers {
         let mut entries = Vec::new();
         let mut push = |name: &str, text: Option<&str>, source| {
             if let (Some(definition), Some(text)) = (definitions::find(name), text) {
-                entries.push(SynonymEntry { name: definition.name, value: shown(definition, text), source });
+                entries.push(SynonymEntry {
+                    name: definition.name,
+                    value: shown(definition, text),
+                    source,
+                });
             }
         };
         for name in names {
-            push(name, self.broker.get(*name).map(String::as_str), ConfigSource::DynamicBroker);
+            push(
+                name,
+                self.broker.get(*name).map(String::as_str),
+                ConfigSource::DynamicBroker,
+            );
         }
         for name in names {
-            push(name, self.cluster.get(*name).map(String::as_str), ConfigSource::DynamicDefaultBroker);
+            push(
+                name,
+                self.cluster.get(*name).map(String::as_str),
+                ConfigSource::DynamicDefaultBroker,
+            );
         }
         for name in names {
-            let setting = self.statics.get(name).filter(|setting| setting.origin != Origin::Default);
-            push(name, setting.and_then(|setting| setting.text.as_deref()), ConfigSource::StaticBroker);
+            let setting = self
+                .statics
+                .get(name)
+                .filter(|setting| setting.origin != Origin::Default);
+            push(
+                name,
+                setting.and_then(|setting| setting.text.as_deref()),
+                ConfigSource::StaticBroker,
+            );
         }
         for name in names {
-            push(name, definitions::find(name).and_then(|definition| definition.default), ConfigSource::Default);
+            push(
+                name,
+                definitions::find(name).and_then(|definition| definition.default),
+                ConfigSource::Default,
+            );
         }
         entries
     }
@@ -211,7 +290,11 @@ fn synonym_names<'a>(name: &'a &'a str) -> &'a [&'a str] {
     const FAMILIES: [&[&str]; 4] = [
         &["log.roll.ms", "log.roll.hours"],
         &["log.roll.jitter.ms", "log.roll.jitter.hours"],
-        &["log.retention.ms", "log.retention.minutes", "log.retention.hours"],
+        &[
+            "log.retention.ms",
+            "log.retention.minutes",
+            "log.retention.hours",
+        ],
         &["log.flush.interval.ms", "log.flush.scheduler.interval.ms"],
     ];
     let family = FAMILIES.into_iter().find(|family| family.contains(name));

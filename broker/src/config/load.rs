@@ -29,7 +29,11 @@ pub fn load(args: &LoadArgs) -> Result<Loaded, ConfigErrors> {
     match assemble(&settings) {
         Ok(config) if errors.is_empty() => {
             warnings.extend(open_listeners(&config));
-            Ok(Loaded { settings, config, warnings })
+            Ok(Loaded {
+                settings,
+                config,
+                warnings,
+            })
         }
         Ok(_) => Err(ConfigErrors(errors)),
         Err(more) => {
@@ -44,13 +48,19 @@ pub fn load(args: &LoadArgs) -> Result<Loaded, ConfigErrors> {
 pub fn print(settings: &Settings) -> String {
     let all = settings.sorted();
     let mut out = String::new();
-    for setting in all.values().filter(|setting| setting.origin != Origin::Default) {
+    for setting in all
+        .values()
+        .filter(|setting| setting.origin != Origin::Default)
+    {
         let _ = writeln!(out, "# from {}", setting.origin);
         print_line(&mut out, setting);
     }
     out.push_str("\n# defaults\n");
     let is_used = |definition: &Definition| definition.support == Support::Used;
-    for setting in all.values().filter(|s| s.origin == Origin::Default && is_used(s.definition)) {
+    for setting in all
+        .values()
+        .filter(|s| s.origin == Origin::Default && is_used(s.definition))
+    {
         print_line(&mut out, setting);
     }
     out
@@ -70,8 +80,14 @@ fn print_line(out: &mut String, setting: &Setting) {
 /// Nobody has to prove who they are yet, so whoever reaches a listener may do everything.
 fn open_listeners(config: &BrokerConfig) -> Vec<String> {
     let network = &config.network;
-    let kafka = network.listeners.iter().map(|listener| ("listeners", &listener.address));
-    let http = network.http_listeners.iter().map(|address| ("http.listeners", address));
+    let kafka = network
+        .listeners
+        .iter()
+        .map(|listener| ("listeners", &listener.address));
+    let http = network
+        .http_listeners
+        .iter()
+        .map(|address| ("http.listeners", address));
     kafka
         .chain(http)
         .filter(|(_, address)| !address.is_loopback())

@@ -73,7 +73,11 @@ impl ConfigManager {
             return known.settings.clone();
         }
         let settings = Arc::new(TopicSettings::resolve(&current.layers, own));
-        let resolved = Resolved { own: own.clone(), layers: current.layers.clone(), settings: settings.clone() };
+        let resolved = Resolved {
+            own: own.clone(),
+            layers: current.layers.clone(),
+            settings: settings.clone(),
+        };
         self.topics.write().insert(id, resolved);
         settings
     }
@@ -90,7 +94,9 @@ impl ConfigManager {
         if current.layers.cluster() == cluster && current.layers.broker() == broker {
             return false;
         }
-        let layers = current.layers.with_overrides(cluster.clone(), broker.clone());
+        let layers = current
+            .layers
+            .with_overrides(cluster.clone(), broker.clone());
         let config = match assemble(layers.effective()) {
             Ok(config) => config,
             Err(errors) => {
@@ -108,6 +114,10 @@ impl ConfigManager {
 impl Current {
     fn new(layers: Layers, broker: BrokerConfig) -> Current {
         let topic_defaults = Arc::new(TopicSettings::resolve(&layers, &Overrides::new()));
-        Current { layers: Arc::new(layers), broker: Arc::new(broker), topic_defaults }
+        Current {
+            layers: Arc::new(layers),
+            broker: Arc::new(broker),
+            topic_defaults,
+        }
     }
 }

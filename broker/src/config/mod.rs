@@ -24,8 +24,8 @@ mod tests;
 
 pub use address::{HostPort, Listener, SecurityProtocol};
 pub use broker_config::{
-    BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig, OffsetsConfig, ProcessConfig,
-    ProducersConfig, ReplicationConfig, StorageConfig, TopicDefaults,
+    BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig,
+    OffsetsConfig, ProcessConfig, ProducersConfig, ReplicationConfig, StorageConfig, TopicDefaults,
 };
 pub use layers::{ConfigEntry, ConfigSource, Layers, Overrides, SynonymEntry};
 pub use load::{Loaded, load, print};

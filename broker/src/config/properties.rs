@@ -25,7 +25,11 @@ pub struct SyntaxError {
 /// Parses a whole file.
 pub fn parse(text: &str) -> Result<Vec<Entry>, SyntaxError> {
     let mut entries = Vec::new();
-    let mut lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate();
+    let mut lines = text
+        .strip_prefix('\u{feff}')
+        .unwrap_or(text)
+        .lines()
+        .enumerate();
     while let Some((index, first)) = lines.next() {
         let line = index + 1;
         let start = first.trim_start_matches(is_blank);
@@ -43,7 +47,11 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, SyntaxError> {
         let (name, value) = split(&logical);
         let name = unescape(name).map_err(|reason| SyntaxError { line, reason })?;
         let value = unescape(value).map_err(|reason| SyntaxError { line, reason })?;
-        entries.push(Entry { line, name, value: value.trim_end().to_owned() });
+        entries.push(Entry {
+            line,
+            name,
+            value: value.trim_end().to_owned(),
+        });
     }
     Ok(entries)
 }
@@ -106,7 +114,9 @@ fn unescape(text: &str) -> Result<String, String> {
             Some('f') => out.push('\u{c}'),
             Some('u') => {
                 let digits: String = chars.by_ref().take(4).collect();
-                let code = u32::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 4);
+                let code = u32::from_str_radix(&digits, 16)
+                    .ok()
+                    .filter(|_| digits.len() == 4);
                 let code = code.and_then(char::from_u32);
                 out.push(code.ok_or_else(|| format!("'\\u{digits}' is not a character"))?);
             }
@@ -122,7 +132,11 @@ mod tests {
     use super::*;
 
     fn pairs(text: &str) -> Vec<(usize, String, String)> {
-        parse(text).expect("well formed").into_iter().map(|e| (e.line, e.name, e.value)).collect()
+        parse(text)
+            .expect("well formed")
+            .into_iter()
+            .map(|e| (e.line, e.name, e.value))
+            .collect()
     }
 
     fn one(text: &str) -> (String, String) {

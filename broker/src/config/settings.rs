@@ -76,18 +76,35 @@ impl std::error::Error for ConfigErrors {}
 impl Settings {
     /// Applies `mentions`, lowest precedence first, over the defaults. Warnings are sentences about properties that
     /// were accepted and change nothing.
-    pub fn resolve(mentions: &[Mention], errors: &mut Vec<ConfigError>, warnings: &mut Vec<String>) -> Settings {
+    pub fn resolve(
+        mentions: &[Mention],
+        errors: &mut Vec<ConfigError>,
+        warnings: &mut Vec<String>,
+    ) -> Settings {
         let mut by_name: HashMap<&'static str, Setting> = HashMap::new();
         for definition in definitions::all() {
-            let value = definition.default.and_then(|text| definition.kind.parse(text).ok());
+            let value = definition
+                .default
+                .and_then(|text| definition.kind.parse(text).ok());
             let text = definition.default.map(Arc::from);
-            by_name.insert(definition.name, Setting { definition, text, value, origin: Origin::Default });
+            by_name.insert(
+                definition.name,
+                Setting {
+                    definition,
+                    text,
+                    value,
+                    origin: Origin::Default,
+                },
+            );
         }
         for mention in mentions {
             let definition = match find(mention) {
                 Ok(Some(definition)) => definition,
                 Ok(None) => {
-                    warnings.push(format!("{}: {} of older Kafka is ignored", mention.origin, mention.name));
+                    warnings.push(format!(
+                        "{}: {} of older Kafka is ignored",
+                        mention.origin, mention.name
+                    ));
                     continue;
                 }
                 Err(message) => {
@@ -98,11 +115,22 @@ impl Settings {
             match definition.check(&mention.value) {
                 Ok(value) => {
                     if let Support::NoEffect(reason) = definition.support {
-                        warnings.push(format!("{}: {} has no effect: {reason}", mention.origin, definition.name));
+                        warnings.push(format!(
+                            "{}: {} has no effect: {reason}",
+                            mention.origin, definition.name
+                        ));
                     }
                     let text = Some(Arc::from(mention.value.trim()));
                     let origin = mention.origin.clone();
-                    by_name.insert(definition.name, Setting { definition, text, value: Some(value), origin });
+                    by_name.insert(
+                        definition.name,
+                        Setting {
+                            definition,
+                            text,
+                            value: Some(value),
+                            origin,
+                        },
+                    );
                 }
                 Err(message) => errors.push(ConfigError::new(mention.origin.clone(), message)),
             }
@@ -112,7 +140,10 @@ impl Settings {
 
     /// A copy in which the given texts replace the static ones where they are valid. Names that are not defined and
     /// values that do not pass are left out: they were refused when they were set, or come from another release.
-    pub fn overlaid<'a>(&self, overrides: impl IntoIterator<Item = (&'a str, &'a str)>) -> Settings {
+    pub fn overlaid<'a>(
+        &self,
+        overrides: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Settings {
         let mut copy = self.clone();
         for (name, text) in overrides {
             if let Some(setting) = copy.by_name.get_mut(name)
@@ -132,7 +163,10 @@ impl Settings {
 
     /// All settings by name.
     pub fn sorted(&self) -> BTreeMap<&'static str, &Setting> {
-        self.by_name.iter().map(|(name, setting)| (*name, setting)).collect()
+        self.by_name
+            .iter()
+            .map(|(name, setting)| (*name, setting))
+            .collect()
     }
 }
 
@@ -144,7 +178,9 @@ fn find(mention: &Mention) -> Result<Option<&'static Definition>, String> {
         }
         let names: Vec<String> = definitions::all().map(|d| variable_of(d.name)).collect();
         let nearest = nearest(variable, names.iter().map(String::as_str));
-        return Err(format!("no property is called so (variables that begin with {ENVIRONMENT_PREFIX} are read as properties){nearest}"));
+        return Err(format!(
+            "no property is called so (variables that begin with {ENVIRONMENT_PREFIX} are read as properties){nearest}"
+        ));
     }
     let name = mention.name.as_str();
     if let Some(definition) = definitions::find(name) {
@@ -153,17 +189,28 @@ fn find(mention: &Mention) -> Result<Option<&'static Definition>, String> {
     if definitions::REMOVED_FROM_KAFKA.contains(&name) {
         return Ok(None);
     }
-    if let Some((_, reason)) = definitions::UNSUPPORTED_PREFIXES.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+    if let Some((_, reason)) = definitions::UNSUPPORTED_PREFIXES
+        .iter()
+        .find(|(prefix, _)| name.starts_with(prefix))
+    {
         return Err(format!("property '{name}' is not supported: {reason}"));
     }
-    Err(format!("unknown property '{name}'{}", nearest(name, definitions::all().map(|d| d.name))))
+    Err(format!(
+        "unknown property '{name}'{}",
+        nearest(name, definitions::all().map(|d| d.name))
+    ))
 }
 
 /// "; did you mean X?" for the name that is closest, or nothing where none is close.
 pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
     const SIMILAR: f64 = 0.75;
     candidates
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(name, candidate), candidate))
+        .map(|candidate| {
+            (
+                strsim::normalized_damerau_levenshtein(name, candidate),
+                candidate,
+            )
+        })
         .filter(|(score, _)| *score >= SIMILAR)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| format!("; did you mean '{candidate}'?"))

@@ -74,7 +74,10 @@ impl fmt::Display for Origin {
 
 /// The variable that sets a property.
 pub fn variable_of(name: &str) -> String {
-    format!("{ENVIRONMENT_PREFIX}{}", name.to_ascii_uppercase().replace('.', "_"))
+    format!(
+        "{ENVIRONMENT_PREFIX}{}",
+        name.to_ascii_uppercase().replace('.', "_")
+    )
 }
 
 /// All mentions, lowest precedence first; reads the file.
@@ -86,12 +89,18 @@ pub fn gather(args: &LoadArgs, errors: &mut Vec<ConfigError>) -> Vec<Mention> {
             Err(error) => errors.push(error),
         }
     }
-    let mut variables: Vec<_> = args.environment.iter().filter(|(n, _)| n.starts_with(ENVIRONMENT_PREFIX)).collect();
+    let mut variables: Vec<_> = args
+        .environment
+        .iter()
+        .filter(|(n, _)| n.starts_with(ENVIRONMENT_PREFIX))
+        .collect();
     variables.sort();
     mentions.extend(variables.into_iter().map(|(name, value)| Mention {
         name: name.clone(),
         value: value.clone(),
-        origin: Origin::Environment { variable: name.clone() },
+        origin: Origin::Environment {
+            variable: name.clone(),
+        },
     }));
     for set in &args.sets {
         match set.split_once('=') {
@@ -124,17 +133,33 @@ pub fn gather(args: &LoadArgs, errors: &mut Vec<ConfigError>) -> Vec<Mention> {
 
 fn read_file(path: &std::path::Path) -> Result<Vec<Mention>, ConfigError> {
     let shown: Arc<str> = Arc::from(path.display().to_string());
-    let at = |line: usize| Origin::File { path: shown.clone(), line };
-    let bytes = std::fs::read(path)
-        .map_err(|e| ConfigError::new(Origin::Flag { flag: "--config" }, format!("cannot read '{shown}': {e}")))?;
+    let at = |line: usize| Origin::File {
+        path: shown.clone(),
+        line,
+    };
+    let bytes = std::fs::read(path).map_err(|e| {
+        ConfigError::new(
+            Origin::Flag { flag: "--config" },
+            format!("cannot read '{shown}': {e}"),
+        )
+    })?;
     let text = String::from_utf8(bytes).map_err(|e| {
         let valid = e.utf8_error().valid_up_to();
-        let line = 1 + e.as_bytes().iter().take(valid).filter(|b| **b == b'\n').count();
+        let line = 1 + e
+            .as_bytes()
+            .iter()
+            .take(valid)
+            .filter(|b| **b == b'\n')
+            .count();
         ConfigError::new(at(line), "not UTF-8".to_owned())
     })?;
     let entries = properties::parse(&text).map_err(|e| ConfigError::new(at(e.line), e.reason))?;
     Ok(entries
         .into_iter()
-        .map(|e| Mention { name: e.name, value: e.value, origin: at(e.line) })
+        .map(|e| Mention {
+            name: e.name,
+            value: e.value,
+            origin: at(e.line),
+        })
         .collect())
 }

@@ -31,16 +31,21 @@ const I32: i64 = i32::MAX as i64;
 const I64: i64 = i64::MAX;
 
 const DEAD_LETTERS: &str = "Tidelog does not have dead-letter topics for share groups yet.";
-const FLUSH: &str = "Data goes to stable storage before it is acknowledged, unless durability is os.";
+const FLUSH: &str =
+    "Data goes to stable storage before it is acknowledged, unless durability is os.";
 const INFLATED: &str = "Tidelog lets no batch inflate to more than 128 MiB.";
-const LEVELS: &str = "Tidelog compresses at each codec's usual level where compression.type asks for it.";
+const LEVELS: &str =
+    "Tidelog compresses at each codec's usual level where compression.type asks for it.";
 const SEGMENTS: &str = "Tidelog manages its segment files itself.";
 const THROTTLES: &str = "Tidelog does not have replication throttles yet.";
 const TIERED: &str = "Tidelog does not have tiered storage.";
 const UNCLEAN: &str = "Tidelog never elects a leader that lacks acknowledged records.";
 
 const fn on(definition: Definition, synonyms: &'static [Synonym]) -> TopicDefinition {
-    TopicDefinition { definition, synonyms }
+    TopicDefinition {
+        definition,
+        synonyms,
+    }
 }
 
 const fn same(name: &'static str) -> Synonym {
@@ -96,5 +101,8 @@ pub static DEFINITIONS: &[TopicDefinition] = &[
 
 /// The setting of a name.
 pub fn find(name: &str) -> Option<&'static TopicDefinition> {
-    DEFINITIONS.binary_search_by(|topic| topic.definition.name.cmp(name)).ok().and_then(|at| DEFINITIONS.get(at))
+    DEFINITIONS
+        .binary_search_by(|topic| topic.definition.name.cmp(name))
+        .ok()
+        .and_then(|at| DEFINITIONS.get(at))
 }

@@ -87,7 +87,8 @@ impl TopicSettings {
 /// Checks a topic's whole own configuration. `internal` topics may be compacted. The error is a sentence for the client.
 pub fn validate(layers: &Layers, own: &Overrides, internal: bool) -> Result<(), String> {
     for (name, text) in own {
-        let topic = topic_definitions::find(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+        let topic = topic_definitions::find(name)
+            .ok_or_else(|| format!("Unknown topic config name: {name}"))?;
         topic.definition.check(text)?;
     }
     if !internal && let Some(text) = own.get("cleanup.policy") {
@@ -100,7 +101,10 @@ pub fn validate(layers: &Layers, own: &Overrides, internal: bool) -> Result<(), 
         }
     }
     let reader = Reader { layers, own };
-    let (min, max) = (reader.integer("min.compaction.lag.ms"), reader.integer("max.compaction.lag.ms"));
+    let (min, max) = (
+        reader.integer("min.compaction.lag.ms"),
+        reader.integer("max.compaction.lag.ms"),
+    );
     if min > max {
         return Err(format!(
             "conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})"
@@ -111,7 +115,9 @@ pub fn validate(layers: &Layers, own: &Overrides, internal: bool) -> Result<(), 
 
 /// Refuses compaction on users' topics, where the setting is known to be well-formed otherwise.
 pub fn validate_policy(text: &str) -> Result<(), String> {
-    let Some(topic) = topic_definitions::find("cleanup.policy") else { return Ok(()) };
+    let Some(topic) = topic_definitions::find("cleanup.policy") else {
+        return Ok(());
+    };
     if text.split(',').any(|policy| policy.trim() == "compact") {
         let reason = "Compaction is not built yet; only internal topics are compacted";
         return Err(invalid_value(&topic.definition, text, reason));
@@ -121,8 +127,13 @@ pub fn validate_policy(text: &str) -> Result<(), String> {
 
 /// With `durability=sync` every flush setting is fulfilled; with `os` nothing would carry it out.
 fn validate_flush(own: &Overrides, name: &str) -> Result<(), String> {
-    let (Some(text), Some(topic)) = (own.get(name), topic_definitions::find(name)) else { return Ok(()) };
-    let is_default = topic.definition.default.is_some_and(|default| default == text.trim());
+    let (Some(text), Some(topic)) = (own.get(name), topic_definitions::find(name)) else {
+        return Ok(());
+    };
+    let is_default = topic
+        .definition
+        .default
+        .is_some_and(|default| default == text.trim());
     if is_default || !matches!(topic.definition.support, Support::NoEffect(_)) {
         return Ok(());
     }
@@ -131,7 +142,11 @@ fn validate_flush(own: &Overrides, name: &str) -> Result<(), String> {
 }
 
 fn producer_id_expiration_ms(layers: &Layers) -> i64 {
-    match layers.effective().get("producer.id.expiration.ms").and_then(|setting| setting.value.as_ref()) {
+    match layers
+        .effective()
+        .get("producer.id.expiration.ms")
+        .and_then(|setting| setting.value.as_ref())
+    {
         Some(Value::Integer(n)) => *n,
         _ => i64::MAX,
     }
@@ -145,8 +160,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn value(&self, name: &str) -> Value {
-        let topic = topic_definitions::find(name).expect("every name in this file is in the table, as a test shows");
-        self.layers.topic_value(topic, self.own).expect("every setting of the table has a default, as a test shows")
+        let topic = topic_definitions::find(name)
+            .expect("every name in this file is in the table, as a test shows");
+        self.layers
+            .topic_value(topic, self.own)
+            .expect("every setting of the table has a default, as a test shows")
     }
 
     fn integer(&self, name: &str) -> i64 {

@@ -5,7 +5,8 @@ use super::super::definition::Kind::{Bool, Class, Int, List, Short, Text};
 use super::super::definition::{Definition, default_only, no_effect};
 use super::{I32, I32_MIN};
 
-const CONSUMER_GROUPS: &str = "Tidelog serves classic consumer groups; the newer consumer protocol is not built yet.";
+const CONSUMER_GROUPS: &str =
+    "Tidelog serves classic consumer groups; the newer consumer protocol is not built yet.";
 const SHARE_GROUPS: &str = "Tidelog does not have share groups yet.";
 const STREAMS_GROUPS: &str = "Tidelog does not have the streams group protocol.";
 const COORDINATOR: &str = "Tidelog's coordinators size their own threads and buffers.";

@@ -10,7 +10,8 @@ const PLUGIN: &str = "Tidelog loads no plug-ins.";
 const QUOTAS: &str = "Tidelog does not have quotas yet.";
 const LEADERS: &str = "Tidelog elects and balances leaders itself.";
 const RUNTIME: &str = "Tidelog sizes its threads and queues itself.";
-const CONTROLLER: &str = "Tidelog's controller runs inside its brokers and needs no settings of its own.";
+const CONTROLLER: &str =
+    "Tidelog's controller runs inside its brokers and needs no settings of its own.";
 const ONE_DIRECTORY: &str = "Tidelog has one data directory.";
 const TIERED: &str = "Tidelog does not have tiered storage.";
 const METRICS: &str = "Tidelog's metrics are at /metrics of http.listeners.";
@@ -23,7 +24,8 @@ const SOCKETS: &str = "Tidelog leaves socket buffers to the operating system.";
 const TELEMETRY: &str = "Tidelog does not collect client telemetry yet.";
 const UNCLEAN: &str = "Tidelog never elects a leader that lacks acknowledged records.";
 
-const LEVELS: &str = "Tidelog compresses at each codec's usual level where compression.type asks for it.";
+const LEVELS: &str =
+    "Tidelog compresses at each codec's usual level where compression.type asks for it.";
 const INFLATED: &str = "Tidelog lets no batch inflate to more than 128 MiB.";
 
 /// The properties.

@@ -20,7 +20,8 @@ const I64: i64 = i64::MAX;
 const I64_MIN: i64 = i64::MIN;
 
 /// Words of `compression.type`.
-pub const COMPRESSION_TYPES: &[&str] = &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
+pub const COMPRESSION_TYPES: &[&str] =
+    &["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"];
 
 /// Words of `durability` and `log.durability`.
 pub const DURABILITIES: &[&str] = &["sync", "os"];
@@ -45,7 +46,10 @@ pub const REMOVED_FROM_KAFKA: &[&str] = &[
 
 /// Families of properties that cannot be told from spelling mistakes one by one, with the reason for refusing them.
 pub const UNSUPPORTED_PREFIXES: &[(&str, &str)] = &[
-    ("listener.name.", "settings of single listeners are not built; set the property without the prefix"),
+    (
+        "listener.name.",
+        "settings of single listeners are not built; set the property without the prefix",
+    ),
     ("rlmm.config.", "Tidelog does not have tiered storage"),
     ("rsm.config.", "Tidelog does not have tiered storage"),
     ("config.providers.", "Tidelog loads no plug-ins"),
@@ -61,8 +65,11 @@ const TABLES: [&[Definition]; 6] = [
     elsewhere::DEFINITIONS,
 ];
 
-static BY_NAME: LazyLock<HashMap<&'static str, &'static Definition>> =
-    LazyLock::new(|| all().map(|definition| (definition.name, definition)).collect());
+static BY_NAME: LazyLock<HashMap<&'static str, &'static Definition>> = LazyLock::new(|| {
+    all()
+        .map(|definition| (definition.name, definition))
+        .collect()
+});
 
 /// Every definition, in table order.
 pub fn all() -> impl Iterator<Item = &'static Definition> {

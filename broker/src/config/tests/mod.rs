@@ -18,7 +18,10 @@ fn load_from(file: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Lo
         data_dir: None,
         config_file: Some(path),
         sets: sets.iter().map(|s| (*s).to_owned()).collect(),
-        environment: variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        environment: variables
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect(),
     };
     let shown = dir.path().display().to_string();
     load(&args).map_err(|errors| errors.to_string().replace(&format!("{shown}/"), ""))

@@ -45,25 +45,51 @@ fn message(file: &str, variables: &[(&str, &str)], sets: &[&str]) -> String {
 fn defaults_make_a_broker_on_loopback() {
     let config = load(&LoadArgs::default()).expect("defaults load").config;
     assert_eq!(config.network.listeners.len(), 1);
-    assert_eq!(config.network.listeners[0].to_string(), "PLAINTEXT://127.0.0.1:9092");
-    assert_eq!(config.network.advertised_listeners, config.network.listeners);
-    assert_eq!(config.network.http_listeners[0].to_string(), "127.0.0.1:9094");
+    assert_eq!(
+        config.network.listeners[0].to_string(),
+        "PLAINTEXT://127.0.0.1:9092"
+    );
+    assert_eq!(
+        config.network.advertised_listeners,
+        config.network.listeners
+    );
+    assert_eq!(
+        config.network.http_listeners[0].to_string(),
+        "127.0.0.1:9094"
+    );
     assert_eq!(config.node_id, BrokerId(1));
     assert_eq!(config.data_dir.to_str(), Some("data"));
-    assert_eq!(config.groups.initial_rebalance_delay, Duration::from_secs(3));
+    assert_eq!(
+        config.groups.initial_rebalance_delay,
+        Duration::from_secs(3)
+    );
     assert_eq!(config.process.request_memory_bytes, 512 << 20);
 }
 
 #[test]
 fn flag_beats_environment_beats_file_beats_default() {
     let env = [("TIDELOG_NUM_PARTITIONS", "3")];
-    let partitions = |loaded: Result<super::Loaded, String>| loaded.expect("loads").config.topics.num_partitions;
+    let partitions =
+        |loaded: Result<super::Loaded, String>| loaded.expect("loads").config.topics.num_partitions;
     assert_eq!(partitions(load_from("", &[], &[])), 1);
     assert_eq!(partitions(load_from("num.partitions=2", &[], &[])), 2);
     assert_eq!(partitions(load_from("num.partitions=2", &env, &[])), 3);
-    assert_eq!(partitions(load_from("num.partitions=2", &env, &["num.partitions=4"])), 4);
-    assert_eq!(partitions(load_from("", &env, &["num.partitions=4", "num.partitions=5"])), 5);
-    assert_eq!(partitions(load_from("num.partitions=6\nnum.partitions=7", &[], &[])), 7);
+    assert_eq!(
+        partitions(load_from("num.partitions=2", &env, &["num.partitions=4"])),
+        4
+    );
+    assert_eq!(
+        partitions(load_from(
+            "",
+            &env,
+            &["num.partitions=4", "num.partitions=5"]
+        )),
+        5
+    );
+    assert_eq!(
+        partitions(load_from("num.partitions=6\nnum.partitions=7", &[], &[])),
+        7
+    );
 }
 
 #[test]
@@ -71,13 +97,24 @@ fn every_property_is_reachable_from_every_source() {
     let sound = |loaded: Result<super::Loaded, String>| loaded.expect("loads").settings;
     for definition in definitions::all() {
         // A secret has no default to repeat, and null cannot be written.
-        let Some(default) = definition.default else { continue };
+        let Some(default) = definition.default else {
+            continue;
+        };
         let line = format!("{}={default}", definition.name);
         let from_file = sound(load_from(&line, &[], &[]));
-        let from_variable = sound(load_from("", &[(&variable_of(definition.name), default)], &[]));
+        let from_variable = sound(load_from(
+            "",
+            &[(&variable_of(definition.name), default)],
+            &[],
+        ));
         let from_flag = sound(load_from("", &[], &[&line]));
-        let origins = [from_file, from_variable, from_flag]
-            .map(|settings| settings.get(definition.name).expect("defined").origin.to_string());
+        let origins = [from_file, from_variable, from_flag].map(|settings| {
+            settings
+                .get(definition.name)
+                .expect("defined")
+                .origin
+                .to_string()
+        });
         let expected = [
             "server.properties:1".to_owned(),
             format!("environment variable {}", variable_of(definition.name)),
@@ -96,8 +133,12 @@ fn data_dir_flag_is_log_dirs() {
         environment: vec![("TIDELOG_LOG_DIR".to_owned(), "/tmp/z".to_owned())],
         ..LoadArgs::default()
     };
-    assert_eq!(load(&args).expect("loads").config.data_dir.to_str(), Some("/tmp/x"));
-    let stronger = load_from("log.dirs=/tmp/y", &[("TIDELOG_LOG_DIR", "/tmp/z")], &[]).expect("loads");
+    assert_eq!(
+        load(&args).expect("loads").config.data_dir.to_str(),
+        Some("/tmp/x")
+    );
+    let stronger =
+        load_from("log.dirs=/tmp/y", &[("TIDELOG_LOG_DIR", "/tmp/z")], &[]).expect("loads");
     assert_eq!(stronger.config.data_dir.to_str(), Some("/tmp/z"));
     let both = load_from("log.dirs=/tmp/y\nlog.dir=/tmp/z", &[], &[]).expect("loads");
     assert_eq!(both.config.data_dir.to_str(), Some("/tmp/y"));
@@ -106,31 +147,66 @@ fn data_dir_flag_is_log_dirs() {
 
 #[test]
 fn node_id_and_its_older_name() {
-    let id = |file: &str, sets: &[&str]| load_from(file, &[], sets).map(|loaded| loaded.config.node_id.0);
+    let id = |file: &str, sets: &[&str]| {
+        load_from(file, &[], sets).map(|loaded| loaded.config.node_id.0)
+    };
     assert_eq!(id("broker.id=7", &[]), Ok(7));
     assert_eq!(id("node.id=8", &[]), Ok(8));
     assert_eq!(id("node.id=8", &["broker.id=9"]), Ok(9));
     assert_eq!(id("broker.id=7", &["node.id=8"]), Ok(8));
     assert_eq!(id("broker.id=7\nnode.id=7", &[]), Ok(7));
-    assert!(id("broker.id=7\nnode.id=8", &[]).unwrap_err().contains("disagree"));
+    assert!(
+        id("broker.id=7\nnode.id=8", &[])
+            .unwrap_err()
+            .contains("disagree")
+    );
 }
 
 #[test]
 fn kafkas_own_file_starts_a_broker() {
     let loaded = load_from(KAFKAS_FILE, &[], &[]).expect("loads");
-    let names: Vec<_> = loaded.config.network.listeners.iter().map(ToString::to_string).collect();
+    let names: Vec<_> = loaded
+        .config
+        .network
+        .listeners
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(names, ["PLAINTEXT://:9092"]);
-    assert_eq!(loaded.config.network.advertised_listeners[0].to_string(), "PLAINTEXT://localhost:9092");
+    assert_eq!(
+        loaded.config.network.advertised_listeners[0].to_string(),
+        "PLAINTEXT://localhost:9092"
+    );
     assert_eq!(loaded.config.offsets.topic_replication_factor, 1);
-    assert!(loaded.warnings.iter().any(|w| w.contains("num.io.threads has no effect")), "{:?}", loaded.warnings);
-    assert!(loaded.warnings.iter().any(|w| w.contains("reachable from other machines")), "{:?}", loaded.warnings);
+    assert!(
+        loaded
+            .warnings
+            .iter()
+            .any(|w| w.contains("num.io.threads has no effect")),
+        "{:?}",
+        loaded.warnings
+    );
+    assert!(
+        loaded
+            .warnings
+            .iter()
+            .any(|w| w.contains("reachable from other machines")),
+        "{:?}",
+        loaded.warnings
+    );
 }
 
 #[test]
 fn mistakes_name_key_place_and_remedy() {
     let table: &[(&str, &str)] = &[
-        ("num.partition=1", "server.properties:1: unknown property 'num.partition'; did you mean 'num.partitions'?"),
-        ("# c\nlog.retention.sm=1", "server.properties:2: unknown property 'log.retention.sm'; did you mean 'log.retention.ms'?"),
+        (
+            "num.partition=1",
+            "server.properties:1: unknown property 'num.partition'; did you mean 'num.partitions'?",
+        ),
+        (
+            "# c\nlog.retention.sm=1",
+            "server.properties:2: unknown property 'log.retention.sm'; did you mean 'log.retention.ms'?",
+        ),
         ("zzz=1", "server.properties:1: unknown property 'zzz'"),
         (
             "num.partitions=many",
@@ -160,7 +236,10 @@ fn mistakes_name_key_place_and_remedy() {
             "listener.name.internal.ssl.keystore.location=x",
             "server.properties:1: property 'listener.name.internal.ssl.keystore.location' is not supported: settings of single listeners are not built; set the property without the prefix",
         ),
-        ("log.retention.ms=0", "server.properties:1: log.retention.ms must be unlimited (-1) or, equal or greater than 1"),
+        (
+            "log.retention.ms=0",
+            "server.properties:1: log.retention.ms must be unlimited (-1) or, equal or greater than 1",
+        ),
         (
             "log.cleanup.policy=compact",
             "server.properties:1: Invalid value compact for configuration log.cleanup.policy: Compaction is not built yet; only internal topics are compacted",
@@ -170,13 +249,22 @@ fn mistakes_name_key_place_and_remedy() {
             "listeners=SSL://:9093",
             "server.properties:1: listener 'SSL' has security protocol 'SSL', which Tidelog does not have yet; only PLAINTEXT is",
         ),
-        ("listeners=INTERNAL://:9093", "server.properties:1: listener name 'INTERNAL' is not in listener.security.protocol.map"),
-        ("listeners=PLAINTEXT://h", "server.properties:1: 'h' is not of the form host:port"),
+        (
+            "listeners=INTERNAL://:9093",
+            "server.properties:1: listener name 'INTERNAL' is not in listener.security.protocol.map",
+        ),
+        (
+            "listeners=PLAINTEXT://h",
+            "server.properties:1: 'h' is not of the form host:port",
+        ),
         (
             "listeners=PLAINTEXT://0.0.0.0:9092",
             "clients cannot connect to 0.0.0.0:9092: set advertised.listeners to an address that they reach",
         ),
-        ("process.roles=controller", "server.properties:1: process.roles has no 'broker'; Tidelog has no other roles"),
+        (
+            "process.roles=controller",
+            "server.properties:1: process.roles has no 'broker'; Tidelog has no other roles",
+        ),
         (
             "queued.max.request.bytes=1000",
             "server.properties:1: queued.max.request.bytes (1000) is less than socket.request.max.bytes (104857600)",
@@ -189,39 +277,72 @@ fn mistakes_name_key_place_and_remedy() {
         message("", &[("TIDELOG_NUM_PARTITION", "1")], &[]),
         "environment variable TIDELOG_NUM_PARTITION: no property is called so (variables that begin with TIDELOG_ are read as properties); did you mean 'TIDELOG_NUM_PARTITIONS'?"
     );
-    assert_eq!(message("", &[], &["num.partitions"]), "--set: 'num.partitions' is not of the form name=value");
+    assert_eq!(
+        message("", &[], &["num.partitions"]),
+        "--set: 'num.partitions' is not of the form name=value"
+    );
 }
 
 #[test]
 fn all_mistakes_are_told_at_once() {
-    let text = message("num.partition=1\nnode.id=-3", &[("TIDELOG_LOG_FORMAT", "xml")], &["a"]);
+    let text = message(
+        "num.partition=1\nnode.id=-3",
+        &[("TIDELOG_LOG_FORMAT", "xml")],
+        &["a"],
+    );
     assert_eq!(text.lines().count(), 4, "{text}");
 }
 
 #[test]
 fn missing_file_is_named() {
-    let args = LoadArgs { config_file: Some("/nonexistent/server.properties".into()), ..LoadArgs::default() };
+    let args = LoadArgs {
+        config_file: Some("/nonexistent/server.properties".into()),
+        ..LoadArgs::default()
+    };
     let text = load(&args).expect_err("no such file").to_string();
-    assert!(text.starts_with("--config: cannot read '/nonexistent/server.properties': No such file"), "{text}");
+    assert!(
+        text.starts_with("--config: cannot read '/nonexistent/server.properties': No such file"),
+        "{text}"
+    );
 }
 
 #[test]
 fn properties_of_older_kafka_are_ignored_with_a_warning() {
-    let loaded = load_from("zookeeper.connect=localhost:2181\ninter.broker.protocol.version=3.9", &[], &[]).expect("loads");
+    let loaded = load_from(
+        "zookeeper.connect=localhost:2181\ninter.broker.protocol.version=3.9",
+        &[],
+        &[],
+    )
+    .expect("loads");
     assert_eq!(loaded.warnings.len(), 2);
 }
 
 #[test]
 fn printed_configuration_loads_again() {
-    let loaded = load_from("num.partitions=3\nbroker.rack=a b\\\\c", &[], &["log.format=json"]).expect("loads");
+    let loaded = load_from(
+        "num.partitions=3\nbroker.rack=a b\\\\c",
+        &[],
+        &["log.format=json"],
+    )
+    .expect("loads");
     let printed = print(&loaded.settings);
-    assert!(printed.contains("server.properties:1\nnum.partitions=3\n"), "{printed}");
-    assert!(printed.contains("# from --set\nlog.format=json\n"), "{printed}");
+    assert!(
+        printed.contains("server.properties:1\nnum.partitions=3\n"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("# from --set\nlog.format=json\n"),
+        "{printed}"
+    );
     let again = load_from(&printed, &[], &[]).expect("loads");
     assert_eq!(again.config, loaded.config);
     let used = definitions::all().filter(|d| d.support == Support::Used && d.default.is_some());
     for definition in used {
-        assert!(printed.contains(&format!("\n{}=", definition.name)), "{} is missing", definition.name);
+        assert!(
+            printed.contains(&format!("\n{}=", definition.name)),
+            "{} is missing",
+            definition.name
+        );
     }
 }
 
@@ -231,11 +352,22 @@ fn several_listeners_each_with_its_address() {
         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT\n\
         advertised.listeners=INTERNAL://broker-1.example:19192\ninter.broker.listener.name=internal";
     let network = load_from(file, &[], &[]).expect("loads").config.network;
-    let shown = |listeners: &[super::super::Listener]| listeners.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(shown(&network.listeners), ["PLAINTEXT://127.0.0.1:0", "INTERNAL://[::1]:9192"]);
+    let shown = |listeners: &[super::super::Listener]| {
+        listeners
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        shown(&network.listeners),
+        ["PLAINTEXT://127.0.0.1:0", "INTERNAL://[::1]:9192"]
+    );
     assert_eq!(
         shown(&network.advertised_listeners),
-        ["PLAINTEXT://127.0.0.1:0", "INTERNAL://broker-1.example:19192"]
+        [
+            "PLAINTEXT://127.0.0.1:0",
+            "INTERNAL://broker-1.example:19192"
+        ]
     );
     assert_eq!(&*network.inter_broker_listener_name, "INTERNAL");
 }
@@ -244,7 +376,13 @@ fn several_listeners_each_with_its_address() {
 fn connection_limits_of_single_addresses() {
     let set = ["max.connections.per.ip.overrides=10.0.0.1:5,[::1]:7"];
     let network = load_from("", &[], &set).expect("loads").config.network;
-    assert_eq!(network.max_connections_per_ip_overrides[&"10.0.0.1".parse().expect("an address")], 5);
-    assert_eq!(network.max_connections_per_ip_overrides[&"::1".parse().expect("an address")], 7);
+    assert_eq!(
+        network.max_connections_per_ip_overrides[&"10.0.0.1".parse().expect("an address")],
+        5
+    );
+    assert_eq!(
+        network.max_connections_per_ip_overrides[&"::1".parse().expect("an address")],
+        7
+    );
     assert!(load_from("", &[], &["max.connections.per.ip.overrides=host:5"]).is_err());
 }

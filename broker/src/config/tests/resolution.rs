@@ -13,7 +13,10 @@ use super::super::topic_settings::{TopicSettings, validate};
 use super::load_from;
 
 fn overrides(pairs: &[(&str, &str)]) -> Overrides {
-    pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 fn layers(file: &str, cluster: &[(&str, &str)], broker: &[(&str, &str)]) -> Layers {
@@ -21,10 +24,22 @@ fn layers(file: &str, cluster: &[(&str, &str)], broker: &[(&str, &str)]) -> Laye
     Layers::new(settings, overrides(cluster), overrides(broker))
 }
 
-fn entry(entries: Vec<ConfigEntry>, name: &str) -> (Option<String>, ConfigSource, Vec<(String, String, ConfigSource)>) {
-    let entry = entries.into_iter().find(|entry| entry.definition.name == name).expect("listed");
+fn entry(
+    entries: Vec<ConfigEntry>,
+    name: &str,
+) -> (
+    Option<String>,
+    ConfigSource,
+    Vec<(String, String, ConfigSource)>,
+) {
+    let entry = entries
+        .into_iter()
+        .find(|entry| entry.definition.name == name)
+        .expect("listed");
     let synonyms = entry.synonyms.into_iter();
-    let synonyms = synonyms.map(|s| (s.name.to_owned(), s.value.unwrap_or_default(), s.source)).collect();
+    let synonyms = synonyms
+        .map(|s| (s.name.to_owned(), s.value.unwrap_or_default(), s.source))
+        .collect();
     (entry.value, entry.source, synonyms)
 }
 
@@ -45,7 +60,10 @@ fn topic_defaults_are_kafkas() {
     assert_eq!((rules.api_version, rules.now), (9, TimestampMs(5)));
     assert_eq!(rules.max_message_bytes, 1_048_588);
     assert_eq!(rules.timestamp_type, TimestampType::CreateTime);
-    assert_eq!((rules.timestamp_before_max_ms, rules.timestamp_after_max_ms), (i64::MAX, 3_600_000));
+    assert_eq!(
+        (rules.timestamp_before_max_ms, rules.timestamp_after_max_ms),
+        (i64::MAX, 3_600_000)
+    );
     assert_eq!(rules.compression, None);
 }
 
@@ -65,60 +83,112 @@ fn a_topics_own_settings_win() {
     assert_eq!(settings.compression, Some(Compression::None));
     assert_eq!(settings.log.durability, Durability::Os);
     assert_eq!(settings.timestamp_type, TimestampType::LogAppendTime);
-    assert_eq!((settings.log.retention_ms, settings.log.retention_bytes), (None, Some(1000)));
+    assert_eq!(
+        (settings.log.retention_ms, settings.log.retention_bytes),
+        (None, Some(1000))
+    );
     assert_eq!(settings.log.segment_bytes, 2 << 20);
 }
 
 #[test]
 fn retention_falls_back_through_its_units() {
     let retention = |file: &str, cluster: &[(&str, &str)], broker: &[(&str, &str)]| {
-        TopicSettings::resolve(&layers(file, cluster, broker), &Overrides::new()).log.retention_ms
+        TopicSettings::resolve(&layers(file, cluster, broker), &Overrides::new())
+            .log
+            .retention_ms
     };
-    assert_eq!(retention("log.retention.hours=2", &[], &[]), Some(7_200_000));
+    assert_eq!(
+        retention("log.retention.hours=2", &[], &[]),
+        Some(7_200_000)
+    );
     assert_eq!(retention("log.retention.hours=-1", &[], &[]), None);
-    assert_eq!(retention("log.retention.hours=2\nlog.retention.minutes=3", &[], &[]), Some(180_000));
-    assert_eq!(retention("log.retention.ms=4\nlog.retention.minutes=3", &[], &[]), Some(4));
-    assert_eq!(retention("log.retention.ms=4", &[("log.retention.ms", "5")], &[]), Some(5));
-    assert_eq!(retention("", &[("log.retention.ms", "5")], &[("log.retention.ms", "6")]), Some(6));
+    assert_eq!(
+        retention("log.retention.hours=2\nlog.retention.minutes=3", &[], &[]),
+        Some(180_000)
+    );
+    assert_eq!(
+        retention("log.retention.ms=4\nlog.retention.minutes=3", &[], &[]),
+        Some(4)
+    );
+    assert_eq!(
+        retention("log.retention.ms=4", &[("log.retention.ms", "5")], &[]),
+        Some(5)
+    );
+    assert_eq!(
+        retention(
+            "",
+            &[("log.retention.ms", "5")],
+            &[("log.retention.ms", "6")]
+        ),
+        Some(6)
+    );
 }
 
 #[test]
 fn topic_description_names_source_and_synonyms() {
     let layers = layers("log.retention.hours=2", &[("log.retention.ms", "5")], &[]);
     let (value, source, synonyms) = entry(layers.describe_topic(&Overrides::new()), "retention.ms");
-    assert_eq!((value.as_deref(), source), (Some("5"), ConfigSource::DynamicDefaultBroker));
+    assert_eq!(
+        (value.as_deref(), source),
+        (Some("5"), ConfigSource::DynamicDefaultBroker)
+    );
     let expected = [
         ("log.retention.ms", "5", ConfigSource::DynamicDefaultBroker),
         ("log.retention.hours", "2", ConfigSource::StaticBroker),
         ("log.retention.hours", "168", ConfigSource::Default),
     ];
-    assert_eq!(synonyms, expected.map(|(n, v, s)| (n.to_owned(), v.to_owned(), s)));
+    assert_eq!(
+        synonyms,
+        expected.map(|(n, v, s)| (n.to_owned(), v.to_owned(), s))
+    );
     let own = overrides(&[("retention.ms", "7")]);
     let (value, source, synonyms) = entry(layers.describe_topic(&own), "retention.ms");
-    assert_eq!((value.as_deref(), source, synonyms.len()), (Some("7"), ConfigSource::Topic, 4));
+    assert_eq!(
+        (value.as_deref(), source, synonyms.len()),
+        (Some("7"), ConfigSource::Topic, 4)
+    );
     let (value, source, synonyms) = entry(layers.describe_topic(&own), "remote.storage.enable");
-    assert_eq!((value.as_deref(), source, synonyms.len()), (Some("false"), ConfigSource::Default, 0));
+    assert_eq!(
+        (value.as_deref(), source, synonyms.len()),
+        (Some("false"), ConfigSource::Default, 0)
+    );
 }
 
 #[test]
 fn broker_description_marks_what_cannot_change() {
     let layers = layers("num.partitions=3", &[], &[("message.max.bytes", "2000")]);
     let entries = layers.describe_broker();
-    let find = |name: &str| entries.iter().find(|e| e.definition.name == name).expect("listed").clone();
+    let find = |name: &str| {
+        entries
+            .iter()
+            .find(|e| e.definition.name == name)
+            .expect("listed")
+            .clone()
+    };
     assert!(find("num.partitions").read_only && !find("message.max.bytes").read_only);
     assert_eq!(find("num.partitions").source, ConfigSource::StaticBroker);
-    assert_eq!(find("message.max.bytes").source, ConfigSource::DynamicBroker);
+    assert_eq!(
+        find("message.max.bytes").source,
+        ConfigSource::DynamicBroker
+    );
     assert_eq!(find("message.max.bytes").value.as_deref(), Some("2000"));
     assert_eq!(find("advertised.listeners").value, None);
-    let secret = entries.iter().find(|e| e.definition.is_secret()).expect("there are secrets");
+    let secret = entries
+        .iter()
+        .find(|e| e.definition.is_secret())
+        .expect("there are secrets");
     assert_eq!(secret.value, None);
 }
 
 #[test]
 fn topic_settings_that_are_refused() {
     let layers = layers("", &[], &[]);
-    let refused = |pairs: &[(&str, &str)]| validate(&layers, &overrides(pairs), false).expect_err("refused");
-    assert_eq!(refused(&[("retention.sm", "1")]), "Unknown topic config name: retention.sm");
+    let refused =
+        |pairs: &[(&str, &str)]| validate(&layers, &overrides(pairs), false).expect_err("refused");
+    assert_eq!(
+        refused(&[("retention.sm", "1")]),
+        "Unknown topic config name: retention.sm"
+    );
     assert_eq!(
         refused(&[("retention.ms", "-2")]),
         "Invalid value -2 for configuration retention.ms: Value must be at least -1"
@@ -136,21 +206,48 @@ fn topic_settings_that_are_refused() {
         "Invalid value true for configuration remote.storage.enable: Tidelog does not have tiered storage."
     );
     assert!(refused(&[("durability", "os"), ("flush.messages", "1")]).contains("durability=sync"));
-    assert!(refused(&[("min.compaction.lag.ms", "2"), ("max.compaction.lag.ms", "1")]).contains("conflict"));
-    assert_eq!(validate(&layers, &overrides(&[("cleanup.policy", "compact")]), true), Ok(()));
-    assert_eq!(validate(&layers, &overrides(&[("flush.messages", "1"), ("remote.storage.enable", "false")]), false), Ok(()));
+    assert!(
+        refused(&[
+            ("min.compaction.lag.ms", "2"),
+            ("max.compaction.lag.ms", "1")
+        ])
+        .contains("conflict")
+    );
+    assert_eq!(
+        validate(&layers, &overrides(&[("cleanup.policy", "compact")]), true),
+        Ok(())
+    );
+    assert_eq!(
+        validate(
+            &layers,
+            &overrides(&[("flush.messages", "1"), ("remote.storage.enable", "false")]),
+            false
+        ),
+        Ok(())
+    );
 }
 
 #[test]
 fn manager_resolves_once_and_follows_dynamic_settings() {
     let manager = ConfigManager::new(load_from("", &[], &[]).expect("loads"));
-    let (a, b) = (TopicId(uuid::Uuid::from_u128(1)), TopicId(uuid::Uuid::from_u128(2)));
+    let (a, b) = (
+        TopicId(uuid::Uuid::from_u128(1)),
+        TopicId(uuid::Uuid::from_u128(2)),
+    );
     let own = overrides(&[("max.message.bytes", "10")]);
-    assert!(Arc::ptr_eq(&manager.topic(a, &Overrides::new()), &manager.topic(b, &Overrides::new())));
+    assert!(Arc::ptr_eq(
+        &manager.topic(a, &Overrides::new()),
+        &manager.topic(b, &Overrides::new())
+    ));
     let first = manager.topic(a, &own);
     assert_eq!(first.max_message_bytes, 10);
     assert!(Arc::ptr_eq(&first, &manager.topic(a, &own)));
-    assert_eq!(manager.topic(a, &overrides(&[("max.message.bytes", "11")])).max_message_bytes, 11);
+    assert_eq!(
+        manager
+            .topic(a, &overrides(&[("max.message.bytes", "11")]))
+            .max_message_bytes,
+        11
+    );
 
     let cluster = overrides(&[("message.max.bytes", "12"), ("min.insync.replicas", "2")]);
     assert!(manager.refresh(&cluster, &Overrides::new()));
@@ -159,5 +256,8 @@ fn manager_resolves_once_and_follows_dynamic_settings() {
     assert_eq!(manager.topic(a, &own).min_insync_replicas, 2);
     assert!(manager.refresh(&Overrides::new(), &overrides(&[("max.connections", "5")])));
     assert_eq!(manager.broker().network.max_connections, 5);
-    assert_eq!(manager.topic(b, &Overrides::new()).max_message_bytes, 1_048_588);
+    assert_eq!(
+        manager.topic(b, &Overrides::new()).max_message_bytes,
+        1_048_588
+    );
 }

@@ -34,7 +34,9 @@ fn importance(definition: &Definition) -> &'static str {
 
 fn check(definition: &Definition, columns: &[&str], differs: &[&str]) {
     let name = definition.name;
-    let [kind, default, rated] = columns else { panic!("{name}: {columns:?}") };
+    let [kind, default, rated] = columns else {
+        panic!("{name}: {columns:?}")
+    };
     assert_eq!(importance(definition), *rated, "{name}");
     if differs.contains(&name) {
         return;
@@ -69,14 +71,20 @@ fn broker_defaults_are_kafkas() {
 
 #[test]
 fn every_broker_property_of_kafka_is_defined() {
-    let missing: Vec<_> = brokers().into_keys().filter(|name| definitions::find(name).is_none()).collect();
+    let missing: Vec<_> = brokers()
+        .into_keys()
+        .filter(|name| definitions::find(name).is_none())
+        .collect();
     assert_eq!(missing, Vec::<&str>::new());
 }
 
 #[test]
 fn broker_properties_that_kafka_does_not_have() {
     let kafka = brokers();
-    let ours: BTreeSet<_> = definitions::all().map(|d| d.name).filter(|name| !kafka.contains_key(name)).collect();
+    let ours: BTreeSet<_> = definitions::all()
+        .map(|d| d.name)
+        .filter(|name| !kafka.contains_key(name))
+        .collect();
     let expected = [
         "disk.reserve.bytes",
         "disk.reserve.percent",
@@ -101,7 +109,10 @@ fn broker_properties_that_kafka_does_not_have() {
 #[test]
 fn topic_settings_are_kafkas_and_durability() {
     let kafka = topics();
-    let ours: BTreeSet<_> = topic_definitions::DEFINITIONS.iter().map(|topic| topic.definition.name).collect();
+    let ours: BTreeSet<_> = topic_definitions::DEFINITIONS
+        .iter()
+        .map(|topic| topic.definition.name)
+        .collect();
     let mut expected: BTreeSet<_> = kafka.keys().copied().collect();
     expected.insert("durability");
     assert_eq!(ours, expected);
@@ -117,19 +128,40 @@ fn tables_are_sound() {
     let mut names = BTreeSet::new();
     let mut variables = BTreeSet::new();
     for definition in definitions::all() {
-        assert!(names.insert(definition.name), "{} is defined twice", definition.name);
-        assert!(variables.insert(sources::variable_of(definition.name)), "{}", definition.name);
+        assert!(
+            names.insert(definition.name),
+            "{} is defined twice",
+            definition.name
+        );
+        assert!(
+            variables.insert(sources::variable_of(definition.name)),
+            "{}",
+            definition.name
+        );
     }
     for pair in topic_definitions::DEFINITIONS.windows(2) {
-        assert!(pair[0].definition.name < pair[1].definition.name, "{} is out of order", pair[1].definition.name);
+        assert!(
+            pair[0].definition.name < pair[1].definition.name,
+            "{} is out of order",
+            pair[1].definition.name
+        );
     }
-    let all = definitions::all().chain(topic_definitions::DEFINITIONS.iter().map(|topic| &topic.definition));
+    let all = definitions::all().chain(
+        topic_definitions::DEFINITIONS
+            .iter()
+            .map(|topic| &topic.definition),
+    );
     for definition in all {
         if let Some(default) = definition.default {
             let parsed = definition.check(default);
             assert!(parsed.is_ok(), "{}: {parsed:?}", definition.name);
         }
-        assert!(definition.doc.len() > 10 && definition.doc.ends_with('.'), "{}: {}", definition.name, definition.doc);
+        assert!(
+            definition.doc.len() > 10 && definition.doc.ends_with('.'),
+            "{}: {}",
+            definition.name,
+            definition.doc
+        );
     }
 }
 
@@ -139,7 +171,8 @@ fn topic_synonyms_exist_and_inherit() {
         let name = topic.definition.name;
         assert!(topic.definition.default.is_some(), "{name}");
         for synonym in topic.synonyms {
-            let broker = definitions::find(synonym.name).unwrap_or_else(|| panic!("{name} <- {}", synonym.name));
+            let broker = definitions::find(synonym.name)
+                .unwrap_or_else(|| panic!("{name} <- {}", synonym.name));
             let lists = |kind: &Kind| matches!(kind, Kind::List(_));
             assert_eq!(lists(&broker.kind), lists(&topic.definition.kind), "{name}");
         }
@@ -147,7 +180,11 @@ fn topic_synonyms_exist_and_inherit() {
         if topic.definition.support == super::super::definition::Support::Used
             && let Some(first) = topic.synonyms.first()
         {
-            assert_eq!(definitions::find(first.name).map(|d| d.update), Some(Update::Dynamic), "{name}");
+            assert_eq!(
+                definitions::find(first.name).map(|d| d.update),
+                Some(Update::Dynamic),
+                "{name}"
+            );
         }
     }
 }
