@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use kafka_protocol::protocol::Request;
 
 use crate::api::{self, ApiKey};
-use crate::{Decodable, StrBytes, limits, varint};
+use crate::{Decodable, StrBytes, limits, schema, varint};
 
 /// Header of a request, without its tag section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -189,21 +189,22 @@ impl HeaderError {
 /// Decodes a request's body, which must be all of `body`. Lengths and counts are checked against the bytes at
 /// hand before the codec sees them.
 pub fn decode_request<T: Request>(body: &mut Bytes, version: i16) -> Result<T, DecodeError> {
-    let api = ApiKey::try_from(T::KEY).unwrap_or(ApiKey::ApiVersions);
+    let api = ApiKey::try_from(T::KEY).expect("the codec numbers its own requests");
     let malformed = |reason: String| DecodeError::Malformed {
         api,
         version,
         reason,
     };
-    let message = T::decode(body, version).map_err(|error| malformed(error.to_string()))?;
-    match body.len() {
-        0 => Ok(message),
-        count => Err(DecodeError::TrailingBytes {
+    let left =
+        schema::check_request(api, version, body).map_err(|error| malformed(error.to_string()))?;
+    if left > 0 {
+        return Err(DecodeError::TrailingBytes {
             api,
             version,
-            count,
-        }),
+            count: left,
+        });
     }
+    T::decode(body, version).map_err(|error| malformed(error.to_string()))
 }
 
 /// Takes the header off the front of a reply frame and leaves the body; for clients. Yields the correlation id.

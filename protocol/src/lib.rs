@@ -9,6 +9,7 @@ pub mod compression;
 pub mod encode;
 pub mod frame;
 pub mod limits;
+mod schema;
 pub mod types;
 pub mod varint;
 

@@ -9,11 +9,12 @@ pub const FRAME_BYTES_MAX: usize = 100 * 1024 * 1024;
 /// Smallest request frame: API key, API version, correlation id.
 pub const FRAME_BYTES_MIN: usize = 8;
 
-/// Most elements in one array of a message. Kafka 4.4 refuses more; at 1,000,000 the decoded form of the
-/// largest element type stays below 1 GiB.
-pub const ARRAY_ELEMENTS_MAX: usize = 1_000_000;
+/// Most array elements in one request, all arrays together. Kafka 4.4 allows as many in each array; the largest
+/// element decodes to some hundred bytes, so a request costs at most that many MB beside its frame.
+pub const REQUEST_ELEMENTS_MAX: usize = 1_000_000;
 
-/// Most fields in one tag section. Kafka 4.4 refuses more; no message has as many as ten.
+/// Most tagged fields in one request, all sections together. Kafka 4.4 allows as many in each section; no
+/// message has ten, and an unknown one costs a tree node of memory.
 pub const TAGGED_FIELDS_MAX: usize = 10_000;
 
 /// Most bytes that the records of one batch may inflate to. Above the largest frame, so that what is accepted
@@ -35,9 +36,9 @@ pub const RECORD_ERRORS_MAX: usize = 1_000;
 /// the one batch that rule 13 of Fetch allows over it.
 pub const REPLY_RECORD_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 
-/// Most ropes (partitions with records) in one reply. The bound of [`ARRAY_ELEMENTS_MAX`] applies to the
-/// partitions of the request that asked for them.
-pub const REPLY_ROPES_MAX: usize = ARRAY_ELEMENTS_MAX;
+/// Most ropes (partitions with records) in one reply. No more than the request that asked for them could
+/// name.
+pub const REPLY_ROPES_MAX: usize = REQUEST_ELEMENTS_MAX;
 
 /// Pieces below this are copied into the reply instead of spliced: an entry of a vectored write and a
 /// reference count cost more than moving this many bytes.
