@@ -6,6 +6,7 @@
 
 mod controller;
 mod errors;
+mod hosted;
 mod limits;
 mod metadata;
 mod options;
@@ -13,6 +14,7 @@ mod partition;
 mod raft;
 mod replication;
 mod reporter;
+mod tasks;
 
 pub use controller::Controller;
 pub use errors::{

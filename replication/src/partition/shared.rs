@@ -124,11 +124,6 @@ impl PartitionShared {
         &self.name
     }
 
-    /// This replica.
-    pub fn me(&self) -> ReplicaId {
-        self.me
-    }
-
     /// The log.
     pub fn log(&self) -> &Arc<PartitionLog> {
         &self.log
@@ -311,6 +306,15 @@ impl PartitionShared {
         leadership.leader = None;
         drop(leadership);
         tracing::error!(topic = %self.name.topic, partition = self.name.partition.0, reason, "partition is offline");
+        self.stop_leading();
+    }
+
+    /// The replica is being stopped, by a person's will: it serves nothing more, and that is no error.
+    pub fn retire(&self) {
+        let mut leadership = self.leadership.lock();
+        leadership.role = Role::Follower;
+        leadership.leader = None;
+        drop(leadership);
         self.stop_leading();
     }
 

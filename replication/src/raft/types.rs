@@ -105,10 +105,6 @@ impl RaftTypeConfig for GroupTypes {
     type Vote = openraft::impls::Vote<Self::LeaderId>;
     type Payload = EntryPayload<GroupCommand, ReplicaId, ()>;
     type Entry = openraft::Entry<openraft::alias::CommittedLeaderIdOf<Self>, Self::Payload>;
-    #[expect(
-        deprecated,
-        reason = "the replacement is a crate of its own, which would be one more dependency"
-    )]
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
         = GroupResponder<T>

@@ -1,0 +1,357 @@
+//! The partitions that this broker hosts, kept equal to what the image assigns to it.
+//!
+//! One task changes the set, topic by topic, so that the deletion of a topic never overtakes its creation.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use openraft::Config;
+use parking_lot::RwLock;
+use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId, TopicPartition};
+use tidelog_storage::journal::Durability;
+use tidelog_storage::log::{LogConfig, LogId, PartitionLog};
+use tidelog_storage::manager::LogManager;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::controller::METADATA_TOPIC_ID;
+use crate::limits::GROUPS_CHANGING_MAX;
+use crate::metadata::image::{MetadataImage, TopicImage};
+use crate::metadata::state::MetadataDelta;
+use crate::options::ReplicationOptions;
+use crate::partition::Partition;
+use crate::partition::group::{GroupContext, PartitionGroup};
+use crate::partition::shared::{Budgets, PartitionShared};
+use crate::raft::config;
+use crate::raft::state_store::{self, GroupStateStore};
+use crate::raft::types::{GroupId, ReplicaId};
+use crate::reporter::LeaderReporter;
+
+/// Partitions of one topic by index; those that are hosted elsewhere are gaps.
+type Slots = Vec<Option<Arc<Partition>>>;
+
+/// What a topic's configuration says about each of its partitions.
+#[derive(Clone, Debug)]
+struct Settings {
+    log: LogConfig,
+    min_insync_replicas: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct HostedPartitions {
+    options: ReplicationOptions,
+    context: GroupContext,
+    logs: Arc<LogManager>,
+    reporter: Arc<LeaderReporter>,
+    broker_in_flight: Arc<Semaphore>,
+    sync_config: Arc<Config>,
+    os_config: Arc<Config>,
+    topics: RwLock<HashMap<TopicId, Slots>>,
+}
+
+impl HostedPartitions {
+    /// None so far.
+    pub fn new(
+        options: ReplicationOptions,
+        context: GroupContext,
+        logs: Arc<LogManager>,
+        reporter: Arc<LeaderReporter>,
+    ) -> Result<Self, openraft::ConfigError> {
+        let budget = options
+            .broker_in_flight_bytes_max
+            .min(Semaphore::MAX_PERMITS);
+        Ok(HostedPartitions {
+            options,
+            context,
+            logs,
+            reporter,
+            broker_in_flight: Arc::new(Semaphore::new(budget)),
+            sync_config: config::partition(Durability::Sync)?,
+            os_config: config::partition(Durability::Os)?,
+            topics: RwLock::default(),
+        })
+    }
+
+    /// A partition hosted here.
+    pub fn get(&self, topic: TopicId, partition: PartitionIndex) -> Option<Arc<Partition>> {
+        let index = usize::try_from(partition.0).ok()?;
+        self.topics.read().get(&topic)?.get(index)?.clone()
+    }
+
+    /// All partitions hosted here.
+    pub fn all(&self) -> Vec<Arc<Partition>> {
+        self.topics
+            .read()
+            .values()
+            .flatten()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+
+    /// Makes the hosted set equal to the image, where it changed.
+    pub async fn reconcile(self: &Arc<Self>, image: &Arc<MetadataImage>, delta: MetadataDelta) {
+        let gate = Arc::new(Semaphore::new(GROUPS_CHANGING_MAX));
+        let mut tasks = JoinSet::new();
+        let topics: Vec<TopicId> = if delta.broker_configs {
+            let known: Vec<TopicId> = self.topics.read().keys().copied().collect();
+            known.into_iter().chain(delta.topics).collect()
+        } else {
+            delta.topics.into_iter().collect()
+        };
+        for id in topics {
+            match image.topic_by_id(id) {
+                Some(topic) => self.reconcile_topic(image, topic, &gate, &mut tasks),
+                None => self.remove_topic(id, &gate, &mut tasks),
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a partition could not be started or stopped");
+            }
+        }
+    }
+
+    fn reconcile_topic(
+        self: &Arc<Self>,
+        image: &MetadataImage,
+        topic: &Arc<TopicImage>,
+        gate: &Arc<Semaphore>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let settings = Settings {
+            log: self.options.log_configs.log_config(topic),
+            min_insync_replicas: self.options.log_configs.min_insync_replicas(topic),
+        };
+        for (index, partition) in topic.partitions.iter().enumerate() {
+            let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
+            if !partition.replicas.contains(&self.options.broker) {
+                continue;
+            }
+            if let Some(partition) = self.get(topic.id, index) {
+                self.reconfigure(&partition, &settings, gate, tasks);
+                continue;
+            }
+            let members = members(image, &partition.replicas);
+            let (hosted, gate, topic, settings) =
+                (self.clone(), gate.clone(), topic.clone(), settings.clone());
+            tasks.spawn(async move {
+                let _permit = gate.acquire().await;
+                hosted.open(&topic, index, settings, &members).await;
+            });
+        }
+    }
+
+    /// Opens a partition: its log, its group.
+    async fn open(
+        &self,
+        topic: &TopicImage,
+        index: PartitionIndex,
+        settings: Settings,
+        members: &[ReplicaId],
+    ) {
+        let durability = settings.log.durability;
+        let log = match self
+            .logs
+            .create_log(&topic.name, topic.id, index, settings.log)
+        {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::error!(topic = %topic.name, partition = index.0, %error, "no log for the partition");
+                return;
+            }
+        };
+        let partition = self.new_partition(topic, index, log, settings.min_insync_replicas);
+        self.put(topic.id, index, partition.clone());
+        if let Some(reason) = partition.log().stopped() {
+            partition.shared().go_offline(&reason);
+            return;
+        }
+        self.start_group(&partition, durability, members).await;
+    }
+
+    fn new_partition(
+        &self,
+        topic: &TopicImage,
+        index: PartitionIndex,
+        log: Arc<PartitionLog>,
+        min_insync_replicas: usize,
+    ) -> Arc<Partition> {
+        let shared = PartitionShared::new(
+            GroupId {
+                topic: topic.id,
+                partition: index,
+            },
+            TopicPartition {
+                topic: topic.name.clone(),
+                partition: index,
+            },
+            self.context.me,
+            log,
+            Budgets {
+                partition: self.options.partition_in_flight_bytes_max,
+                broker: self.broker_in_flight.clone(),
+            },
+            self.reporter.clone(),
+        );
+        Arc::new(Partition::new(
+            Arc::new(shared),
+            min_insync_replicas,
+            self.options.partition_in_flight_bytes_max,
+            self.options.broker_in_flight_bytes_max,
+        ))
+    }
+
+    /// Starts the group of a partition whose log is open.
+    pub async fn start_group(
+        &self,
+        partition: &Partition,
+        durability: Durability,
+        members: &[ReplicaId],
+    ) {
+        let config = match durability {
+            Durability::Sync => self.sync_config.clone(),
+            Durability::Os => self.os_config.clone(),
+        };
+        match PartitionGroup::start(&self.context, partition.shared(), config, members).await {
+            Ok(group) => drop(partition.swap_group(Some(Arc::new(group)))),
+            Err(error) => partition.shared().go_offline(&error.to_string()),
+        }
+    }
+
+    /// Takes over changed settings. A change of durability starts the group anew: what it may ask of a follower that
+    /// came back shorter is fixed at its start.
+    fn reconfigure(
+        self: &Arc<Self>,
+        partition: &Arc<Partition>,
+        settings: &Settings,
+        gate: &Arc<Semaphore>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        partition.set_min_insync_replicas(settings.min_insync_replicas);
+        let old = partition.log().config();
+        if *old == settings.log {
+            return;
+        }
+        let durability = settings.log.durability;
+        partition.log().set_config(settings.log.clone());
+        if durability != old.durability && partition.shared().offline().is_none() {
+            let (hosted, partition, gate) = (self.clone(), partition.clone(), gate.clone());
+            tasks.spawn(async move {
+                let _permit = gate.acquire().await;
+                hosted.restart_group(&partition).await;
+            });
+        }
+    }
+
+    /// Stops the group of a partition and starts it again on the same log.
+    pub async fn restart_group(&self, partition: &Partition) {
+        if let Some(group) = partition.swap_group(None) {
+            partition.shared().stop_leading();
+            group.shutdown().await;
+        }
+        partition.shared().come_back();
+        self.start_group(partition, partition.log().config().durability, &[])
+            .await;
+    }
+
+    fn remove_topic(self: &Arc<Self>, id: TopicId, gate: &Arc<Semaphore>, tasks: &mut JoinSet<()>) {
+        let Some(slots) = self.topics.write().remove(&id) else {
+            return;
+        };
+        for partition in slots.into_iter().flatten() {
+            let (hosted, gate) = (self.clone(), gate.clone());
+            tasks.spawn(async move {
+                let _permit = gate.acquire().await;
+                hosted.remove(&partition).await;
+            });
+        }
+    }
+
+    /// Deletes a partition: first nobody reaches it, then its group ends, then its files and votes go.
+    async fn remove(&self, partition: &Partition) {
+        partition.shared().retire();
+        if let Some(group) = partition.swap_group(None) {
+            group.shutdown().await;
+        }
+        if let Err(error) = self.remove_log(partition.log().id()).await {
+            tracing::error!(partition = %partition.name(), %error, "the log of a deleted partition stays");
+        }
+    }
+
+    async fn remove_log(&self, id: LogId) -> Result<(), io::Error> {
+        self.logs.remove_log(id).await.map_err(io::Error::other)?;
+        let forget = vec![GroupStateStore::removal(id)];
+        state_store::write(&*self.context.kv, forget)
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// Removes the logs of topics that were deleted while this broker was down.
+    pub async fn remove_orphans(&self, image: &MetadataImage) {
+        for log in self.logs.logs() {
+            let assigned = log.topic_id == METADATA_TOPIC_ID
+                || is_assigned(image, &log.topic_id, log.partition, self.options.broker);
+            if assigned {
+                continue;
+            }
+            tracing::info!(topic = %log.topic, partition = log.partition.0, "removing the log of a deleted partition");
+            if let Err(error) = self.remove_log(log.id).await {
+                tracing::error!(topic = %log.topic, partition = log.partition.0, %error, "it stays");
+            }
+        }
+    }
+
+    /// Ends all groups.
+    pub async fn shutdown(&self) {
+        let mut tasks = JoinSet::new();
+        for partition in self.all() {
+            tasks.spawn(async move {
+                partition.shared().retire();
+                if let Some(group) = partition.swap_group(None) {
+                    group.shutdown().await;
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn put(&self, topic: TopicId, index: PartitionIndex, partition: Arc<Partition>) {
+        let Ok(index) = usize::try_from(index.0) else {
+            return;
+        };
+        let mut topics = self.topics.write();
+        let slots = topics.entry(topic).or_default();
+        if slots.len() <= index {
+            slots.resize(index + 1, None);
+        }
+        if let Some(slot) = slots.get_mut(index) {
+            *slot = Some(partition);
+        }
+    }
+}
+
+fn is_assigned(
+    image: &MetadataImage,
+    topic: &TopicId,
+    index: PartitionIndex,
+    broker: BrokerId,
+) -> bool {
+    let partition = image
+        .topic_by_id(*topic)
+        .and_then(|topic| topic.partition(index));
+    partition.is_some_and(|partition| partition.replicas.contains(&broker))
+}
+
+/// The replicas of a partition: registered brokers with their data directories.
+fn members(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<ReplicaId> {
+    let replica = |id: &BrokerId| {
+        Some(ReplicaId {
+            broker: *id,
+            directory: image.broker(*id)?.directory_id,
+        })
+    };
+    replicas.iter().filter_map(replica).collect()
+}

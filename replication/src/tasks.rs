@@ -1,0 +1,171 @@
+//! What goes on behind the requests: following the image, reporting leaders, elections, retention, checkpoints.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_protocol::types::BrokerId;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::controller::Controller;
+use crate::errors::SubmitError;
+use crate::hosted::HostedPartitions;
+use crate::metadata::command::Command;
+use crate::partition::Partition;
+use crate::partition::group::GroupContext;
+use crate::partition::state::Role;
+use crate::raft::state_store::{self, GroupStateStore};
+use crate::reporter::LeaderReporter;
+
+/// A task that runs until it is cancelled.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Pause that lets reports gather: a thousand new leaders make a few records.
+const REPORT_LINGER: Duration = Duration::from_millis(3);
+
+/// Longest wait for a report to be committed.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause after a report that did not get through.
+const REPORT_RETRY: Duration = Duration::from_millis(200);
+
+/// Pause between two looks for groups without a leader.
+const ELECTION_SWEEP: Duration = Duration::from_secs(1);
+
+/// Pause between two checkpoints; bounds what a start applies again.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Partitions between two pauses of a retention round.
+const RETENTION_STRIDE: usize = 32;
+
+/// Pause within a retention round, so that it does not compete with requests.
+const RETENTION_PAUSE: Duration = Duration::from_millis(5);
+
+/// Keeps the hosted partitions equal to the image.
+pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartitions>) {
+    loop {
+        let delta = controller.shared().next_delta().await;
+        let image = controller.shared().image();
+        hosted.reconcile(&image, delta).await;
+    }
+}
+
+/// Tells the controller which partitions this broker leads.
+pub async fn report_leaders(
+    controller: Arc<Controller>,
+    reporter: Arc<LeaderReporter>,
+    me: BrokerId,
+) {
+    loop {
+        reporter.wait().await;
+        tokio::time::sleep(REPORT_LINGER).await;
+        loop {
+            let reports = reporter.take(me, &controller.shared().image());
+            if reports.is_empty() {
+                break;
+            }
+            match controller
+                .submit(Command::ReportLeaders(reports.clone()), REPORT_TIMEOUT)
+                .await
+            {
+                Ok(_) => {}
+                Err(SubmitError::ShuttingDown) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the controller does not know of new leaders yet");
+                    tokio::time::sleep(REPORT_RETRY).await;
+                    reporter.put_back(&reports);
+                }
+            }
+        }
+    }
+}
+
+/// Asks groups that have no leader to elect one, and brings partitions back that were stopped for want of space. The
+/// usual election follows an event; this is for what fell through.
+pub async fn elect_leaders(hosted: Arc<HostedPartitions>) {
+    let mut ticks = interval(ELECTION_SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        for partition in hosted.all() {
+            look_after(&hosted, &partition).await;
+        }
+    }
+}
+
+async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
+    let state = partition.state();
+    match state.role {
+        Role::Leader => {}
+        Role::Follower if state.leader.is_some() => {}
+        Role::Follower => match partition.group() {
+            Some(group) if group.is_running() => group.elect().await,
+            Some(_) => partition.shared().go_offline("its consensus group stopped"),
+            None => {}
+        },
+        Role::Offline => {
+            let log = partition.log();
+            if log.stopped().is_none() && log.check_writable().is_ok() {
+                tracing::info!(partition = %partition.name(), "partition is started again");
+                hosted.restart_group(partition).await;
+            }
+        }
+    }
+}
+
+/// Enforces retention, partition by partition.
+pub async fn retain(hosted: Arc<HostedPartitions>, every: Duration) {
+    let mut ticks = interval(every.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        for stride in hosted.all().chunks(RETENTION_STRIDE) {
+            for partition in stride {
+                partition.retain().await;
+            }
+            tokio::time::sleep(RETENTION_PAUSE).await;
+        }
+    }
+}
+
+/// Saves how far each group has come.
+pub async fn checkpoint(
+    context: GroupContext,
+    controller: Arc<Controller>,
+    hosted: Arc<HostedPartitions>,
+) {
+    let mut ticks = interval(CHECKPOINT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        save_checkpoints(&context, &controller, &hosted).await;
+    }
+}
+
+/// Saves the progress of all groups that made some, in one write.
+pub async fn save_checkpoints(
+    context: &GroupContext,
+    controller: &Controller,
+    hosted: &HostedPartitions,
+) {
+    let mut writes: Vec<_> = controller.due_checkpoint().into_iter().collect();
+    for partition in hosted.all() {
+        let store = GroupStateStore::new(context.kv.clone(), partition.log().id());
+        writes.extend(
+            partition
+                .shared()
+                .due_checkpoint()
+                .map(|checkpoint| store.checkpoint_write(&checkpoint)),
+        );
+    }
+    if writes.is_empty() {
+        return;
+    }
+    if let Err(error) = state_store::write(&*context.kv, writes).await {
+        tracing::error!(%error, "progress of the consensus groups was not saved");
+    }
+}
