@@ -1,0 +1,3 @@
+//! The one integration binary: what crosses crates, driven from outside.
+
+mod tidy;
