@@ -14,7 +14,7 @@ mod tests;
 use std::sync::LazyLock;
 
 use bytes::buf::UninitSlice;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use kafka_protocol::protocol::buf::ByteBufMut;
 
 use crate::api::ApiKey;
@@ -45,12 +45,14 @@ pub enum EncodeError {
 
 /// Region that placeholders are cut from. Zeroed memory that nobody reads or writes stays unmapped: it costs
 /// address space, not memory.
-static PLACEHOLDERS: LazyLock<Bytes> = LazyLock::new(|| {
-    Bytes::from(vec![
-        0u8;
-        limits::REPLY_RECORD_BYTES_MAX + limits::REPLY_ROPES_MAX
-    ])
-});
+static PLACEHOLDERS: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(vec![0u8; PLACEHOLDER_BYTES]));
+
+/// Placeholders may be as long as a reply's records, and begin as far in as ropes are numbered.
+const PLACEHOLDER_BYTES: usize = limits::REPLY_RECORD_BYTES_MAX + limits::REPLY_ROPES_MAX;
+
+/// First size of the contiguous part. Most replies are smaller; the others grow it, which costs less than asking
+/// the codec for the size beforehand.
+const INLINE_BYTES_START: usize = 512;
 
 /// Record bytes that stand for one field of a message.
 enum Rope {
@@ -63,11 +65,13 @@ enum Rope {
 pub struct ReplyBuffer {
     ropes: Vec<(Rope, usize)>,
     rope_bytes: usize,
+    /// The part of `rope_bytes` that is too small to splice.
+    copied_bytes: usize,
 }
 
 /// The encode target: contiguous bytes, and which pieces belong where among them.
 struct Splicer<'a> {
-    inline: BytesMut,
+    inline: Vec<u8>,
     /// Pieces, each with the number of inline bytes before it.
     cuts: Vec<(usize, Bytes)>,
     ropes: &'a [(Rope, usize)],
@@ -80,13 +84,6 @@ struct Splicer<'a> {
 }
 
 impl Rope {
-    fn len(&self) -> usize {
-        match self {
-            Rope::Pieces(pieces) => pieces.iter().map(Bytes::len).sum(),
-            Rope::Batches(batches) => batches.iter().map(RecordBatch::size_bytes).sum(),
-        }
-    }
-
     fn for_each(&self, mut visit: impl FnMut(&[u8], Option<&Bytes>)) {
         match self {
             Rope::Pieces(pieces) => pieces.iter().for_each(|piece| visit(piece, Some(piece))),
@@ -122,7 +119,13 @@ impl ReplyBuffer {
     }
 
     fn register(&mut self, rope: Rope) -> Result<Bytes, EncodeError> {
-        let len = rope.len();
+        let (mut len, mut copied) = (0, 0);
+        rope.for_each(|bytes, shared| {
+            len += bytes.len();
+            if !splices(bytes, shared) {
+                copied += bytes.len();
+            }
+        });
         if len == 0 {
             return Ok(Bytes::new());
         }
@@ -133,6 +136,7 @@ impl ReplyBuffer {
         }
         self.ropes.push((rope, len));
         self.rope_bytes = total;
+        self.copied_bytes += copied;
         Ok(PLACEHOLDERS.slice(number..number + len))
     }
 
@@ -183,18 +187,14 @@ impl ReplyBuffer {
         api: ApiKey,
         version: i16,
         body: &T,
-        header: impl FnOnce(&mut BytesMut),
+        header: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Vec<Bytes>, EncodeError> {
         let failed = |reason: String| EncodeError::Message {
             api,
             version,
             reason,
         };
-        let body_bytes = body
-            .compute_size(version)
-            .map_err(|error| failed(error.to_string()))?;
-        let mut inline =
-            BytesMut::with_capacity(body_bytes.saturating_sub(self.spliceable_bytes()) + 64);
+        let mut inline = Vec::with_capacity(INLINE_BYTES_START + self.copied_bytes);
         inline.put_i32(0);
         header(&mut inline);
         let mut target = Splicer {
@@ -208,20 +208,6 @@ impl ReplyBuffer {
         body.encode(&mut target, version)
             .map_err(|error| failed(error.to_string()))?;
         target.finish()
-    }
-
-    fn spliceable_bytes(&self) -> usize {
-        let mut sum = 0;
-        for (rope, _) in &self.ropes {
-            rope.for_each(|bytes, shared| {
-                sum += if splices(bytes, shared) {
-                    bytes.len()
-                } else {
-                    0
-                }
-            });
-        }
-        sum
     }
 }
 
@@ -268,7 +254,7 @@ impl Splicer<'_> {
         let total = self.inline.len() + self.spliced;
         let size = i32::try_from(total - 4).map_err(|_| EncodeError::TooLong(total))?;
         self.inline[..4].copy_from_slice(&size.to_be_bytes());
-        let mut inline = self.inline.freeze();
+        let mut inline = Bytes::from(self.inline);
         let mut taken = 0;
         let mut pieces = Vec::with_capacity(self.cuts.len() * 2 + 1);
         for (at, piece) in self.cuts {
@@ -285,7 +271,7 @@ impl Splicer<'_> {
     }
 }
 
-// SAFETY: space and position are those of the inner `BytesMut`, whose implementation keeps the contract.
+// SAFETY: space and position are those of the inner `Vec`, whose implementation keeps the contract.
 unsafe impl BufMut for Splicer<'_> {
     fn remaining_mut(&self) -> usize {
         self.inline.remaining_mut()

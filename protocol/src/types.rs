@@ -3,7 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use uuid::Uuid;
+
+use crate::{StrBytes, messages};
 
 /// Number of a broker, `broker.id`; unique in a cluster and never negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +128,36 @@ impl TopicName {
     }
 }
 
+/// A wire name holds on to the frame that it came in, so this copies the text.
+impl From<&messages::TopicName> for TopicName {
+    fn from(name: &messages::TopicName) -> Self {
+        TopicName::from(name.as_str())
+    }
+}
+
+/// Shares the text.
+impl From<&TopicName> for StrBytes {
+    fn from(name: &TopicName) -> Self {
+        StrBytes::from_utf8(Bytes::from_owner(SharedText(name.0.clone()))).unwrap_or_default()
+    }
+}
+
+/// Shares the text.
+impl From<&TopicName> for messages::TopicName {
+    fn from(name: &TopicName) -> Self {
+        messages::TopicName(name.into())
+    }
+}
+
+/// Lets a `Bytes` own a shared text.
+struct SharedText(Arc<str>);
+
+impl AsRef<[u8]> for SharedText {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 impl From<&str> for TopicName {
     fn from(name: &str) -> Self {
         TopicName(Arc::from(name))
@@ -182,5 +215,37 @@ impl fmt::Display for Offset {
 impl fmt::Display for LeaderEpoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        assert_eq!(Sequence(5).plus(3), Sequence(8));
+        assert_eq!(Sequence(i32::MAX).plus(1), Sequence(0));
+        assert_eq!(Sequence(i32::MAX - 1).plus(3), Sequence(1));
+    }
+
+    #[test]
+    fn producer_epochs_end_before_the_fencing_epoch() {
+        assert_eq!(ProducerEpoch::NONE.next(), Some(ProducerEpoch(0)));
+        assert_eq!(
+            ProducerEpoch(i16::MAX - 2).next(),
+            Some(ProducerEpoch(i16::MAX - 1))
+        );
+        assert_eq!(ProducerEpoch(i16::MAX - 1).next(), None);
+        assert!(!ProducerId::NONE.is_some() && ProducerId(0).is_some());
+    }
+
+    #[test]
+    fn topic_names_cross_the_wire() {
+        let name = TopicName::from("orders");
+        let wire = messages::TopicName::from(&name);
+        assert_eq!(wire.as_str(), "orders");
+        assert_eq!(wire.as_ptr(), name.as_str().as_ptr());
+        assert_eq!(TopicName::from(&wire), name);
     }
 }

@@ -3,8 +3,8 @@
 //! Records are walked in place (or in the scratch that they are decompressed into) and not copied. The batch is
 //! changed only where Kafka changes it: a wrong maximal timestamp is corrected, log append time is stamped,
 //! and a topic with a codec of its own has the records recompressed. Two things are refused that Kafka lets
-//! through: uncompressed records whose offset deltas do not count from 0, and bytes after the batch. No client
-//! sends either, and both would lose records.
+//! through: records whose offset deltas do not count from 0 (Kafka rewrites compressed ones and stores the
+//! others as they are), and bytes after the batch (Kafka drops them). No client sends either.
 //!
 //! Knows nothing of producer state, epochs or offsets: those are the partition's.
 
@@ -60,7 +60,7 @@ pub struct ValidatedBatch {
     pub batch: RecordBatch,
     /// Largest timestamp among the records; the broker's time under LogAppendTime.
     pub max_timestamp: TimestampMs,
-    /// Offset delta of the first record that has it.
+    /// Offset delta of the first record that has it; -1 when no record has a timestamp.
     pub max_timestamp_delta: i32,
     /// What the reply says as `log_append_time_ms`: [`TimestampMs::NONE`] under CreateTime.
     pub log_append_time: TimestampMs,
@@ -131,6 +131,16 @@ pub fn validate_produce(
     rules: &ProduceRules,
     scratch: &mut Scratch,
 ) -> Result<ValidatedBatch, ProduceRejection> {
+    let result = validate(batch, rules, scratch);
+    scratch.trim();
+    result
+}
+
+fn validate(
+    batch: RecordBatch,
+    rules: &ProduceRules,
+    scratch: &mut Scratch,
+) -> Result<ValidatedBatch, ProduceRejection> {
     let codec = check_header(&batch, rules)?;
     let section = scratch.section(&batch).map_err(records_rejection)?;
     let newest = check_records(&batch, section, rules)?;
@@ -139,7 +149,6 @@ pub fn validate_produce(
         _ => None,
     };
     let mut batch = recompressed.unwrap_or(batch);
-    scratch.trim();
     Ok(match rules.timestamp_type {
         TimestampType::CreateTime => {
             batch.set_max_timestamp(newest.timestamp);
