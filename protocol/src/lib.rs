@@ -17,5 +17,5 @@ pub mod varint;
 pub use kafka_protocol::error::ResponseError as ErrorCode;
 /// Kafka's request and response structs, one pair per API.
 pub use kafka_protocol::messages;
-/// The traits and string type that [`messages`] are made of.
-pub use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+/// The traits and the string type of [`messages`].
+pub use kafka_protocol::protocol::{Decodable, Encodable, Message, Request, StrBytes};
