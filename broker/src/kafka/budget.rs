@@ -18,7 +18,18 @@ pub struct MemoryBudget {
 /// Reserved bytes; dropping gives them back.
 #[derive(Debug)]
 pub struct MemoryPermit {
-    _bytes: OwnedSemaphorePermit,
+    bytes: OwnedSemaphorePermit,
+}
+
+impl MemoryPermit {
+    /// Adds `more` to `sum`, so that both are given back together.
+    pub fn join(sum: &mut Option<MemoryPermit>, more: Option<MemoryPermit>) {
+        match (sum, more) {
+            (Some(sum), Some(more)) => sum.bytes.merge(more.bytes),
+            (sum @ None, more) => *sum = more,
+            (Some(_), None) => {}
+        }
+    }
 }
 
 impl MemoryBudget {
@@ -37,7 +48,7 @@ impl MemoryBudget {
         let permits = self.permits(bytes);
         let taken = Arc::clone(&self.free).acquire_many_owned(permits).await;
         MemoryPermit {
-            _bytes: taken.expect("the semaphore is never closed"),
+            bytes: taken.expect("the semaphore is never closed"),
         }
     }
 
@@ -47,7 +58,7 @@ impl MemoryBudget {
         let taken = Arc::clone(&self.free)
             .try_acquire_many_owned(permits)
             .ok()?;
-        Some(MemoryPermit { _bytes: taken })
+        Some(MemoryPermit { bytes: taken })
     }
 
     /// Bytes that are reserved now.

@@ -15,6 +15,7 @@ use tidelog_protocol::api::{self, ApiKey};
 use tidelog_protocol::encode;
 use tidelog_protocol::frame::{self, RequestHeader};
 
+use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{HandlerError, api_versions};
 
@@ -22,7 +23,12 @@ use crate::kafka::handlers::{HandlerError, api_versions};
 #[derive(Debug)]
 pub enum Reply {
     /// A reply frame, size prefix included, in pieces.
-    Frame(Vec<Bytes>),
+    Frame {
+        /// The pieces, to be written one after the other.
+        pieces: Vec<Bytes>,
+        /// Memory of pieces that were read for this reply; given back once they are written.
+        memory: Option<MemoryPermit>,
+    },
     /// Nothing: a produce with `acks=0`.
     Silence,
 }
@@ -86,7 +92,8 @@ pub fn api_versions_unsupported(correlation_id: i32) -> Result<Reply, HandlerErr
 
 /// Encodes a response without records.
 pub fn reply<A: Encodable>(header: &RequestHeader, response: &A) -> Result<Reply, HandlerError> {
-    Ok(Reply::Frame(encode::encode_response(header, response)?))
+    let pieces = encode::encode_response(header, response)?;
+    Ok(Reply::Frame { pieces, memory: None })
 }
 
 /// Decodes a request's body.

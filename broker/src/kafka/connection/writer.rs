@@ -12,6 +12,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
 
 use super::{InFlight, limits};
+use crate::kafka::budget::MemoryPermit;
 use crate::kafka::dispatch::Reply;
 use crate::kafka::handlers::HandlerError;
 
@@ -33,6 +34,7 @@ struct Outgoing {
     pieces: VecDeque<Bytes>,
     bytes: usize,
     answered: Vec<InFlight>,
+    memory: Option<MemoryPermit>,
     failed: Option<HandlerError>,
 }
 
@@ -78,7 +80,8 @@ fn finish(mut request: InFlight) -> BoxFuture<'static, Finished> {
 impl Outgoing {
     fn add(&mut self, (reply, request): Finished) {
         match reply {
-            Ok(Reply::Frame(pieces)) => {
+            Ok(Reply::Frame { pieces, memory }) => {
+                MemoryPermit::join(&mut self.memory, memory);
                 for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
                     self.bytes += piece.len();
                     self.pieces.push_back(piece);
@@ -99,7 +102,7 @@ impl Outgoing {
     async fn send(mut self, socket: &mut OwnedWriteHalf) -> Result<(), WriteEnd> {
         metrics::counter!("tidelog_kafka_sent_bytes_total").increment(self.bytes as u64);
         write_all(socket, &mut self.pieces).await?;
-        drop(self.answered);
+        drop((self.answered, self.memory));
         match self.failed {
             Some(error) => {
                 socket.shutdown().await?;
