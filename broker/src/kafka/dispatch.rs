@@ -17,7 +17,10 @@ use tidelog_protocol::frame::{self, RequestHeader};
 
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
-use crate::kafka::handlers::{HandlerError, api_versions};
+use crate::kafka::handlers::{
+    HandlerError, api_versions, describe_cluster, describe_topic_partitions, fetch, init_producer_id, list_offsets,
+    metadata, offset_for_leader_epoch, produce,
+};
 
 /// What goes back to the client.
 #[derive(Debug)]
@@ -60,7 +63,15 @@ const fn api(key: ApiKey, start: fn(RequestContext, Bytes) -> Ordered) -> Api {
 /// wait is done before the next one starts (a send to a mailbox takes its place in that first step).
 #[rustfmt::skip]
 static APIS: &[Api] = &[
+    api(ApiKey::Produce, |cx, body| Box::pin(produce::start(cx, body))),
+    api(ApiKey::Fetch, |cx, body| first_step(Box::pin(fetch::serve(cx, body)))),
+    api(ApiKey::ListOffsets, |cx, body| whole(cx, body, |cx, q| Box::pin(list_offsets::handle(cx, q)))),
+    api(ApiKey::Metadata, |cx, body| whole(cx, body, |cx, q| Box::pin(metadata::handle(cx, q)))),
     api(ApiKey::ApiVersions, |cx, body| whole(cx, body, |cx, q| Box::pin(api_versions::handle(cx, q)))),
+    api(ApiKey::InitProducerId, |cx, body| whole(cx, body, |cx, q| Box::pin(init_producer_id::handle(cx, q)))),
+    api(ApiKey::OffsetForLeaderEpoch, |cx, body| whole(cx, body, |cx, q| Box::pin(offset_for_leader_epoch::handle(cx, q)))),
+    api(ApiKey::DescribeCluster, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_cluster::handle(cx, q)))),
+    api(ApiKey::DescribeTopicPartitions, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_topic_partitions::handle(cx, q)))),
 ];
 
 /// Whether there is a handler for the API.

@@ -7,6 +7,7 @@ pub mod budget;
 pub mod connection;
 pub mod context;
 pub mod dispatch;
+pub mod errors;
 pub mod handlers;
 
 pub use context::{ClientSoftware, ConnectionInfo, RequestContext};

@@ -87,17 +87,12 @@ impl Reader {
     async fn read_prefix(&mut self) -> Result<[u8; 4], ReadEnd> {
         let mut prefix = [0u8; 4];
         loop {
-            match timeout(
-                self.broker.limits.idle_max,
-                self.socket.read(&mut prefix[..1]),
-            )
-            .await
-            {
-                Ok(Ok(0)) => return Err(ReadEnd::Closed),
-                Ok(Ok(_)) => break,
-                Ok(Err(error)) => return Err(error.into()),
-                Err(_) if self.slots.available_permits() + 1 < limits::IN_FLIGHT_MAX => {}
-                Err(_) => return Err(ReadEnd::Idle),
+            match self.first_byte(&mut prefix).await {
+                Some(Ok(0)) => return Err(ReadEnd::Closed),
+                Some(Ok(_)) => break,
+                Some(Err(error)) => return Err(error.into()),
+                None if self.slots.available_permits() + 1 < limits::IN_FLIGHT_MAX => {}
+                None => return Err(ReadEnd::Idle),
             }
         }
         let rest = self.socket.read_exact(&mut prefix[1..]);
@@ -105,6 +100,15 @@ impl Reader {
             .await
             .map_err(|_| ReadEnd::Stalled)??;
         Ok(prefix)
+    }
+
+    /// Bytes read; `None` if nothing came for as long as a connection may be idle.
+    async fn first_byte(&mut self, prefix: &mut [u8; 4]) -> Option<std::io::Result<usize>> {
+        let first = self.socket.read(&mut prefix[..1]);
+        match self.broker.limits.idle_max {
+            Some(idle_max) => timeout(idle_max, first).await.ok(),
+            None => Some(first.await),
+        }
     }
 
     /// Reads into one buffer. Its memory is reserved; what does not arrive is address space only.

@@ -6,6 +6,18 @@
 //! `dispatch::APIS`.
 
 pub mod api_versions;
+pub mod authorized_operations;
+mod auto_create;
+pub mod describe_cluster;
+pub mod describe_topic_partitions;
+pub mod endpoints;
+pub mod fetch;
+pub mod init_producer_id;
+pub mod list_offsets;
+pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod partitions;
+pub mod produce;
 
 use tidelog_protocol::encode::EncodeError;
 use tidelog_protocol::frame::DecodeError;

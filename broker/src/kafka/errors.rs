@@ -1,0 +1,77 @@
+//! The one place where the errors of the layers below become Kafka's error codes.
+//!
+//! A function for each operation; handlers call them and decide nothing themselves.
+
+use tidelog_protocol::ErrorCode;
+use tidelog_replication::{AppendError, DeleteRecordsError, MetadataError, SubmitError};
+use tidelog_storage::log::LogError;
+
+/// Produce: the append of a batch.
+pub fn append(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::NotLeader { .. } => ErrorCode::NotLeaderOrFollower,
+        AppendError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
+        AppendError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
+        AppendError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+        AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+        AppendError::UnknownProducerId => ErrorCode::UnknownProducerId,
+        AppendError::NoSpace(_) | AppendError::Storage(_) => ErrorCode::KafkaStorageError,
+        // The client waits and tries again; nothing was appended.
+        AppendError::Overloaded => ErrorCode::NotEnoughReplicas,
+        AppendError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
+        AppendError::Unknown => ErrorCode::NotEnoughReplicasAfterAppend,
+    }
+}
+
+/// DeleteRecords: one partition.
+pub fn delete_records(error: &DeleteRecordsError) -> ErrorCode {
+    match error {
+        DeleteRecordsError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        DeleteRecordsError::NotLeader(_) | DeleteRecordsError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
+        DeleteRecordsError::Storage(_) => ErrorCode::KafkaStorageError,
+        DeleteRecordsError::Unknown => ErrorCode::RequestTimedOut,
+    }
+}
+
+/// Reads of a log: Fetch, ListOffsets, OffsetForLeaderEpoch.
+pub fn read(error: &LogError) -> ErrorCode {
+    match error {
+        LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        LogError::Removed => ErrorCode::UnknownTopicOrPartition,
+        LogError::Corrupt { .. } => ErrorCode::CorruptMessage,
+        LogError::Stopped(_) | LogError::NoSpace(_) | LogError::Io(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// Changes of the cluster's metadata.
+pub fn submit(error: &SubmitError) -> ErrorCode {
+    match error {
+        SubmitError::Metadata(refused) => metadata(refused),
+        SubmitError::NotController { .. } => ErrorCode::NotController,
+        SubmitError::Timeout => ErrorCode::RequestTimedOut,
+        SubmitError::ShuttingDown => ErrorCode::BrokerNotAvailable,
+        SubmitError::Unavailable(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// What the metadata's own rules refuse.
+pub fn metadata(error: &MetadataError) -> ErrorCode {
+    match error {
+        MetadataError::TopicExists(_) => ErrorCode::TopicAlreadyExists,
+        MetadataError::TopicIdExists => ErrorCode::UnknownServerError,
+        MetadataError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        MetadataError::InvalidTopicName(_) | MetadataError::TopicNameCollision { .. } => {
+            ErrorCode::InvalidTopicException
+        }
+        MetadataError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
+        MetadataError::InvalidReplicaAssignment(_) | MetadataError::UnknownBroker(_) => {
+            ErrorCode::InvalidReplicaAssignment
+        }
+        MetadataError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+        MetadataError::BrokerIdTaken(_) => ErrorCode::DuplicateBrokerRegistration,
+        MetadataError::ProducerIds(_) => ErrorCode::UnknownServerError,
+        MetadataError::InvalidFeature(_) => ErrorCode::FeatureUpdateFailed,
+        MetadataError::Unsupported(_) => ErrorCode::UnsupportedVersion,
+    }
+}

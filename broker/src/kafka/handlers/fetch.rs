@@ -1,0 +1,145 @@
+//! Fetch: committed batches, byte for byte as they are stored, now or when there are enough (rules 13 to 21).
+//!
+//! A request is read at once; if that is not enough for an answer it waits for one of its partitions to move, with a
+//! deadline. Nothing polls.
+
+mod read;
+mod response;
+mod session;
+pub mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidelog_protocol::ErrorCode;
+use tidelog_protocol::messages::{FetchRequest, FetchResponse};
+use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use self::read::{PartitionRead, ReadRules};
+use self::session::{PartitionKey, Wanted};
+use self::sessions::FetchContext;
+use crate::kafka::context::RequestContext;
+use crate::kafka::dispatch::{self, Reply};
+use crate::kafka::handlers::HandlerError;
+use crate::kafka::handlers::partitions::TopicKey;
+
+/// From this version on topics are named by id.
+const TOPIC_ID_VERSION_MIN: i16 = 13;
+
+/// Longest wait that a client may ask for.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Pause between two readings of a request whose partitions move without reaching `min_bytes`: what it has is read
+/// again each time, so a reading for each small batch would cost the square of them.
+const READ_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a request asks for, apart from its partitions.
+struct Terms {
+    wait: Duration,
+    bytes_min: usize,
+    rules: ReadRules,
+}
+
+/// Reads, waits if need be, and answers.
+pub async fn serve(cx: RequestContext, body: Bytes) -> Result<Reply, HandlerError> {
+    let request: FetchRequest = dispatch::decode(&cx, body)?;
+    let by_id = cx.version() >= TOPIC_ID_VERSION_MIN;
+    let sessions = &cx.broker.fetch_sessions;
+    let session = (request.session_id, request.session_epoch);
+    let now = std::time::Instant::now();
+    let context = sessions.context(session, wanted(&request, by_id), &forgotten(&request, by_id), by_id, now);
+    let context = match context {
+        Ok(context) => context,
+        Err(code) => return refused(&cx, code),
+    };
+    let reads = read_until_due(&cx, &context, &terms(&cx, &request)).await;
+    let told: Vec<_> = reads.iter().map(|read| (read.key.clone(), read.told())).collect();
+    let news = context.news(&told);
+    match context.conclude(sessions, &told, std::time::Instant::now()) {
+        Ok(session_id) => response::reply(&cx, session_id, reads, &news),
+        Err(code) => refused(&cx, code),
+    }
+}
+
+fn refused(cx: &RequestContext, code: ErrorCode) -> Result<Reply, HandlerError> {
+    dispatch::reply(&cx.header, &FetchResponse::default().with_error_code(code.code()))
+}
+
+fn terms(cx: &RequestContext, request: &FetchRequest) -> Terms {
+    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+    Terms {
+        wait,
+        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        rules: ReadRules {
+            bytes_max: bytes_max.min(cx.broker.config().fetch.response_bytes_max),
+            committed_only: request.isolation_level == 1,
+        },
+    }
+}
+
+fn wanted(request: &FetchRequest, by_id: bool) -> Vec<(PartitionKey, Wanted)> {
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let key = TopicKey::of(by_id, &topic.topic, topic.topic_id);
+        wanted.extend(topic.partitions.iter().map(|partition| {
+            let terms = Wanted {
+                offset: Offset(partition.fetch_offset),
+                bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
+                current_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: LeaderEpoch(partition.last_fetched_epoch),
+            };
+            ((key.clone(), PartitionIndex(partition.partition)), terms)
+        }));
+    }
+    wanted
+}
+
+fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<PartitionKey> {
+    let mut forgotten = Vec::new();
+    for topic in &request.forgotten_topics_data {
+        let key = TopicKey::of(by_id, &topic.topic, topic.topic_id);
+        forgotten.extend(topic.partitions.iter().map(|index| (key.clone(), PartitionIndex(*index))));
+    }
+    forgotten
+}
+
+/// Rule 15: reads until there is enough, something cannot wait, or the time is up.
+async fn read_until_due(cx: &RequestContext, context: &FetchContext, terms: &Terms) -> Vec<PartitionRead> {
+    let deadline = Instant::now() + terms.wait;
+    let mut reads = read::all(cx, context.wanted(), &terms.rules).await;
+    if is_due(&reads, terms) {
+        return reads;
+    }
+    let moved = Arc::new(Notify::new());
+    let _registrations: Vec<_> = reads
+        .iter()
+        .filter_map(|read| read.partition.as_ref())
+        .map(|partition| partition.register_waiter(&moved))
+        .collect();
+    loop {
+        // What moved between the first reading and the registration is seen by this one.
+        reads = read::all(cx, context.wanted(), &terms.rules).await;
+        if is_due(&reads, terms) {
+            return reads;
+        }
+        tokio::select! {
+            () = moved.notified() => {}
+            () = sleep_until(deadline) => return reads,
+            () = cx.broker.draining.cancelled() => return reads,
+        }
+        if terms.bytes_min > 1 && reads.iter().any(|read| read.size_bytes > 0) {
+            sleep(READ_PAUSE).await;
+        }
+    }
+}
+
+fn is_due(reads: &[PartitionRead], terms: &Terms) -> bool {
+    terms.wait.is_zero()
+        || reads.is_empty()
+        || reads.iter().any(PartitionRead::is_special)
+        || reads.iter().map(|read| read.size_bytes).sum::<usize>() >= terms.bytes_min
+}

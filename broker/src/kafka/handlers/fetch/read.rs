@@ -1,0 +1,218 @@
+//! Reading the partitions of one Fetch, within its limits.
+//!
+//! Recent batches come from memory at once; older ones from a segment, beside the runtime. What is read from disk
+//! counts against the memory of requests.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidelog_protocol::ErrorCode;
+use tidelog_protocol::compression::Compression;
+use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset};
+use tidelog_replication::{MetadataImage, Partition, PartitionState};
+use tidelog_storage::log::{LogError, PartitionLog, ReadData};
+
+use super::session::{PartitionKey, Told, Wanted};
+use crate::kafka::budget::MemoryPermit;
+use crate::kafka::context::RequestContext;
+use crate::kafka::errors;
+use crate::kafka::handlers::partitions::{Refusal, check_epoch, led_here};
+
+/// From this version on clients know zstd (rule 12).
+const ZSTD_VERSION_MIN: i16 = 10;
+
+/// Limits and isolation of a request.
+pub(super) struct ReadRules {
+    /// Most record bytes of the whole response.
+    pub(super) bytes_max: usize,
+    /// Read committed: up to the last stable offset.
+    pub(super) committed_only: bool,
+}
+
+/// What was found for one partition.
+pub(super) struct PartitionRead {
+    pub(super) key: PartitionKey,
+    pub(super) code: Option<ErrorCode>,
+    pub(super) leader: Option<(BrokerId, LeaderEpoch)>,
+    pub(super) diverging: Option<(LeaderEpoch, Offset)>,
+    pub(super) high_watermark: Offset,
+    pub(super) last_stable_offset: Offset,
+    pub(super) log_start: Offset,
+    pub(super) pieces: Vec<Bytes>,
+    pub(super) size_bytes: usize,
+    /// Memory of what was read from disk.
+    pub(super) memory: Option<MemoryPermit>,
+    /// The partition, where there is something to wait for.
+    pub(super) partition: Option<Arc<Partition>>,
+    /// Whether the response has an aborted-transactions list.
+    pub(super) committed_only: bool,
+}
+
+impl PartitionRead {
+    fn refused(key: PartitionKey, refusal: Refusal) -> PartitionRead {
+        PartitionRead {
+            key,
+            code: Some(refusal.code),
+            leader: refusal.leader,
+            diverging: None,
+            high_watermark: Offset::NONE,
+            last_stable_offset: Offset::NONE,
+            log_start: Offset::NONE,
+            pieces: Vec::new(),
+            size_bytes: 0,
+            memory: None,
+            partition: None,
+            committed_only: false,
+        }
+    }
+
+    /// Whether it cannot wait.
+    pub(super) fn is_special(&self) -> bool {
+        self.code.is_some() || self.diverging.is_some()
+    }
+
+    /// What the reply says of it.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            high_watermark: self.high_watermark,
+            log_start: self.log_start,
+            has_records: self.size_bytes > 0,
+            is_special: self.is_special(),
+        }
+    }
+}
+
+/// Bytes that are left for the partitions that come after.
+struct Allowance {
+    bytes_left: usize,
+    /// Nothing was read yet: the next batch counts whatever its size (rule 13).
+    at_least_one: bool,
+    /// Memory for reads from disk ran out.
+    is_starved: bool,
+}
+
+/// Reads all partitions in order.
+pub(super) async fn all(
+    cx: &RequestContext,
+    wanted: &[(PartitionKey, Wanted)],
+    rules: &ReadRules,
+) -> Vec<PartitionRead> {
+    let image = cx.broker.replication.image();
+    let mut allowance = Allowance { bytes_left: rules.bytes_max, at_least_one: true, is_starved: false };
+    let mut reads = Vec::with_capacity(wanted.len());
+    for (key, wanted) in wanted {
+        let read = match one(cx, &image, key, wanted, rules, &mut allowance).await {
+            Ok(read) => read,
+            Err(refusal) => PartitionRead::refused(key.clone(), refusal),
+        };
+        reads.push(read);
+    }
+    reads
+}
+
+async fn one(
+    cx: &RequestContext,
+    image: &MetadataImage,
+    key: &PartitionKey,
+    wanted: &Wanted,
+    rules: &ReadRules,
+    allowance: &mut Allowance,
+) -> Result<PartitionRead, Refusal> {
+    let topic = key.0.find(image)?;
+    let (partition, state) = led_here(cx, topic, key.1)?;
+    check_epoch(wanted.current_epoch, &state)?;
+    if cx.version() < ZSTD_VERSION_MIN && cx.broker.topic_settings(topic).compression == Some(Compression::Zstd) {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    let mut read = PartitionRead {
+        code: None,
+        high_watermark: state.high_watermark,
+        last_stable_offset: state.last_stable_offset,
+        log_start: state.log_start,
+        committed_only: rules.committed_only,
+        ..PartitionRead::refused(key.clone(), ErrorCode::UnknownServerError.into())
+    };
+    read.diverging = diverging(&partition, wanted)?;
+    if read.diverging.is_none() {
+        let upto = visible_end(&state, wanted, rules)?;
+        fill(cx, &partition, &mut read, wanted, upto, allowance).await?;
+    }
+    read.partition = Some(partition);
+    Ok(read)
+}
+
+/// Rule 24: the consumer's last record is of an epoch that ended before its offset here.
+fn diverging(partition: &Partition, wanted: &Wanted) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+    let last = wanted.last_fetched_epoch;
+    if last.0 < 0 {
+        return Ok(None);
+    }
+    match partition.log().end_offset_for_epoch(last) {
+        None => Err(ErrorCode::OffsetOutOfRange),
+        Some((epoch, end)) if epoch < last || end < wanted.offset => Ok(Some((epoch, end))),
+        Some(_) => Ok(None),
+    }
+}
+
+/// Rule 16: where the consumer's view ends.
+fn visible_end(state: &PartitionState, wanted: &Wanted, rules: &ReadRules) -> Result<Offset, ErrorCode> {
+    if wanted.offset < state.log_start || wanted.offset > state.log_end {
+        return Err(ErrorCode::OffsetOutOfRange);
+    }
+    Ok(if rules.committed_only { state.last_stable_offset } else { state.high_watermark })
+}
+
+async fn fill(
+    cx: &RequestContext,
+    partition: &Partition,
+    read: &mut PartitionRead,
+    wanted: &Wanted,
+    upto: Offset,
+    allowance: &mut Allowance,
+) -> Result<(), Refusal> {
+    let bytes_max = wanted.bytes_max.min(allowance.bytes_left);
+    if wanted.offset >= upto || (bytes_max == 0 && !allowance.at_least_one) {
+        return Ok(());
+    }
+    let log = partition.log();
+    let cached = log.try_read_cached(wanted.offset, upto, bytes_max, allowance.at_least_one);
+    let data = match cached {
+        Some(data) => data,
+        None if allowance.is_starved => return Ok(()),
+        None => {
+            let data = read_disk(log, wanted.offset, upto, bytes_max, allowance.at_least_one).await;
+            if let Ok(data) = &data {
+                read.memory = cx.broker.memory.try_reserve(data.size_bytes);
+                allowance.is_starved = read.memory.is_none();
+            }
+            data
+        }
+    };
+    let data = data.map_err(|error| refuse_read(partition, &error))?;
+    if data.size_bytes > 0 {
+        allowance.at_least_one = false;
+        allowance.bytes_left = allowance.bytes_left.saturating_sub(data.size_bytes);
+    }
+    read.size_bytes = data.size_bytes;
+    read.pieces = data.pieces;
+    Ok(())
+}
+
+async fn read_disk(
+    log: &Arc<PartitionLog>,
+    from: Offset,
+    upto: Offset,
+    bytes_max: usize,
+    at_least_one: bool,
+) -> Result<ReadData, LogError> {
+    let log = Arc::clone(log);
+    let read = tokio::task::spawn_blocking(move || log.read_blocking(from, upto, bytes_max, at_least_one));
+    read.await.unwrap_or_else(|failed| Err(LogError::Io(failed.to_string().into())))
+}
+
+fn refuse_read(partition: &Partition, error: &LogError) -> Refusal {
+    if !matches!(error, LogError::OffsetOutOfRange { .. } | LogError::Removed) {
+        tracing::error!(partition = %partition.name(), %error, "a fetch cannot be served");
+    }
+    errors::read(error).into()
+}

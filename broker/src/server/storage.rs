@@ -1,0 +1,84 @@
+//! Opening the data directory: lock, identity, key-value store, logs. Blocks; runs beside the runtime.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidelog_protocol::types::BrokerId;
+use tidelog_storage::fs::{DirectoryIdentity, DirectoryLock, FileSystem, RealFs};
+use tidelog_storage::kv::{KeyValueStore, RocksKv};
+use tidelog_storage::manager::{LogManager, StorageOptions};
+use tracing::{error, info};
+use uuid::Uuid;
+
+use crate::config::BrokerConfig;
+use crate::server::cluster_id;
+use crate::server::error::ServerError;
+
+/// A data directory that this process holds, before anything in it was touched.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    fs: Arc<dyn FileSystem>,
+    lock: DirectoryLock,
+    pub(crate) cluster_id: Uuid,
+    pub(crate) directory_id: Uuid,
+}
+
+/// An open data directory. The lock is held for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    pub(crate) logs: Arc<LogManager>,
+    _lock: DirectoryLock,
+}
+
+impl DataDirectory {
+    /// Takes the lock and reads the identity; a new directory gets one.
+    pub(crate) fn claim(config: &BrokerConfig) -> Result<DataDirectory, ServerError> {
+        let directory = config.data_dir.as_path();
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFs::new());
+        let lock = DirectoryLock::acquire(&*fs, directory)?;
+        let identity = match DirectoryIdentity::load(&*fs, directory)? {
+            Some(identity) => identity,
+            None => first_identity(&*fs, directory, config.node_id)?,
+        };
+        if identity.broker_id != config.node_id {
+            return Err(ServerError::BrokerId {
+                directory: directory.display().to_string(),
+                found: identity.broker_id.0,
+                configured: config.node_id.0,
+            });
+        }
+        let cluster_id = cluster_id::from_text(&identity.cluster_id).ok_or_else(|| ServerError::ClusterId {
+            directory: directory.display().to_string(),
+            found: identity.cluster_id.clone(),
+        })?;
+        Ok(DataDirectory { fs, lock, cluster_id, directory_id: identity.directory_id })
+    }
+
+    /// Opens and recovers what is in it.
+    pub(crate) fn open(self, config: &BrokerConfig) -> Result<Storage, ServerError> {
+        let directory = config.data_dir.as_path();
+        let kv = RocksKv::open(&directory.join("kv"))
+            .map_err(|source| ServerError::Kv { directory: directory.display().to_string(), source })?;
+        let kv: Arc<dyn KeyValueStore> = Arc::new(kv);
+        let options = StorageOptions::new(directory.to_owned(), self.fs, kv);
+        let (logs, report) = LogManager::open(options)?;
+        info!(
+            clean = report.clean,
+            logs = report.logs,
+            frames_replayed = report.frames_replayed,
+            bytes_replayed = report.bytes_replayed,
+            took_ms = report.duration.as_millis(),
+            "data directory opened"
+        );
+        for (log, reason) in &report.stopped {
+            error!(log = log.0, reason, "a log is damaged; its partition is offline, the others go on");
+        }
+        Ok(Storage { logs, _lock: self.lock })
+    }
+}
+
+fn first_identity(fs: &dyn FileSystem, directory: &Path, broker: BrokerId) -> Result<DirectoryIdentity, ServerError> {
+    let identity = DirectoryIdentity::generate(cluster_id::to_text(Uuid::new_v4()), broker);
+    identity.store(fs, directory)?;
+    Ok(identity)
+}
