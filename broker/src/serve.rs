@@ -107,7 +107,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -120,9 +123,16 @@ impl Signals {
 
 /// What a person who started a broker wants to know next.
 fn greet(server: &Server, data_dir: &std::path::Path) {
-    let mut text = format!("\nTidelog {} is ready, data in {}\n", env!("CARGO_PKG_VERSION"), data_dir.display());
+    let mut text = format!(
+        "\nTidelog {} is ready, data in {}\n",
+        env!("CARGO_PKG_VERSION"),
+        data_dir.display()
+    );
     for endpoint in server.endpoints() {
-        text.push_str(&format!("  {}://{}:{}\n", endpoint.listener, endpoint.host, endpoint.port));
+        text.push_str(&format!(
+            "  {}://{}:{}\n",
+            endpoint.listener, endpoint.host, endpoint.port
+        ));
     }
     for address in server.http_addresses() {
         text.push_str(&format!("  http://{address}/health/ready and /metrics\n"));
@@ -132,12 +142,17 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
     text.push_str("  echo 'hello, world' | tidelog produce hello\n");
     text.push_str("  tidelog consume hello --from-beginning\n\n");
     // Without a reader of standard output the broker serves all the same.
-    let _ = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+    let _ = io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush());
 }
 
 fn start_logging(config: &BrokerConfig) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.process.log_level).map_err(|error| format!("log.level: {error}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let filter = EnvFilter::try_new(&config.process.log_level)
+        .map_err(|error| format!("log.level: {error}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     match config.process.log_format {
         LogFormat::Plain => builder.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().init(),
@@ -157,9 +172,14 @@ fn limit_background_threads() {
 fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => info!(limit = limit.maximum.unwrap_or(u64::MAX), "open files"),
-        Err(error) => warn!(%error, current = limit.current.unwrap_or(u64::MAX), "the open-file limit stays as it is"),
+        Err(error) => {
+            warn!(%error, current = limit.current.unwrap_or(u64::MAX), "the open-file limit stays as it is")
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Starting, serving, draining: what the health checks answer.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::server::Broker;
 
@@ -36,7 +36,10 @@ impl Health {
         }
         match self.broker.get() {
             None => Some("starting".to_owned()),
-            Some(broker) => broker.logs.failure().map(|reason| format!("storage failed: {reason}")),
+            Some(broker) => broker
+                .logs
+                .failure()
+                .map(|reason| format!("storage failed: {reason}")),
         }
     }
 }

@@ -11,14 +11,21 @@ use crate::server::Broker;
 
 /// Bounds of the histograms, in seconds: from a cached fetch to a parked one.
 const SECONDS: &[f64] = &[
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 30.0,
 ];
 
 static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Makes this process keep metrics; does so once. `None` if somebody else already keeps them.
 pub(super) fn recorder() -> Option<&'static PrometheusHandle> {
-    let install = || PrometheusBuilder::new().set_buckets(SECONDS).ok()?.install_recorder().ok();
+    let install = || {
+        PrometheusBuilder::new()
+            .set_buckets(SECONDS)
+            .ok()?
+            .install_recorder()
+            .ok()
+    };
     RECORDER.get_or_init(install).as_ref()
 }
 
@@ -40,7 +47,10 @@ pub(super) fn render(broker: Option<&Broker>) -> String {
 fn read_gauges(broker: &Broker) {
     let image = broker.replication.image();
     let partitions = broker.replication.partitions();
-    let led = partitions.iter().filter(|partition| partition.state().is_leader()).count();
+    let led = partitions
+        .iter()
+        .filter(|partition| partition.state().is_leader())
+        .count();
     metrics::gauge!("tidelog_topics").set(image.topic_count() as f64);
     metrics::gauge!("tidelog_partitions").set(partitions.len() as f64);
     metrics::gauge!("tidelog_partitions_led").set(led as f64);

@@ -36,19 +36,30 @@ pub struct HttpServer {
 
 impl HttpServer {
     /// Binds `http.listeners` and serves them.
-    pub(crate) async fn start(listeners: &[HostPort], health: Arc<Health>) -> Result<HttpServer, ServerError> {
+    pub(crate) async fn start(
+        listeners: &[HostPort],
+        health: Arc<Health>,
+    ) -> Result<HttpServer, ServerError> {
         if metrics::recorder().is_none() {
             warn!("metrics are kept by another recorder of this process; /metrics is empty");
         }
         let stop = CancellationToken::new();
-        let mut server = HttpServer { addresses: Vec::new(), stop, tasks: vec![tokio::spawn(upkeep())] };
+        let mut server = HttpServer {
+            addresses: Vec::new(),
+            stop,
+            tasks: vec![tokio::spawn(upkeep())],
+        };
         for address in listeners {
-            let failed = |source| ServerError::Bind { property: "http.listeners", address: address.to_string(), source };
+            let failed = |source| ServerError::Bind {
+                property: "http.listeners",
+                address: address.to_string(),
+                source,
+            };
             for socket in bind(address, BACKLOG).await.map_err(failed)? {
                 server.addresses.push(socket.local_addr().map_err(failed)?);
                 let stopped = server.stop.clone().cancelled_owned();
-                let serving =
-                    axum::serve(socket, router(Arc::clone(&health))).with_graceful_shutdown(stopped);
+                let serving = axum::serve(socket, router(Arc::clone(&health)))
+                    .with_graceful_shutdown(stopped);
                 server.tasks.push(tokio::spawn(async move {
                     if let Err(error) = serving.await {
                         warn!(%error, "an HTTP listener ended");
@@ -109,9 +120,18 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
 
 async fn scrape(State(health): State<Arc<Health>>) -> Response {
     // Reading the free space may block.
-    let rendered = tokio::task::spawn_blocking(move || metrics::render(health.broker().map(|broker| &**broker)));
+    let rendered = tokio::task::spawn_blocking(move || {
+        metrics::render(health.broker().map(|broker| &**broker))
+    });
     let Ok(text) = rendered.await else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }

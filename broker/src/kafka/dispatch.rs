@@ -18,8 +18,8 @@ use tidelog_protocol::frame::{self, RequestHeader};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{
-    HandlerError, api_versions, describe_cluster, describe_topic_partitions, fetch, init_producer_id, list_offsets,
-    metadata, offset_for_leader_epoch, produce,
+    HandlerError, api_versions, describe_cluster, describe_topic_partitions, fetch,
+    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 
 /// What goes back to the client.
@@ -104,7 +104,10 @@ pub fn api_versions_unsupported(correlation_id: i32) -> Result<Reply, HandlerErr
 /// Encodes a response without records.
 pub fn reply<A: Encodable>(header: &RequestHeader, response: &A) -> Result<Reply, HandlerError> {
     let pieces = encode::encode_response(header, response)?;
-    Ok(Reply::Frame { pieces, memory: None })
+    Ok(Reply::Frame {
+        pieces,
+        memory: None,
+    })
 }
 
 /// Decodes a request's body.

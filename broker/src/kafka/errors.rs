@@ -28,7 +28,9 @@ pub fn append(error: &AppendError) -> ErrorCode {
 pub fn delete_records(error: &DeleteRecordsError) -> ErrorCode {
     match error {
         DeleteRecordsError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
-        DeleteRecordsError::NotLeader(_) | DeleteRecordsError::ShuttingDown => ErrorCode::NotLeaderOrFollower,
+        DeleteRecordsError::NotLeader(_) | DeleteRecordsError::ShuttingDown => {
+            ErrorCode::NotLeaderOrFollower
+        }
         DeleteRecordsError::Storage(_) => ErrorCode::KafkaStorageError,
         DeleteRecordsError::Unknown => ErrorCode::RequestTimedOut,
     }
@@ -40,7 +42,9 @@ pub fn read(error: &LogError) -> ErrorCode {
         LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
         LogError::Removed => ErrorCode::UnknownTopicOrPartition,
         LogError::Corrupt { .. } => ErrorCode::CorruptMessage,
-        LogError::Stopped(_) | LogError::NoSpace(_) | LogError::Io(_) => ErrorCode::KafkaStorageError,
+        LogError::Stopped(_) | LogError::NoSpace(_) | LogError::Io(_) => {
+            ErrorCode::KafkaStorageError
+        }
     }
 }
 
@@ -70,7 +74,9 @@ pub fn metadata(error: &MetadataError) -> ErrorCode {
         }
         MetadataError::InvalidConfig(_) => ErrorCode::InvalidConfig,
         MetadataError::BrokerIdTaken(_) => ErrorCode::DuplicateBrokerRegistration,
-        MetadataError::ProducerIds(_) => ErrorCode::UnknownServerError,
+        MetadataError::ProducerIds(_) | MetadataError::AlreadyBootstrapped(_) => {
+            ErrorCode::UnknownServerError
+        }
         MetadataError::InvalidFeature(_) => ErrorCode::FeatureUpdateFailed,
         MetadataError::Unsupported(_) => ErrorCode::UnsupportedVersion,
     }

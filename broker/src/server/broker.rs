@@ -61,6 +61,9 @@ impl Broker {
 
 impl fmt::Debug for Broker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Broker").field("id", &self.id).field("cluster_id", &self.cluster_id).finish_non_exhaustive()
+        f.debug_struct("Broker")
+            .field("id", &self.id)
+            .field("cluster_id", &self.cluster_id)
+            .finish_non_exhaustive()
     }
 }

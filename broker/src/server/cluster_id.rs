@@ -15,7 +15,11 @@ pub fn to_text(id: Uuid) -> String {
     let bits = id.as_u128();
     let digit = |position: u32| {
         let shift = (CHARS - 1 - position) * 6;
-        let digit = if shift >= SPARE_BITS { bits >> (shift - SPARE_BITS) } else { bits << (SPARE_BITS - shift) };
+        let digit = if shift >= SPARE_BITS {
+            bits >> (shift - SPARE_BITS)
+        } else {
+            bits << (SPARE_BITS - shift)
+        };
         char::from(ALPHABET[(digit & 63) as usize])
     };
     (0..CHARS).map(digit).collect()
@@ -26,7 +30,9 @@ pub fn from_text(text: &str) -> Option<Uuid> {
     if text.len() != CHARS as usize {
         return None;
     }
-    let digits = text.bytes().map(|byte| ALPHABET.iter().position(|letter| *letter == byte));
+    let digits = text
+        .bytes()
+        .map(|byte| ALPHABET.iter().position(|letter| *letter == byte));
     let mut bits: u128 = 0;
     for (digit, position) in digits.zip(0..CHARS) {
         let digit = digit? as u128;
@@ -53,7 +59,12 @@ mod tests {
         assert_eq!(to_text(Uuid::nil()), "AAAAAAAAAAAAAAAAAAAAAA");
         assert_eq!(to_text(Uuid::from_u128(1)), "AAAAAAAAAAAAAAAAAAAAAQ");
         assert_eq!(to_text(Uuid::max()), "_____________________w");
-        for bad in ["", "AAAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAA+A"] {
+        for bad in [
+            "",
+            "AAAAAAAAAAAAAAAAAAAAAAA",
+            "AAAAAAAAAAAAAAAAAAAAAB",
+            "AAAAAAAAAAAAAAAAAAAA+A",
+        ] {
             assert_eq!(from_text(bad), None, "{bad}");
         }
     }

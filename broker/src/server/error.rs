@@ -65,8 +65,12 @@ pub enum ServerError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => " (another process listens there; choose another port or stop it)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege; choose another one)",
+        io::ErrorKind::AddrInUse => {
+            " (another process listens there; choose another port or stop it)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (ports below 1024 need a privilege; choose another one)"
+        }
         _ => "",
     }
 }

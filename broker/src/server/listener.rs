@@ -49,10 +49,17 @@ async fn resolve(address: &HostPort) -> io::Result<Vec<IpAddr>> {
     if address.host.is_empty() {
         // One socket for both families, where there are both.
         let both = listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0), 1).is_ok();
-        let any: IpAddr = if both { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let any: IpAddr = if both {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
         return Ok(vec![any]);
     }
-    let mut ips: Vec<IpAddr> = lookup_host((&*address.host, address.port)).await?.map(|found| found.ip()).collect();
+    let mut ips: Vec<IpAddr> = lookup_host((&*address.host, address.port))
+        .await?
+        .map(|found| found.ip())
+        .collect();
     ips.sort_unstable();
     ips.dedup();
     Ok(ips)
@@ -104,7 +111,10 @@ impl Connections {
         open.total += 1;
         open.by_ip.insert(ip, of_ip + 1);
         metrics::gauge!("tidelog_kafka_connections").set(open.total as f64);
-        Some(Counted { connections: Arc::clone(self), ip })
+        Some(Counted {
+            connections: Arc::clone(self),
+            ip,
+        })
     }
 }
 

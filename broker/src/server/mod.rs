@@ -79,7 +79,14 @@ impl Server {
         tasks.spawn(refresh::run(Arc::clone(&broker)));
         accept_all(&broker, bound, &tasks);
         health.serve(Arc::clone(&broker));
-        Ok(Server { broker, endpoints, http, health, tasks, storage })
+        Ok(Server {
+            broker,
+            endpoints,
+            http,
+            health,
+            tasks,
+            storage,
+        })
     }
 
     /// The state that its parts share.
@@ -108,7 +115,10 @@ impl Server {
         self.tasks.close();
         let drained = timeout_at(deadline, self.tasks.wait()).await.is_ok();
         if !drained {
-            warn!(connections = self.tasks.len(), "not every request was answered in time");
+            warn!(
+                connections = self.tasks.len(),
+                "not every request was answered in time"
+            );
         }
         self.broker.replication.shutdown().await;
         self.storage.logs.shutdown().await;
@@ -133,10 +143,18 @@ async fn bind_all(config: &BrokerConfig) -> Result<Vec<Bound>, ServerError> {
             address: listener.address.to_string(),
             source,
         };
-        let sockets = listener::bind(&listener.address, config.network.listen_backlog).await.map_err(failed)?;
-        let first = sockets.first().ok_or_else(|| failed(std::io::ErrorKind::AddrNotAvailable.into()))?;
+        let sockets = listener::bind(&listener.address, config.network.listen_backlog)
+            .await
+            .map_err(failed)?;
+        let first = sockets
+            .first()
+            .ok_or_else(|| failed(std::io::ErrorKind::AddrNotAvailable.into()))?;
         let port = first.local_addr().map_err(failed)?.port();
-        all.push(Bound { name: Arc::clone(&listener.name), sockets, port });
+        all.push(Bound {
+            name: Arc::clone(&listener.name),
+            sockets,
+            port,
+        });
     }
     Ok(all)
 }
@@ -168,12 +186,19 @@ fn replication_options(
 ) -> (Arc<str>, ReplicationOptions) {
     let config = configs.broker();
     let source = Arc::new(LogConfigs(Arc::clone(configs)));
-    let mut options =
-        ReplicationOptions::new(config.node_id, directory.directory_id, directory.cluster_id, source);
+    let mut options = ReplicationOptions::new(
+        config.node_id,
+        directory.directory_id,
+        directory.cluster_id,
+        source,
+    );
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;
     options.retention_check_interval = config.log.retention_check_interval;
-    (Arc::from(cluster_id::to_text(directory.cluster_id)), options)
+    (
+        Arc::from(cluster_id::to_text(directory.cluster_id)),
+        options,
+    )
 }
 
 fn assemble(
@@ -205,7 +230,13 @@ fn accept_all(broker: &Arc<Broker>, bound: Vec<Bound>, tasks: &TaskTracker) {
     for listener in bound {
         for socket in listener.sockets {
             let (broker, name) = (Arc::clone(broker), Arc::clone(&listener.name));
-            tasks.spawn(listener::accept(broker, name, socket, Arc::clone(&connections), tasks.clone()));
+            tasks.spawn(listener::accept(
+                broker,
+                name,
+                socket,
+                Arc::clone(&connections),
+                tasks.clone(),
+            ));
         }
     }
 }

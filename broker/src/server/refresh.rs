@@ -24,10 +24,16 @@ pub(crate) async fn run(broker: Arc<Broker>) {
 fn refresh(broker: &Broker) {
     let image = broker.replication.image();
     let none = Overrides::new();
-    let cluster = image.configs(&ConfigResource::Broker(None)).unwrap_or(&none);
-    let own = image.configs(&ConfigResource::Broker(Some(broker.id))).unwrap_or(&none);
+    let cluster = image
+        .configs(&ConfigResource::Broker(None))
+        .unwrap_or(&none);
+    let own = image
+        .configs(&ConfigResource::Broker(Some(broker.id)))
+        .unwrap_or(&none);
     if broker.configs.refresh(cluster, own) {
         info!("dynamic broker settings changed");
     }
-    broker.configs.retain_topics(|id| image.topic_by_id(id).is_some());
+    broker
+        .configs
+        .retain_topics(|id| image.topic_by_id(id).is_some());
 }

@@ -34,7 +34,7 @@ impl DataDirectory {
     /// Takes the lock and reads the identity; a new directory gets one.
     pub(crate) fn claim(config: &BrokerConfig) -> Result<DataDirectory, ServerError> {
         let directory = config.data_dir.as_path();
-        let fs: Arc<dyn FileSystem> = Arc::new(RealFs::new());
+        let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
         let lock = DirectoryLock::acquire(&*fs, directory)?;
         let identity = match DirectoryIdentity::load(&*fs, directory)? {
             Some(identity) => identity,
@@ -47,18 +47,26 @@ impl DataDirectory {
                 configured: config.node_id.0,
             });
         }
-        let cluster_id = cluster_id::from_text(&identity.cluster_id).ok_or_else(|| ServerError::ClusterId {
-            directory: directory.display().to_string(),
-            found: identity.cluster_id.clone(),
-        })?;
-        Ok(DataDirectory { fs, lock, cluster_id, directory_id: identity.directory_id })
+        let cluster_id =
+            cluster_id::from_text(&identity.cluster_id).ok_or_else(|| ServerError::ClusterId {
+                directory: directory.display().to_string(),
+                found: identity.cluster_id.clone(),
+            })?;
+        Ok(DataDirectory {
+            fs,
+            lock,
+            cluster_id,
+            directory_id: identity.directory_id,
+        })
     }
 
     /// Opens and recovers what is in it.
     pub(crate) fn open(self, config: &BrokerConfig) -> Result<Storage, ServerError> {
         let directory = config.data_dir.as_path();
-        let kv = RocksKv::open(&directory.join("kv"))
-            .map_err(|source| ServerError::Kv { directory: directory.display().to_string(), source })?;
+        let kv = RocksKv::open(&directory.join("kv")).map_err(|source| ServerError::Kv {
+            directory: directory.display().to_string(),
+            source,
+        })?;
         let kv: Arc<dyn KeyValueStore> = Arc::new(kv);
         let options = StorageOptions::new(directory.to_owned(), self.fs, kv);
         let (logs, report) = LogManager::open(options)?;
@@ -71,13 +79,23 @@ impl DataDirectory {
             "data directory opened"
         );
         for (log, reason) in &report.stopped {
-            error!(log = log.0, reason, "a log is damaged; its partition is offline, the others go on");
+            error!(
+                log = log.0,
+                reason, "a log is damaged; its partition is offline, the others go on"
+            );
         }
-        Ok(Storage { logs, _lock: self.lock })
+        Ok(Storage {
+            logs,
+            _lock: self.lock,
+        })
     }
 }
 
-fn first_identity(fs: &dyn FileSystem, directory: &Path, broker: BrokerId) -> Result<DirectoryIdentity, ServerError> {
+fn first_identity(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    broker: BrokerId,
+) -> Result<DirectoryIdentity, ServerError> {
     let identity = DirectoryIdentity::generate(cluster_id::to_text(Uuid::new_v4()), broker);
     identity.store(fs, directory)?;
     Ok(identity)

@@ -33,10 +33,24 @@ pub async fn topic(cx: &RequestContext, name: &str, allowed: bool) -> Result<(),
     let image = cx.broker.replication.image();
     let assignments = assign(&image, defaults.num_partitions, defaults.replication_factor)?;
     let id = TopicId(Uuid::new_v4());
-    let command =
-        Command::CreateTopic { name: TopicName::from(name), id, assignments, configs: BTreeMap::new() };
-    match cx.broker.replication.controller().submit(command, CREATE_TIME_MAX).await {
-        Ok(_) => info!(topic = name, partitions = defaults.num_partitions, "created on first use"),
+    let command = Command::CreateTopic {
+        name: TopicName::from(name),
+        id,
+        assignments,
+        configs: BTreeMap::new(),
+    };
+    match cx
+        .broker
+        .replication
+        .controller()
+        .submit(command, CREATE_TIME_MAX)
+        .await
+    {
+        Ok(_) => info!(
+            topic = name,
+            partitions = defaults.num_partitions,
+            "created on first use"
+        ),
         Err(SubmitError::Metadata(MetadataError::TopicExists(_))) => {}
         Err(error) => {
             warn!(topic = name, %error, "not created on first use");
@@ -58,9 +72,16 @@ pub fn is_legal(name: &str) -> bool {
 }
 
 /// Replicas for each partition, round the live brokers.
-fn assign(image: &MetadataImage, partitions: i32, replicas: i16) -> Result<Vec<Vec<BrokerId>>, ErrorCode> {
-    let brokers: Vec<BrokerId> =
-        image.brokers().filter(|broker| !broker.fenced).map(|broker| broker.id).collect();
+fn assign(
+    image: &MetadataImage,
+    partitions: i32,
+    replicas: i16,
+) -> Result<Vec<Vec<BrokerId>>, ErrorCode> {
+    let brokers: Vec<BrokerId> = image
+        .brokers()
+        .filter(|broker| !broker.fenced)
+        .map(|broker| broker.id)
+        .collect();
     let replicas = usize::try_from(replicas).map_err(|_| ErrorCode::InvalidReplicationFactor)?;
     if replicas == 0 || replicas > brokers.len() {
         return Err(ErrorCode::InvalidReplicationFactor);
@@ -68,7 +89,13 @@ fn assign(image: &MetadataImage, partitions: i32, replicas: i16) -> Result<Vec<V
     let partitions = usize::try_from(partitions).map_err(|_| ErrorCode::InvalidPartitions)?;
     let first = rand::random_range(0..brokers.len());
     let replicas_of = |partition: usize| {
-        brokers.iter().cycle().skip((first + partition) % brokers.len()).take(replicas).copied().collect()
+        brokers
+            .iter()
+            .cycle()
+            .skip((first + partition) % brokers.len())
+            .take(replicas)
+            .copied()
+            .collect()
     };
     Ok((0..partitions).map(replicas_of).collect())
 }
@@ -82,7 +109,17 @@ mod tests {
         for good in ["a", "A.b_c-9", &"x".repeat(249), "...", "__x"] {
             assert!(is_legal(good), "{good}");
         }
-        for bad in ["", ".", "..", "a b", "ä", "a/b", "a:b", &"x".repeat(250), "a\0"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "ä",
+            "a/b",
+            "a:b",
+            &"x".repeat(250),
+            "a\0",
+        ] {
             assert!(!is_legal(bad), "{bad}");
         }
     }

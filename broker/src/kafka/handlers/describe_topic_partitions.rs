@@ -4,7 +4,9 @@ use tidelog_protocol::messages::describe_topic_partitions_request;
 use tidelog_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
-use tidelog_protocol::messages::{self, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+use tidelog_protocol::messages::{
+    self, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
+};
 use tidelog_protocol::types::{BrokerId, TopicName};
 use tidelog_protocol::{ErrorCode, StrBytes};
 use tidelog_replication::{MetadataImage, PartitionImage, TopicImage};
@@ -20,30 +22,54 @@ pub async fn handle(
 ) -> Result<DescribeTopicPartitionsResponse, HandlerError> {
     let image = cx.broker.replication.image();
     let limit_max = cx.broker.config().fetch.describe_partitions_max.max(1);
-    let limit = usize::try_from(request.response_partition_limit).unwrap_or(1).clamp(1, limit_max);
-    if request.cursor.as_ref().is_some_and(|cursor| cursor.partition_index < 0) {
-        return Err(HandlerError::InvalidRequest("cursor with a negative partition".to_owned()));
+    let limit = usize::try_from(request.response_partition_limit)
+        .unwrap_or(1)
+        .clamp(1, limit_max);
+    if request
+        .cursor
+        .as_ref()
+        .is_some_and(|cursor| cursor.partition_index < 0)
+    {
+        return Err(HandlerError::InvalidRequest(
+            "cursor with a negative partition".to_owned(),
+        ));
     }
     let names = page_names(&image, &request);
-    let mut page = Page { image: &image, left: limit, topics: Vec::new(), next: None };
+    let mut page = Page {
+        image: &image,
+        left: limit,
+        topics: Vec::new(),
+        next: None,
+    };
     for name in names {
         let first = match &request.cursor {
-            Some(cursor) if *cursor.topic_name == name => usize::try_from(cursor.partition_index).unwrap_or(0),
+            Some(cursor) if cursor.topic_name.as_str() == name => {
+                usize::try_from(cursor.partition_index).unwrap_or(0)
+            }
             _ => 0,
         };
         if !page.add(&name, first) {
             break;
         }
     }
-    Ok(DescribeTopicPartitionsResponse::default().with_topics(page.topics).with_next_cursor(page.next))
+    Ok(DescribeTopicPartitionsResponse::default()
+        .with_topics(page.topics)
+        .with_next_cursor(page.next))
 }
 
 /// The names asked for (all, if none is), sorted, from the cursor on.
 fn page_names(image: &MetadataImage, request: &DescribeTopicPartitionsRequest) -> Vec<String> {
     let mut names: Vec<String> = if request.topics.is_empty() {
-        image.topics().map(|topic| topic.name.as_str().to_owned()).collect()
+        image
+            .topics()
+            .map(|topic| topic.name.as_str().to_owned())
+            .collect()
     } else {
-        request.topics.iter().map(|topic| topic.name.to_string()).collect()
+        request
+            .topics
+            .iter()
+            .map(|topic| topic.name.to_string())
+            .collect()
     };
     if let Some(describe_topic_partitions_request::Cursor { topic_name, .. }) = &request.cursor {
         names.retain(|name| name.as_str() >= topic_name.as_str());
@@ -74,7 +100,10 @@ impl Page<'_> {
         let end = topic.partitions.len().min(first.saturating_add(self.left));
         let partitions = topic.partitions.get(first..end).unwrap_or_default();
         self.left -= partitions.len();
-        let answers = partitions.iter().zip(first..).map(|(partition, index)| self.partition(partition, index));
+        let answers = partitions
+            .iter()
+            .zip(first..)
+            .map(|(partition, index)| self.partition(partition, index));
         self.topics.push(described(topic, answers.collect()));
         if end < topic.partitions.len() {
             self.next = Some(cursor(name, end));
@@ -83,8 +112,16 @@ impl Page<'_> {
         true
     }
 
-    fn partition(&self, partition: &PartitionImage, index: usize) -> DescribeTopicPartitionsResponsePartition {
-        let code = if partition.leader.is_none() { ErrorCode::LeaderNotAvailable.code() } else { 0 };
+    fn partition(
+        &self,
+        partition: &PartitionImage,
+        index: usize,
+    ) -> DescribeTopicPartitionsResponsePartition {
+        let code = if partition.leader.is_none() {
+            ErrorCode::LeaderNotAvailable.code()
+        } else {
+            0
+        };
         DescribeTopicPartitionsResponsePartition::default()
             .with_error_code(code)
             .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
@@ -120,7 +157,9 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
 
 fn cursor(topic: &str, partition: usize) -> Cursor {
     let index = i32::try_from(partition).unwrap_or(i32::MAX);
-    Cursor::default().with_topic_name(name_of(topic)).with_partition_index(index)
+    Cursor::default()
+        .with_topic_name(name_of(topic))
+        .with_partition_index(index)
 }
 
 fn name_of(name: &str) -> messages::TopicName {

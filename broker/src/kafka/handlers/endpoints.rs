@@ -21,7 +21,10 @@ pub struct Node {
 
 /// Addresses of all brokers that have the listener, by id.
 pub fn nodes(image: &MetadataImage, listener: &str) -> Vec<Node> {
-    image.brokers().filter_map(|broker| node_of(broker, listener)).collect()
+    image
+        .brokers()
+        .filter_map(|broker| node_of(broker, listener))
+        .collect()
 }
 
 /// Address of one broker.
@@ -30,7 +33,10 @@ pub fn node(image: &MetadataImage, id: BrokerId, listener: &str) -> Option<Node>
 }
 
 fn node_of(broker: &BrokerImage, listener: &str) -> Option<Node> {
-    let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.listener == listener)?;
+    let endpoint = broker
+        .endpoints
+        .iter()
+        .find(|endpoint| endpoint.listener == listener)?;
     Some(Node {
         id: broker.id,
         host: StrBytes::from_string(endpoint.host.clone()),

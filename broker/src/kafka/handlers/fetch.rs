@@ -50,13 +50,22 @@ pub async fn serve(cx: RequestContext, body: Bytes) -> Result<Reply, HandlerErro
     let sessions = &cx.broker.fetch_sessions;
     let session = (request.session_id, request.session_epoch);
     let now = std::time::Instant::now();
-    let context = sessions.context(session, wanted(&request, by_id), &forgotten(&request, by_id), by_id, now);
+    let context = sessions.context(
+        session,
+        wanted(&request, by_id),
+        &forgotten(&request, by_id),
+        by_id,
+        now,
+    );
     let context = match context {
         Ok(context) => context,
         Err(code) => return refused(&cx, code),
     };
     let reads = read_until_due(&cx, &context, &terms(&cx, &request)).await;
-    let told: Vec<_> = reads.iter().map(|read| (read.key.clone(), read.told())).collect();
+    let told: Vec<_> = reads
+        .iter()
+        .map(|read| (read.key.clone(), read.told()))
+        .collect();
     let news = context.news(&told);
     match context.conclude(sessions, &told, std::time::Instant::now()) {
         Ok(session_id) => response::reply(&cx, session_id, reads, &news),
@@ -65,7 +74,10 @@ pub async fn serve(cx: RequestContext, body: Bytes) -> Result<Reply, HandlerErro
 }
 
 fn refused(cx: &RequestContext, code: ErrorCode) -> Result<Reply, HandlerError> {
-    dispatch::reply(&cx.header, &FetchResponse::default().with_error_code(code.code()))
+    dispatch::reply(
+        &cx.header,
+        &FetchResponse::default().with_error_code(code.code()),
+    )
 }
 
 fn terms(cx: &RequestContext, request: &FetchRequest) -> Terms {
@@ -102,13 +114,22 @@ fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<PartitionKey> {
     let mut forgotten = Vec::new();
     for topic in &request.forgotten_topics_data {
         let key = TopicKey::of(by_id, &topic.topic, topic.topic_id);
-        forgotten.extend(topic.partitions.iter().map(|index| (key.clone(), PartitionIndex(*index))));
+        forgotten.extend(
+            topic
+                .partitions
+                .iter()
+                .map(|index| (key.clone(), PartitionIndex(*index))),
+        );
     }
     forgotten
 }
 
 /// Rule 15: reads until there is enough, something cannot wait, or the time is up.
-async fn read_until_due(cx: &RequestContext, context: &FetchContext, terms: &Terms) -> Vec<PartitionRead> {
+async fn read_until_due(
+    cx: &RequestContext,
+    context: &FetchContext,
+    terms: &Terms,
+) -> Vec<PartitionRead> {
     let deadline = Instant::now() + terms.wait;
     let mut reads = read::all(cx, context.wanted(), &terms.rules).await;
     if is_due(&reads, terms) {

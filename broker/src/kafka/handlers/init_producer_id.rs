@@ -42,13 +42,19 @@ pub async fn handle(
     match request.transactional_id {
         Some(id) if id.is_empty() => return refused(ErrorCode::InvalidRequest),
         Some(id) => {
-            info!(transactional_id = id.as_str(), client = cx.client_id(), "transactions are not served yet");
+            info!(
+                transactional_id = id.as_str(),
+                client = cx.client_id(),
+                "transactions are not served yet"
+            );
             return refused(ErrorCode::UnsupportedVersion);
         }
         None => {}
     }
     match next_id(cx).await {
-        Ok(id) => Ok(response.with_producer_id(id.0.into()).with_producer_epoch(0)),
+        Ok(id) => Ok(response
+            .with_producer_id(id.0.into())
+            .with_producer_epoch(0)),
         Err(code) => refused(code),
     }
 }
@@ -60,13 +66,25 @@ async fn next_id(cx: &RequestContext) -> Result<ProducerId, ErrorCode> {
     if let Some(id) = ids.take() {
         return Ok(id);
     }
-    let command = Command::AllocateProducerIds { broker: cx.broker.id, count: BLOCK_IDS };
-    match cx.broker.replication.controller().submit(command, BLOCK_TIME_MAX).await {
-        Ok(Outcome::ProducerIds { first, count }) => {
-            ids.refill(first, count).ok_or(ErrorCode::CoordinatorLoadInProgress)
-        }
+    let command = Command::AllocateProducerIds {
+        broker: cx.broker.id,
+        count: BLOCK_IDS,
+    };
+    match cx
+        .broker
+        .replication
+        .controller()
+        .submit(command, BLOCK_TIME_MAX)
+        .await
+    {
+        Ok(Outcome::ProducerIds { first, count }) => ids
+            .refill(first, count)
+            .ok_or(ErrorCode::CoordinatorLoadInProgress),
         Ok(other) => {
-            warn!(?other, "the controller answered a request for producer ids with something else");
+            warn!(
+                ?other,
+                "the controller answered a request for producer ids with something else"
+            );
             Err(ErrorCode::UnknownServerError)
         }
         Err(error) => {
@@ -86,7 +104,10 @@ impl ProducerIds {
     fn refill(&self, first: ProducerId, count: i32) -> Option<ProducerId> {
         let mut block = self.block.lock();
         if block.left <= 0 {
-            *block = Block { next: first.0, left: count };
+            *block = Block {
+                next: first.0,
+                left: count,
+            };
         }
         block.take()
     }
@@ -113,7 +134,11 @@ mod tests {
         let ids = ProducerIds::default();
         assert_eq!(ids.take(), None);
         assert_eq!(ids.refill(ProducerId(5000), 2), Some(ProducerId(5000)));
-        assert_eq!(ids.refill(ProducerId(6000), 2), Some(ProducerId(5001)), "a block in use is kept");
+        assert_eq!(
+            ids.refill(ProducerId(6000), 2),
+            Some(ProducerId(5001)),
+            "a block in use is kept"
+        );
         assert_eq!(ids.take(), None);
         assert_eq!(ids.refill(ProducerId(7000), 1), Some(ProducerId(7000)));
     }

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::list_offsets_request::ListOffsetsPartition;
-use tidelog_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use tidelog_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use tidelog_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex, TimestampMs};
 use tidelog_replication::{MetadataImage, Partition, PartitionState};
@@ -32,7 +34,10 @@ type Found = (TimestampMs, Offset, LeaderEpoch);
 const NOTHING: Found = (TimestampMs::NONE, Offset::NONE, LeaderEpoch::NONE);
 
 /// Answers each partition by itself; lookups by time read the disk beside the runtime.
-pub async fn handle(cx: &RequestContext, request: ListOffsetsRequest) -> Result<ListOffsetsResponse, HandlerError> {
+pub async fn handle(
+    cx: &RequestContext,
+    request: ListOffsetsRequest,
+) -> Result<ListOffsetsResponse, HandlerError> {
     let image = cx.broker.replication.image();
     let committed_only = request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -48,7 +53,11 @@ pub async fn handle(cx: &RequestContext, request: ListOffsetsRequest) -> Result<
             };
             partitions.push(response(asked.partition_index, found));
         }
-        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(
+            ListOffsetsTopicResponse::default()
+                .with_name(topic.name)
+                .with_partitions(partitions),
+        );
     }
     Ok(ListOffsetsResponse::default().with_topics(topics))
 }
@@ -74,14 +83,20 @@ async fn lookup(
         return Err(ErrorCode::UnsupportedVersion);
     }
     let topic = topic.find(image)?;
-    let (partition, state) =
-        led_here(cx, topic, PartitionIndex(asked.partition_index)).map_err(|refusal| refusal.code)?;
+    let (partition, state) = led_here(cx, topic, PartitionIndex(asked.partition_index))
+        .map_err(|refusal| refusal.code)?;
     check_epoch(asked.current_leader_epoch, &state).map_err(|refusal| refusal.code)?;
-    let end = if committed_only { state.last_stable_offset } else { state.high_watermark };
+    let end = if committed_only {
+        state.last_stable_offset
+    } else {
+        state.high_watermark
+    };
     match asked.timestamp {
-        EARLIEST | EARLIEST_LOCAL => {
-            Ok((TimestampMs::NONE, state.log_start, epoch_at(&partition, state.log_start)))
-        }
+        EARLIEST | EARLIEST_LOCAL => Ok((
+            TimestampMs::NONE,
+            state.log_start,
+            epoch_at(&partition, state.log_start),
+        )),
         LATEST_TIERED => Ok(NOTHING),
         LATEST => {
             known_end(cx, &state)?;
@@ -117,19 +132,27 @@ fn known_end(cx: &RequestContext, state: &PartitionState) -> Result<(), ErrorCod
     }
 }
 
-async fn by_time(partition: &Partition, timestamp: i64, end: Offset) -> Result<Option<TimestampOffset>, LogError> {
+async fn by_time(
+    partition: &Partition,
+    timestamp: i64,
+    end: Offset,
+) -> Result<Option<TimestampOffset>, LogError> {
     let log = partition.log().clone();
     let read = tokio::task::spawn_blocking(move || match timestamp {
         MAX_TIMESTAMP => log.max_timestamp(end),
         timestamp => log.offset_for_timestamp(TimestampMs(timestamp), end),
     });
-    read.await.unwrap_or_else(|failed| Err(LogError::Io(failed.to_string().into())))
+    read.await
+        .unwrap_or_else(|failed| Err(LogError::Io(failed.to_string().into())))
 }
 
 /// Epoch of the record at an offset; of the last epoch that begins at or before it.
 fn epoch_at(partition: &Partition, offset: Offset) -> LeaderEpoch {
     let starts = partition.log().epoch_starts();
-    let before = starts.iter().take_while(|(_, start)| *start <= offset).last();
+    let before = starts
+        .iter()
+        .take_while(|(_, start)| *start <= offset)
+        .last();
     before.map_or(LeaderEpoch::NONE, |(first, _)| first.epoch)
 }
 

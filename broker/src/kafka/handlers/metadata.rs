@@ -17,7 +17,10 @@ use crate::kafka::handlers::{HandlerError, authorized_operations, auto_create, e
 const LISTENER_ERROR_VERSION_MIN: i16 = 6;
 
 /// Answers from the image of the cluster's metadata.
-pub async fn handle(cx: &RequestContext, request: MetadataRequest) -> Result<MetadataResponse, HandlerError> {
+pub async fn handle(
+    cx: &RequestContext,
+    request: MetadataRequest,
+) -> Result<MetadataResponse, HandlerError> {
     let answerer = Answerer {
         version: cx.version(),
         listener: &cx.connection.listener,
@@ -53,7 +56,9 @@ pub async fn handle(cx: &RequestContext, request: MetadataRequest) -> Result<Met
     };
     Ok(MetadataResponse::default()
         .with_brokers(brokers)
-        .with_cluster_id(Some(StrBytes::from_string(cx.broker.cluster_id.to_string())))
+        .with_cluster_id(Some(StrBytes::from_string(
+            cx.broker.cluster_id.to_string(),
+        )))
         .with_controller_id(image.controller().map_or(-1, |id| id.0).into())
         .with_topics(topics)
         .with_cluster_authorized_operations(cluster_operations))
@@ -109,11 +114,16 @@ struct Answerer<'a> {
 
 impl Answerer<'_> {
     fn all_topics(&self, image: &MetadataImage) -> Vec<MetadataResponseTopic> {
-        image.topics().map(|topic| self.topic(image, topic)).collect()
+        image
+            .topics()
+            .map(|topic| self.topic(image, topic))
+            .collect()
     }
 
     fn topic_by_name(&self, image: &MetadataImage, name: &str) -> Option<MetadataResponseTopic> {
-        image.topic(&TopicName::from(name)).map(|topic| self.topic(image, topic))
+        image
+            .topic(&TopicName::from(name))
+            .map(|topic| self.topic(image, topic))
     }
 
     fn topic_by_id(&self, image: &MetadataImage, id: TopicId) -> MetadataResponseTopic {
@@ -131,18 +141,27 @@ impl Answerer<'_> {
             .map(|(partition, index)| self.partition(image, partition, index))
             .collect();
         MetadataResponseTopic::default()
-            .with_name(Some(StrBytes::from_string(topic.name.as_str().to_owned()).into()))
+            .with_name(Some(
+                StrBytes::from_string(topic.name.as_str().to_owned()).into(),
+            ))
             .with_topic_id(topic.id.0)
             .with_is_internal(crate::kafka::is_internal(topic.name.as_str()))
             .with_partitions(partitions)
             .with_topic_authorized_operations(self.operations)
     }
 
-    fn partition(&self, image: &MetadataImage, partition: &PartitionImage, index: i32) -> MetadataResponsePartition {
+    fn partition(
+        &self,
+        image: &MetadataImage,
+        partition: &PartitionImage,
+        index: i32,
+    ) -> MetadataResponsePartition {
         let code = match partition.leader {
             None => Some(ErrorCode::LeaderNotAvailable),
             Some(leader) if endpoints::node(image, leader, self.listener).is_some() => None,
-            Some(_) if self.version >= LISTENER_ERROR_VERSION_MIN => Some(ErrorCode::ListenerNotFound),
+            Some(_) if self.version >= LISTENER_ERROR_VERSION_MIN => {
+                Some(ErrorCode::ListenerNotFound)
+            }
             Some(_) => Some(ErrorCode::LeaderNotAvailable),
         };
         MetadataResponsePartition::default()
@@ -155,10 +174,21 @@ impl Answerer<'_> {
             .with_offline_replicas(offline(image, &partition.replicas))
     }
 
-    fn refused(&self, name: Option<messages::TopicName>, id: Uuid, code: ErrorCode) -> MetadataResponseTopic {
+    fn refused(
+        &self,
+        name: Option<messages::TopicName>,
+        id: Uuid,
+        code: ErrorCode,
+    ) -> MetadataResponseTopic {
         // Versions before 12 cannot say that there is no name.
-        let name = if self.version < 12 { Some(name.unwrap_or_default()) } else { name };
-        let is_internal = name.as_ref().is_some_and(|name| crate::kafka::is_internal(name));
+        let name = if self.version < 12 {
+            Some(name.unwrap_or_default())
+        } else {
+            name
+        };
+        let is_internal = name
+            .as_ref()
+            .is_some_and(|name| crate::kafka::is_internal(name));
         MetadataResponseTopic::default()
             .with_error_code(code.code())
             .with_name(name)
@@ -175,5 +205,9 @@ fn ids(brokers: &[BrokerId]) -> Vec<messages::BrokerId> {
 /// Replicas on brokers that are not heard of.
 pub fn offline(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<messages::BrokerId> {
     let is_offline = |id: &&BrokerId| image.broker(**id).is_none_or(|broker| broker.fenced);
-    replicas.iter().filter(is_offline).map(|broker| broker.0.into()).collect()
+    replicas
+        .iter()
+        .filter(is_offline)
+        .map(|broker| broker.0.into())
+        .collect()
 }

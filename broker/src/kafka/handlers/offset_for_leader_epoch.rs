@@ -2,7 +2,9 @@
 
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderPartition;
-use tidelog_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use tidelog_protocol::messages::offset_for_leader_epoch_response::{
+    EpochEndOffset, OffsetForLeaderTopicResult,
+};
 use tidelog_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex};
 use tidelog_replication::MetadataImage;
@@ -20,8 +22,16 @@ pub async fn handle(
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let key = TopicKey::of(false, &topic.topic, uuid::Uuid::nil());
-        let partitions = topic.partitions.iter().map(|asked| answer(cx, &image, &key, asked)).collect();
-        topics.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
+        let partitions = topic
+            .partitions
+            .iter()
+            .map(|asked| answer(cx, &image, &key, asked))
+            .collect();
+        topics.push(
+            OffsetForLeaderTopicResult::default()
+                .with_topic(topic.topic)
+                .with_partitions(partitions),
+        );
     }
     Ok(OffsetForLeaderEpochResponse::default().with_topics(topics))
 }
@@ -53,5 +63,7 @@ fn epoch_end(
     let (partition, state) =
         led_here(cx, topic, PartitionIndex(asked.partition)).map_err(|refusal| refusal.code)?;
     check_epoch(asked.current_leader_epoch, &state).map_err(|refusal| refusal.code)?;
-    Ok(partition.log().end_offset_for_epoch(LeaderEpoch(asked.leader_epoch)))
+    Ok(partition
+        .log()
+        .end_offset_for_epoch(LeaderEpoch(asked.leader_epoch)))
 }

@@ -38,7 +38,11 @@ impl From<ErrorCode> for Refusal {
 impl TopicKey {
     /// The key that a request of this version carries.
     pub fn of(by_id: bool, name: &str, id: Uuid) -> TopicKey {
-        if by_id { TopicKey::Id(TopicId(id)) } else { TopicKey::Name(TopicName::from(name)) }
+        if by_id {
+            TopicKey::Id(TopicId(id))
+        } else {
+            TopicKey::Name(TopicName::from(name))
+        }
     }
 
     /// Finds the topic.
@@ -56,17 +60,28 @@ pub fn led_here(
     topic: &TopicImage,
     index: PartitionIndex,
 ) -> Result<(Arc<Partition>, PartitionState), Refusal> {
-    let image = topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let image = topic
+        .partition(index)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let hint = image.leader.map(|leader| (leader, image.leader_epoch));
     let Some(partition) = cx.broker.replication.partition(topic.id, index) else {
-        return Err(Refusal { code: ErrorCode::NotLeaderOrFollower, leader: hint });
+        return Err(Refusal {
+            code: ErrorCode::NotLeaderOrFollower,
+            leader: hint,
+        });
     };
     let state = partition.state();
     match state.role {
         Role::Leader => Ok((partition, state)),
         Role::Follower => {
-            let leader = state.leader.map(|leader| (leader, state.leader_epoch)).or(hint);
-            Err(Refusal { code: ErrorCode::NotLeaderOrFollower, leader })
+            let leader = state
+                .leader
+                .map(|leader| (leader, state.leader_epoch))
+                .or(hint);
+            Err(Refusal {
+                code: ErrorCode::NotLeaderOrFollower,
+                leader,
+            })
         }
         Role::Offline => Err(ErrorCode::KafkaStorageError.into()),
     }
@@ -80,5 +95,8 @@ pub fn check_epoch(asked: i32, state: &PartitionState) -> Result<(), Refusal> {
         asked if asked < current.0 => ErrorCode::FencedLeaderEpoch,
         _ => ErrorCode::UnknownLeaderEpoch,
     };
-    Err(Refusal { code, leader: state.leader.map(|leader| (leader, current)) })
+    Err(Refusal {
+        code,
+        leader: state.leader.map(|leader| (leader, current)),
+    })
 }

@@ -38,7 +38,12 @@ thread_local! {
 /// A partition's part of a request, submitted.
 enum Submitted {
     Answered(PartitionAnswer),
-    Waiting { index: i32, ticket: AppendTicket, log_append_time: TimestampMs, log_start: Offset },
+    Waiting {
+        index: i32,
+        ticket: AppendTicket,
+        log_append_time: TimestampMs,
+        log_start: Offset,
+    },
 }
 
 struct SubmittedTopic {
@@ -68,7 +73,11 @@ fn acks_of(acks: i16) -> Option<Acks> {
     }
 }
 
-async fn submit_all(cx: &RequestContext, request: ProduceRequest, acks: Option<Acks>) -> Vec<SubmittedTopic> {
+async fn submit_all(
+    cx: &RequestContext,
+    request: ProduceRequest,
+    acks: Option<Acks>,
+) -> Vec<SubmittedTopic> {
     let image = cx.broker.replication.image();
     let by_id = cx.version() >= TOPIC_ID_VERSION_MIN;
     let transactional = request.transactional_id.is_some();
@@ -79,7 +88,10 @@ async fn submit_all(cx: &RequestContext, request: ProduceRequest, acks: Option<A
         for data in topic.partition_data {
             let index = data.index;
             let submitted = match acks {
-                None => Err(PartitionAnswer::refused(index, ErrorCode::InvalidRequiredAcks.into())),
+                None => Err(PartitionAnswer::refused(
+                    index,
+                    ErrorCode::InvalidRequiredAcks.into(),
+                )),
                 Some(_) if transactional => Err(no_transactions(index)),
                 Some(acks) => submit(cx, &image, &key, data, acks).await,
             };
@@ -101,7 +113,10 @@ async fn submit(
     let refuse = |refusal: Refusal| PartitionAnswer::refused(index, refusal);
     let topic = topic.find(image).map_err(|code| refuse(code.into()))?;
     let (partition, state) = led_here(cx, topic, PartitionIndex(index)).map_err(refuse)?;
-    let rules = cx.broker.topic_settings(topic).produce_rules(cx.version(), now());
+    let rules = cx
+        .broker
+        .topic_settings(topic)
+        .produce_rules(cx.version(), now());
     let reject = |rejection: ProduceRejection| PartitionAnswer::rejected(index, rejection);
     let batch = validate::single_batch(data.records).map_err(reject)?;
     if batch.is_transactional() {
@@ -110,12 +125,25 @@ async fn submit(
     let valid = SCRATCH
         .with_borrow_mut(|scratch| validate::validate_produce(batch, &rules, scratch))
         .map_err(reject)?;
-    metrics::counter!("tidelog_produced_records_total").increment(valid.batch.record_count().max(0) as u64);
+    metrics::counter!("tidelog_produced_records_total")
+        .increment(valid.batch.record_count().max(0) as u64);
     metrics::counter!("tidelog_produced_bytes_total").increment(valid.batch.size_bytes() as u64);
-    let request = AppendRequest { batch: valid.batch, acks, epoch: None };
-    let ticket = partition.submit(request).await.map_err(|error| refused_append(index, &error))?;
+    let request = AppendRequest {
+        batch: valid.batch,
+        acks,
+        epoch: None,
+    };
+    let ticket = partition
+        .submit(request)
+        .await
+        .map_err(|error| refused_append(index, &error))?;
     let log_append_time = valid.log_append_time;
-    Ok(Submitted::Waiting { index, ticket, log_append_time, log_start: state.log_start })
+    Ok(Submitted::Waiting {
+        index,
+        ticket,
+        log_append_time,
+        log_start: state.log_start,
+    })
 }
 
 /// Waits for every batch, and answers all of them together.
@@ -126,8 +154,14 @@ async fn finish(
     deadline: Instant,
 ) -> Result<Reply, HandlerError> {
     let answers = join_all(topics.into_iter().map(|topic| async move {
-        let partitions = topic.partitions.into_iter().map(|partition| settle(partition, deadline));
-        TopicAnswer { key: topic.key, partitions: join_all(partitions).await }
+        let partitions = topic
+            .partitions
+            .into_iter()
+            .map(|partition| settle(partition, deadline));
+        TopicAnswer {
+            key: topic.key,
+            partitions: join_all(partitions).await,
+        }
     }))
     .await;
     if acks == Some(Acks::None) {
@@ -139,9 +173,12 @@ async fn finish(
 async fn settle(submitted: Submitted, deadline: Instant) -> PartitionAnswer {
     let (index, ticket, log_append_time, log_start) = match submitted {
         Submitted::Answered(answer) => return answer,
-        Submitted::Waiting { index, ticket, log_append_time, log_start } => {
-            (index, ticket, log_append_time, log_start)
-        }
+        Submitted::Waiting {
+            index,
+            ticket,
+            log_append_time,
+            log_start,
+        } => (index, ticket, log_append_time, log_start),
     };
     match timeout_at(deadline, ticket).await {
         Ok(Ok(appended)) => {
@@ -156,7 +193,10 @@ async fn settle(submitted: Submitted, deadline: Instant) -> PartitionAnswer {
 
 /// Rule 6: no reply, and on an error the connection is closed.
 fn silence(answers: &[TopicAnswer]) -> Result<Reply, HandlerError> {
-    let failed = answers.iter().flat_map(|topic| &topic.partitions).find(|partition| partition.code.is_some());
+    let failed = answers
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .find(|partition| partition.code.is_some());
     match failed.and_then(|partition| partition.code) {
         Some(code) => Err(HandlerError::UnacknowledgedProduce(code.to_string())),
         None => Ok(Reply::Silence),
@@ -168,17 +208,28 @@ fn refused_append(index: i32, error: &AppendError) -> PartitionAnswer {
         AppendError::NotLeader { leader, epoch } => leader.map(|leader| (leader, *epoch)),
         _ => None,
     };
-    let refusal = Refusal { code: errors::append(error), leader };
-    PartitionAnswer { message: Some(error.to_string()), ..PartitionAnswer::refused(index, refusal) }
+    let refusal = Refusal {
+        code: errors::append(error),
+        leader,
+    };
+    PartitionAnswer {
+        message: Some(error.to_string()),
+        ..PartitionAnswer::refused(index, refusal)
+    }
 }
 
 fn no_transactions(index: i32) -> PartitionAnswer {
     let message = "transactions are not supported by this broker yet";
     let refused = PartitionAnswer::refused(index, ErrorCode::InvalidTxnState.into());
-    PartitionAnswer { message: Some(message.to_owned()), ..refused }
+    PartitionAnswer {
+        message: Some(message.to_owned()),
+        ..refused
+    }
 }
 
 fn now() -> TimestampMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     TimestampMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -98,7 +98,11 @@ pub(super) async fn all(
     rules: &ReadRules,
 ) -> Vec<PartitionRead> {
     let image = cx.broker.replication.image();
-    let mut allowance = Allowance { bytes_left: rules.bytes_max, at_least_one: true, is_starved: false };
+    let mut allowance = Allowance {
+        bytes_left: rules.bytes_max,
+        at_least_one: true,
+        is_starved: false,
+    };
     let mut reads = Vec::with_capacity(wanted.len());
     for (key, wanted) in wanted {
         let read = match one(cx, &image, key, wanted, rules, &mut allowance).await {
@@ -121,7 +125,9 @@ async fn one(
     let topic = key.0.find(image)?;
     let (partition, state) = led_here(cx, topic, key.1)?;
     check_epoch(wanted.current_epoch, &state)?;
-    if cx.version() < ZSTD_VERSION_MIN && cx.broker.topic_settings(topic).compression == Some(Compression::Zstd) {
+    if cx.version() < ZSTD_VERSION_MIN
+        && cx.broker.topic_settings(topic).compression == Some(Compression::Zstd)
+    {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
     let mut read = PartitionRead {
@@ -142,7 +148,10 @@ async fn one(
 }
 
 /// Rule 24: the consumer's last record is of an epoch that ended before its offset here.
-fn diverging(partition: &Partition, wanted: &Wanted) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
+fn diverging(
+    partition: &Partition,
+    wanted: &Wanted,
+) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
     let last = wanted.last_fetched_epoch;
     if last.0 < 0 {
         return Ok(None);
@@ -155,11 +164,19 @@ fn diverging(partition: &Partition, wanted: &Wanted) -> Result<Option<(LeaderEpo
 }
 
 /// Rule 16: where the consumer's view ends.
-fn visible_end(state: &PartitionState, wanted: &Wanted, rules: &ReadRules) -> Result<Offset, ErrorCode> {
+fn visible_end(
+    state: &PartitionState,
+    wanted: &Wanted,
+    rules: &ReadRules,
+) -> Result<Offset, ErrorCode> {
     if wanted.offset < state.log_start || wanted.offset > state.log_end {
         return Err(ErrorCode::OffsetOutOfRange);
     }
-    Ok(if rules.committed_only { state.last_stable_offset } else { state.high_watermark })
+    Ok(if rules.committed_only {
+        state.last_stable_offset
+    } else {
+        state.high_watermark
+    })
 }
 
 async fn fill(
@@ -206,8 +223,10 @@ async fn read_disk(
     at_least_one: bool,
 ) -> Result<ReadData, LogError> {
     let log = Arc::clone(log);
-    let read = tokio::task::spawn_blocking(move || log.read_blocking(from, upto, bytes_max, at_least_one));
-    read.await.unwrap_or_else(|failed| Err(LogError::Io(failed.to_string().into())))
+    let read =
+        tokio::task::spawn_blocking(move || log.read_blocking(from, upto, bytes_max, at_least_one));
+    read.await
+        .unwrap_or_else(|failed| Err(LogError::Io(failed.to_string().into())))
 }
 
 fn refuse_read(partition: &Partition, error: &LogError) -> Refusal {

@@ -58,11 +58,17 @@ fn topic((key, partitions): (TopicKey, Vec<PartitionData>)) -> FetchableTopicRes
     let response = FetchableTopicResponse::default().with_partitions(partitions);
     match key {
         TopicKey::Id(id) => response.with_topic_id(id.0),
-        TopicKey::Name(name) => response.with_topic(StrBytes::from_string(name.as_str().to_owned()).into()),
+        TopicKey::Name(name) => {
+            response.with_topic(StrBytes::from_string(name.as_str().to_owned()).into())
+        }
     }
 }
 
-fn partition(version: i16, read: PartitionRead, buffer: &mut ReplyBuffer) -> Result<PartitionData, HandlerError> {
+fn partition(
+    version: i16,
+    read: PartitionRead,
+    buffer: &mut ReplyBuffer,
+) -> Result<PartitionData, HandlerError> {
     let mut data = PartitionData::default()
         .with_partition_index(read.key.1.0)
         .with_error_code(read.code.map_or(0, |code| code.code()))
@@ -74,11 +80,14 @@ fn partition(version: i16, read: PartitionRead, buffer: &mut ReplyBuffer) -> Res
         .with_records(Some(buffer.register_rope(read.pieces)?));
     if version >= LEADER_VERSION_MIN {
         if let Some((epoch, end)) = read.diverging {
-            data.diverging_epoch = EpochEndOffset::default().with_epoch(epoch.0).with_end_offset(end.0);
+            data.diverging_epoch = EpochEndOffset::default()
+                .with_epoch(epoch.0)
+                .with_end_offset(end.0);
         }
         if let Some((leader, epoch)) = read.leader {
-            data.current_leader =
-                LeaderIdAndEpoch::default().with_leader_id(leader.0.into()).with_leader_epoch(epoch.0);
+            data.current_leader = LeaderIdAndEpoch::default()
+                .with_leader_id(leader.0.into())
+                .with_leader_epoch(epoch.0);
         }
     }
     Ok(data)
@@ -91,7 +100,9 @@ fn node_endpoints(cx: &RequestContext, mut hinted: Vec<BrokerId>) -> Vec<NodeEnd
     hinted.sort_unstable();
     hinted.dedup();
     let image = cx.broker.replication.image();
-    let nodes = hinted.into_iter().filter_map(|id| endpoints::node(&image, id, &cx.connection.listener));
+    let nodes = hinted
+        .into_iter()
+        .filter_map(|id| endpoints::node(&image, id, &cx.connection.listener));
     nodes
         .map(|node| {
             NodeEndpoint::default()

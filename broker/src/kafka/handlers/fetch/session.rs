@@ -60,7 +60,11 @@ pub(crate) fn next_epoch(epoch: i32) -> i32 {
 impl FetchSession {
     /// A session as its first request (epoch 0) opens it.
     pub(crate) fn open(wanted: &[(PartitionKey, Wanted)], by_id: bool) -> FetchSession {
-        let mut session = FetchSession { partitions: IndexMap::new(), by_id, epoch: 1 };
+        let mut session = FetchSession {
+            partitions: IndexMap::new(),
+            by_id,
+            epoch: 1,
+        };
         session.want(wanted);
         session
     }
@@ -92,14 +96,21 @@ impl FetchSession {
 
     fn want(&mut self, wanted: &[(PartitionKey, Wanted)]) {
         for (key, wanted) in wanted {
-            let unknown = Member { wanted: *wanted, high_watermark: Offset::NONE, log_start: Offset::NONE };
+            let unknown = Member {
+                wanted: *wanted,
+                high_watermark: Offset::NONE,
+                log_start: Offset::NONE,
+            };
             self.partitions.entry(key.clone()).or_insert(unknown).wanted = *wanted;
         }
     }
 
     /// All partitions, in the order to serve them.
     pub(crate) fn wanted(&self) -> Vec<(PartitionKey, Wanted)> {
-        self.partitions.iter().map(|(key, member)| (key.clone(), member.wanted)).collect()
+        self.partitions
+            .iter()
+            .map(|(key, member)| (key.clone(), member.wanted))
+            .collect()
     }
 
     /// Whether the reply would tell the consumer something new about the partition.
@@ -116,9 +127,15 @@ impl FetchSession {
     pub(crate) fn note(&mut self, told: &[(PartitionKey, Told)]) {
         let mut served = std::collections::HashSet::new();
         for (key, told) in told {
-            let Some(member) = self.partitions.get_mut(key) else { continue };
+            let Some(member) = self.partitions.get_mut(key) else {
+                continue;
+            };
             // After an error everything is news again.
-            member.high_watermark = if told.is_special { Offset::NONE } else { told.high_watermark };
+            member.high_watermark = if told.is_special {
+                Offset::NONE
+            } else {
+                told.high_watermark
+            };
             member.log_start = told.log_start;
             if told.has_records {
                 served.insert(key);
@@ -126,7 +143,8 @@ impl FetchSession {
         }
         if !served.is_empty() {
             // Stable: the order among the served, and among the others, stays.
-            self.partitions.sort_by_cached_key(|key, _| served.contains(key));
+            self.partitions
+                .sort_by_cached_key(|key, _| served.contains(key));
         }
     }
 }
@@ -138,7 +156,10 @@ mod tests {
     use super::*;
 
     fn key(topic: &str, partition: i32) -> PartitionKey {
-        (TopicKey::Name(TopicName::from(topic)), PartitionIndex(partition))
+        (
+            TopicKey::Name(TopicName::from(topic)),
+            PartitionIndex(partition),
+        )
     }
 
     fn wanted(offset: i64) -> Wanted {
@@ -151,7 +172,12 @@ mod tests {
     }
 
     fn told(high_watermark: i64, has_records: bool) -> Told {
-        Told { high_watermark: Offset(high_watermark), log_start: Offset(0), has_records, is_special: false }
+        Told {
+            high_watermark: Offset(high_watermark),
+            log_start: Offset(0),
+            has_records,
+            is_special: false,
+        }
     }
 
     #[test]
@@ -162,23 +188,43 @@ mod tests {
 
     #[test]
     fn rule_18_unchanged_partitions_are_no_news() {
-        let mut session = FetchSession::open(&[(key("a", 0), wanted(0)), (key("a", 1), wanted(0))], false);
-        assert!(session.is_news(&key("a", 0), &told(5, false)), "nothing was told yet");
+        let mut session =
+            FetchSession::open(&[(key("a", 0), wanted(0)), (key("a", 1), wanted(0))], false);
+        assert!(
+            session.is_news(&key("a", 0), &told(5, false)),
+            "nothing was told yet"
+        );
         session.note(&[(key("a", 0), told(5, false)), (key("a", 1), told(7, false))]);
         assert!(!session.is_news(&key("a", 0), &told(5, false)));
-        assert!(session.is_news(&key("a", 0), &told(6, false)), "the high watermark moved");
+        assert!(
+            session.is_news(&key("a", 0), &told(6, false)),
+            "the high watermark moved"
+        );
         assert!(session.is_news(&key("a", 0), &told(5, true)), "records");
-        let failed = Told { is_special: true, ..told(5, false) };
+        let failed = Told {
+            is_special: true,
+            ..told(5, false)
+        };
         assert!(session.is_news(&key("a", 0), &failed));
         session.note(&[(key("a", 0), failed)]);
-        assert!(session.is_news(&key("a", 0), &told(5, false)), "news after an error");
+        assert!(
+            session.is_news(&key("a", 0), &told(5, false)),
+            "news after an error"
+        );
     }
 
     #[test]
     fn rule_18_updates_add_change_and_forget() {
-        let mut session = FetchSession::open(&[(key("a", 0), wanted(0)), (key("a", 1), wanted(0))], false);
-        session.update(&[(key("a", 1), wanted(9)), (key("b", 0), wanted(3))], &[key("a", 0)]);
-        assert_eq!(session.wanted(), vec![(key("a", 1), wanted(9)), (key("b", 0), wanted(3))]);
+        let mut session =
+            FetchSession::open(&[(key("a", 0), wanted(0)), (key("a", 1), wanted(0))], false);
+        session.update(
+            &[(key("a", 1), wanted(9)), (key("b", 0), wanted(3))],
+            &[key("a", 0)],
+        );
+        assert_eq!(
+            session.wanted(),
+            vec![(key("a", 1), wanted(9)), (key("b", 0), wanted(3))]
+        );
         assert_eq!(session.epoch(), 2);
     }
 
@@ -187,8 +233,15 @@ mod tests {
         let keys: Vec<PartitionKey> = (0..4).map(|index| key("a", index)).collect();
         let all: Vec<_> = keys.iter().map(|key| (key.clone(), wanted(0))).collect();
         let mut session = FetchSession::open(&all, false);
-        session.note(&[(keys[0].clone(), told(5, true)), (keys[2].clone(), told(5, true))]);
-        let order: Vec<i32> = session.wanted().iter().map(|((_, index), _)| index.0).collect();
+        session.note(&[
+            (keys[0].clone(), told(5, true)),
+            (keys[2].clone(), told(5, true)),
+        ]);
+        let order: Vec<i32> = session
+            .wanted()
+            .iter()
+            .map(|((_, index), _)| index.0)
+            .collect();
         assert_eq!(order, [1, 3, 0, 2]);
     }
 }

@@ -46,15 +46,26 @@ pub(crate) enum FetchContext {
     /// It stands alone: answer with session id 0 and all partitions.
     Alone(Vec<(PartitionKey, Wanted)>),
     /// It opens a session, if there is a slot: answer with all partitions.
-    Opening { wanted: Vec<(PartitionKey, Wanted)>, by_id: bool },
+    Opening {
+        wanted: Vec<(PartitionKey, Wanted)>,
+        by_id: bool,
+    },
     /// It goes on with one: answer with what is news.
-    Going { id: i32, epoch: i32, session: Arc<Mutex<FetchSession>>, wanted: Vec<(PartitionKey, Wanted)> },
+    Going {
+        id: i32,
+        epoch: i32,
+        session: Arc<Mutex<FetchSession>>,
+        wanted: Vec<(PartitionKey, Wanted)>,
+    },
 }
 
 impl FetchSessions {
     /// No session yet; `slots_max` of 0 means none ever.
     pub fn new(slots_max: usize) -> FetchSessions {
-        FetchSessions { slots_max, slots: Mutex::default() }
+        FetchSessions {
+            slots_max,
+            slots: Mutex::default(),
+        }
     }
 
     /// Number of sessions.
@@ -84,7 +95,9 @@ impl FetchSessions {
             });
         }
         let mut slots = self.slots.lock();
-        let slot = slots.get_mut(&id).ok_or(ErrorCode::FetchSessionIdNotFound)?;
+        let slot = slots
+            .get_mut(&id)
+            .ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let shared = Arc::clone(&slot.session);
         let mut session = shared.lock();
         if session.epoch() != epoch {
@@ -103,7 +116,12 @@ impl FetchSessions {
         slot.partitions = session.len();
         let (epoch, wanted) = (session.epoch(), session.wanted());
         drop(session);
-        Ok(FetchContext::Going { id, epoch, session: shared, wanted })
+        Ok(FetchContext::Going {
+            id,
+            epoch,
+            session: shared,
+            wanted,
+        })
     }
 
     /// Opens a session if a slot is free or can be freed; 0 if not.
@@ -121,7 +139,15 @@ impl FetchSessions {
         while slots.contains_key(&id) {
             id = rand::random_range(1..=i32::MAX);
         }
-        slots.insert(id, Slot { session, created: now, used: now, partitions });
+        slots.insert(
+            id,
+            Slot {
+                session,
+                created: now,
+                used: now,
+                partitions,
+            },
+        );
         id
     }
 }
@@ -129,14 +155,19 @@ impl FetchSessions {
 /// Frees the slot of the longest unused session, or of a smaller one; false if all are in use and larger.
 fn evict(slots: &mut HashMap<i32, Slot>, partitions: usize, now: Instant) -> bool {
     let is_past = |then: Instant| now.saturating_duration_since(then) > EVICTION_TIME;
-    let unused = slots.iter().min_by_key(|(_, slot)| slot.used).map(|(id, slot)| (*id, slot.used));
+    let unused = slots
+        .iter()
+        .min_by_key(|(_, slot)| slot.used)
+        .map(|(id, slot)| (*id, slot.used));
     if let Some((id, used)) = unused
         && is_past(used)
     {
         return slots.remove(&id).is_some();
     }
     let old = slots.iter().filter(|(_, slot)| is_past(slot.created));
-    let smallest = old.min_by_key(|(_, slot)| slot.partitions).map(|(id, slot)| (*id, slot.partitions));
+    let smallest = old
+        .min_by_key(|(_, slot)| slot.partitions)
+        .map(|(id, slot)| (*id, slot.partitions));
     match smallest {
         Some((id, size)) if size < partitions => slots.remove(&id).is_some(),
         _ => false,
@@ -158,7 +189,9 @@ impl FetchContext {
         match self {
             FetchContext::Going { session, .. } => {
                 let session = session.lock();
-                told.iter().map(|(key, told)| session.is_news(key, told)).collect()
+                told.iter()
+                    .map(|(key, told)| session.is_news(key, told))
+                    .collect()
             }
             _ => vec![true; told.len()],
         }
@@ -178,7 +211,9 @@ impl FetchContext {
                 session.note(told);
                 Ok(sessions.open(session, now))
             }
-            FetchContext::Going { id, epoch, session, .. } => {
+            FetchContext::Going {
+                id, epoch, session, ..
+            } => {
                 let mut session = session.lock();
                 // Another request went on with the session while this one waited.
                 if session.epoch() != *epoch {
@@ -220,8 +255,12 @@ mod tests {
     }
 
     fn open(sessions: &FetchSessions, count: i32, now: Instant) -> i32 {
-        let context = sessions.context((0, EPOCH_OPEN), partitions(count), &[], false, now).unwrap();
-        context.conclude(sessions, &told(context.wanted()), now).unwrap()
+        let context = sessions
+            .context((0, EPOCH_OPEN), partitions(count), &[], false, now)
+            .unwrap();
+        context
+            .conclude(sessions, &told(context.wanted()), now)
+            .unwrap()
     }
 
     #[test]
@@ -229,18 +268,30 @@ mod tests {
         let (sessions, now) = (FetchSessions::new(10), Instant::now());
         let id = open(&sessions, 2, now);
         assert!(id > 0);
-        let context = sessions.context((id, 1), Vec::new(), &[], false, now).unwrap();
+        let context = sessions
+            .context((id, 1), Vec::new(), &[], false, now)
+            .unwrap();
         assert_eq!(context.wanted().len(), 2);
         assert_eq!(context.news(&told(context.wanted())), [false, false]);
-        assert_eq!(context.conclude(&sessions, &told(context.wanted()), now), Ok(id));
+        assert_eq!(
+            context.conclude(&sessions, &told(context.wanted()), now),
+            Ok(id)
+        );
     }
 
     #[test]
     fn rule_18_errors() {
         let (sessions, now) = (FetchSessions::new(10), Instant::now());
         let id = open(&sessions, 1, now);
-        let error = |id, epoch, by_id| sessions.context((id, epoch), Vec::new(), &[], by_id, now).unwrap_err();
-        assert_eq!(error(id.wrapping_add(1), 1, false), ErrorCode::FetchSessionIdNotFound);
+        let error = |id, epoch, by_id| {
+            sessions
+                .context((id, epoch), Vec::new(), &[], by_id, now)
+                .unwrap_err()
+        };
+        assert_eq!(
+            error(id.wrapping_add(1), 1, false),
+            ErrorCode::FetchSessionIdNotFound
+        );
         assert_eq!(error(id, 2, false), ErrorCode::InvalidFetchSessionEpoch);
         assert_eq!(error(id, 1, true), ErrorCode::FetchSessionTopicIdError);
     }
@@ -249,17 +300,26 @@ mod tests {
     fn an_overtaken_request_is_told_so() {
         let (sessions, now) = (FetchSessions::new(10), Instant::now());
         let id = open(&sessions, 1, now);
-        let first = sessions.context((id, 1), Vec::new(), &[], false, now).unwrap();
-        let second = sessions.context((id, 2), Vec::new(), &[], false, now).unwrap();
+        let first = sessions
+            .context((id, 1), Vec::new(), &[], false, now)
+            .unwrap();
+        let second = sessions
+            .context((id, 2), Vec::new(), &[], false, now)
+            .unwrap();
         assert_eq!(second.conclude(&sessions, &[], now), Ok(id));
-        assert_eq!(first.conclude(&sessions, &[], now), Err(ErrorCode::InvalidFetchSessionEpoch));
+        assert_eq!(
+            first.conclude(&sessions, &[], now),
+            Err(ErrorCode::InvalidFetchSessionEpoch)
+        );
     }
 
     #[test]
     fn the_final_epoch_ends_the_session() {
         let (sessions, now) = (FetchSessions::new(10), Instant::now());
         let id = open(&sessions, 1, now);
-        let context = sessions.context((id, EPOCH_NONE), partitions(1), &[], false, now).unwrap();
+        let context = sessions
+            .context((id, EPOCH_NONE), partitions(1), &[], false, now)
+            .unwrap();
         assert!(matches!(context, FetchContext::Alone(_)));
         assert!(sessions.is_empty());
     }
@@ -272,11 +332,18 @@ mod tests {
         assert_eq!(open(&sessions, 3, start), 0, "all slots are young");
         let later = start + EVICTION_TIME + Duration::from_secs(1);
         for (id, epoch) in [(small, 1), (large, 1)] {
-            sessions.context((id, epoch), Vec::new(), &[], false, later).unwrap();
+            sessions
+                .context((id, epoch), Vec::new(), &[], false, later)
+                .unwrap();
         }
-        assert!(open(&sessions, 3, later) > 0, "larger than the smallest old one");
+        assert!(
+            open(&sessions, 3, later) > 0,
+            "larger than the smallest old one"
+        );
         assert_eq!(
-            sessions.context((small, 2), Vec::new(), &[], false, later).unwrap_err(),
+            sessions
+                .context((small, 2), Vec::new(), &[], false, later)
+                .unwrap_err(),
             ErrorCode::FetchSessionIdNotFound
         );
         let much_later = later + EVICTION_TIME + Duration::from_secs(1);

@@ -3,7 +3,8 @@
 use tidelog_protocol::batch::validate::{ProduceRejection, RecordError};
 use tidelog_protocol::messages::ProduceResponse;
 use tidelog_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse,
+    TopicProduceResponse,
 };
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset, TimestampMs};
 use tidelog_protocol::{ErrorCode, StrBytes};
@@ -88,8 +89,9 @@ impl PartitionAnswer {
             response.record_errors = self.record_errors.into_iter().map(record_error).collect();
         }
         if let (true, Some((leader, epoch))) = (version >= LEADER_HINT_VERSION_MIN, self.leader) {
-            response.current_leader =
-                LeaderIdAndEpoch::default().with_leader_id(leader.0.into()).with_leader_epoch(epoch.0);
+            response.current_leader = LeaderIdAndEpoch::default()
+                .with_leader_id(leader.0.into())
+                .with_leader_epoch(epoch.0);
         }
         response
     }
@@ -104,26 +106,40 @@ fn record_error(error: RecordError) -> BatchIndexAndErrorMessage {
 /// The response to all of them.
 pub(super) fn build(cx: &RequestContext, answers: Vec<TopicAnswer>) -> ProduceResponse {
     let version = cx.version();
-    let mut hinted: Vec<BrokerId> =
-        answers.iter().flat_map(|topic| &topic.partitions).filter_map(|p| p.leader.map(|(id, _)| id)).collect();
+    let mut hinted: Vec<BrokerId> = answers
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .filter_map(|p| p.leader.map(|(id, _)| id))
+        .collect();
     hinted.sort_unstable();
     hinted.dedup();
-    let responses = answers.into_iter().map(|topic| topic_response(topic, version)).collect();
+    let responses = answers
+        .into_iter()
+        .map(|topic| topic_response(topic, version))
+        .collect();
     let mut response = ProduceResponse::default().with_responses(responses);
     if version >= LEADER_HINT_VERSION_MIN && !hinted.is_empty() {
         let image = cx.broker.replication.image();
-        let nodes = hinted.into_iter().filter_map(|id| endpoints::node(&image, id, &cx.connection.listener));
+        let nodes = hinted
+            .into_iter()
+            .filter_map(|id| endpoints::node(&image, id, &cx.connection.listener));
         response.node_endpoints = nodes.map(node_endpoint).collect();
     }
     response
 }
 
 fn topic_response(topic: TopicAnswer, version: i16) -> TopicProduceResponse {
-    let partitions = topic.partitions.into_iter().map(|partition| partition.into_response(version)).collect();
+    let partitions = topic
+        .partitions
+        .into_iter()
+        .map(|partition| partition.into_response(version))
+        .collect();
     let response = TopicProduceResponse::default().with_partition_responses(partitions);
     match topic.key {
         TopicKey::Id(id) => response.with_topic_id(id.0),
-        TopicKey::Name(name) => response.with_name(StrBytes::from_string(name.as_str().to_owned()).into()),
+        TopicKey::Name(name) => {
+            response.with_name(StrBytes::from_string(name.as_str().to_owned()).into())
+        }
     }
 }
 
