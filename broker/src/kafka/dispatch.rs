@@ -9,11 +9,10 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
-use kafka_protocol::protocol::Request;
-use tidelog_protocol::Encodable;
 use tidelog_protocol::api::{self, ApiKey};
 use tidelog_protocol::encode;
 use tidelog_protocol::frame::{self, RequestHeader};
+use tidelog_protocol::{Encodable, Request};
 
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;

@@ -141,9 +141,7 @@ impl Answerer<'_> {
             .map(|(partition, index)| self.partition(image, partition, index))
             .collect();
         MetadataResponseTopic::default()
-            .with_name(Some(
-                StrBytes::from_string(topic.name.as_str().to_owned()).into(),
-            ))
+            .with_name(Some((&topic.name).into()))
             .with_topic_id(topic.id.0)
             .with_is_internal(crate::kafka::is_internal(topic.name.as_str()))
             .with_partitions(partitions)

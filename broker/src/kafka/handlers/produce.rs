@@ -212,19 +212,13 @@ fn refused_append(index: i32, error: &AppendError) -> PartitionAnswer {
         code: errors::append(error),
         leader,
     };
-    PartitionAnswer {
-        message: Some(error.to_string()),
-        ..PartitionAnswer::refused(index, refusal)
-    }
+    PartitionAnswer::refused(index, refusal).with_message(error.to_string())
 }
 
 fn no_transactions(index: i32) -> PartitionAnswer {
     let message = "transactions are not supported by this broker yet";
-    let refused = PartitionAnswer::refused(index, ErrorCode::InvalidTxnState.into());
-    PartitionAnswer {
-        message: Some(message.to_owned()),
-        ..refused
-    }
+    PartitionAnswer::refused(index, ErrorCode::InvalidTxnState.into())
+        .with_message(message.to_owned())
 }
 
 fn now() -> TimestampMs {

@@ -1,6 +1,5 @@
 //! The Fetch response: partitions that are news, with their records spliced in.
 
-use tidelog_protocol::StrBytes;
 use tidelog_protocol::encode::ReplyBuffer;
 use tidelog_protocol::messages::FetchResponse;
 use tidelog_protocol::messages::fetch_response::{
@@ -58,9 +57,7 @@ fn topic((key, partitions): (TopicKey, Vec<PartitionData>)) -> FetchableTopicRes
     let response = FetchableTopicResponse::default().with_partitions(partitions);
     match key {
         TopicKey::Id(id) => response.with_topic_id(id.0),
-        TopicKey::Name(name) => {
-            response.with_topic(StrBytes::from_string(name.as_str().to_owned()).into())
-        }
+        TopicKey::Name(name) => response.with_topic((&name).into()),
     }
 }
 

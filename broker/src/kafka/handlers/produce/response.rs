@@ -23,7 +23,7 @@ const LEADER_HINT_VERSION_MIN: i16 = 10;
 pub(super) struct PartitionAnswer {
     pub(super) index: i32,
     pub(super) code: Option<ErrorCode>,
-    pub(super) message: Option<String>,
+    message: Option<String>,
     base_offset: Offset,
     log_append_time: TimestampMs,
     log_start: Offset,
@@ -49,6 +49,11 @@ impl PartitionAnswer {
             record_errors: Vec::new(),
             leader: refusal.leader,
         }
+    }
+
+    pub(super) fn with_message(mut self, message: String) -> PartitionAnswer {
+        self.message = Some(message);
+        self
     }
 
     pub(super) fn rejected(index: i32, rejection: ProduceRejection) -> PartitionAnswer {
@@ -137,9 +142,7 @@ fn topic_response(topic: TopicAnswer, version: i16) -> TopicProduceResponse {
     let response = TopicProduceResponse::default().with_partition_responses(partitions);
     match topic.key {
         TopicKey::Id(id) => response.with_topic_id(id.0),
-        TopicKey::Name(name) => {
-            response.with_name(StrBytes::from_string(name.as_str().to_owned()).into())
-        }
+        TopicKey::Name(name) => response.with_name((&name).into()),
     }
 }
 
