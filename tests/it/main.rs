@@ -1,3 +1,4 @@
 //! The one integration binary: what crosses crates, driven from outside.
 
+mod kafka_apis;
 mod tidy;
