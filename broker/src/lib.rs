@@ -9,3 +9,4 @@ pub mod coordinator;
 pub mod http;
 pub mod kafka;
 pub mod server;
+pub mod topics;

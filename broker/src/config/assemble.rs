@@ -29,16 +29,15 @@ const REQUEST_MEMORY_BYTES_DEFAULT: usize = 512 << 20;
 pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
     let reader = Reader { settings };
     let mut errors = Vec::new();
-    let node_id = or_note(node_id(&reader), &mut errors);
     let data_dir = or_note(data_dir(&reader), &mut errors);
     let network = or_note(network(&reader), &mut errors);
     let process = or_note(process(&reader), &mut errors);
     check_pairs(&reader, &mut errors);
     check_logs(&reader, &mut errors);
-    match (node_id, data_dir, network, process) {
-        (Some(node_id), Some(data_dir), Some(network), Some(process)) if errors.is_empty() => {
+    match (data_dir, network, process) {
+        (Some(data_dir), Some(network), Some(process)) if errors.is_empty() => {
             Ok(BrokerConfig {
-                node_id,
+                node_id: BrokerId(reader.int("node.id")),
                 rack: reader
                     .text("broker.rack")
                     .filter(|rack| !rack.is_empty())
@@ -155,30 +154,10 @@ fn process(reader: &Reader<'_>) -> Result<ProcessConfig, ConfigError> {
     })
 }
 
-/// `node.id` and `broker.id` name the same thing: the one from the stronger source counts; from sources of equal
-/// strength they must agree.
-fn node_id(reader: &Reader<'_>) -> Result<BrokerId, ConfigError> {
-    let (node, broker) = (reader.int("node.id"), reader.int("broker.id"));
-    let (node_from, broker_from) = (
-        strength(reader.origin("node.id")),
-        strength(reader.origin("broker.id")),
-    );
-    if broker < 0 || node_from > broker_from {
-        return Ok(BrokerId(node));
-    }
-    if node_from == broker_from && node != broker {
-        return Err(reader.error(
-            "broker.id",
-            format!("broker.id ({broker}) and node.id ({node}) disagree"),
-        ));
-    }
-    Ok(BrokerId(broker))
-}
-
 /// `log.dirs` before `log.dir` where their sources are equally strong.
 fn data_dir(reader: &Reader<'_>) -> Result<PathBuf, ConfigError> {
     let has_dirs = reader.value("log.dirs").is_some();
-    let name = match strength(reader.origin("log.dir")) > strength(reader.origin("log.dirs"))
+    let name = match reader.origin("log.dir").strength() > reader.origin("log.dirs").strength()
         || !has_dirs
     {
         true => "log.dir",
@@ -402,16 +381,6 @@ fn check_logs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
 
 fn or_note<T>(result: Result<T, ConfigError>, errors: &mut Vec<ConfigError>) -> Option<T> {
     result.map_err(|error| errors.push(error)).ok()
-}
-
-/// Rank of a source, the default lowest; places within one source are equal.
-fn strength(origin: &Origin) -> u8 {
-    match origin {
-        Origin::Default => 0,
-        Origin::File { .. } => 1,
-        Origin::Environment { .. } => 2,
-        Origin::Flag { .. } => 3,
-    }
 }
 
 /// Typed access to settings; names are those of the tables.

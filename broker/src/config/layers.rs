@@ -189,8 +189,14 @@ impl Layers {
                 source: ConfigSource::Topic,
             });
         }
-        let names: Vec<&str> = topic.synonyms.iter().map(|synonym| synonym.name).collect();
-        synonyms.extend(self.broker_synonyms(&names));
+        let names: Vec<&str> = topic
+            .synonyms
+            .iter()
+            .map(|synonym| synonym.name)
+            .collect();
+        if let Some(first) = names.first() {
+            synonyms.extend(self.broker_synonyms(first, &names));
+        }
         let value = match own.get(definition.name) {
             Some(text) => Some(text.clone()),
             None => self.topic_value(topic, own).map(|value| text_of(&value)),
@@ -208,7 +214,7 @@ impl Layers {
     }
 
     fn broker_entry(&self, definition: &'static Definition) -> ConfigEntry {
-        let synonyms = self.broker_synonyms(synonym_names(&definition.name));
+        let synonyms = self.broker_synonyms(definition.name, synonym_names(&definition.name));
         let text = self
             .effective
             .get(definition.name)
@@ -226,8 +232,9 @@ impl Layers {
         }
     }
 
-    /// The values that properties of these names have in each layer, strongest layer first.
-    fn broker_synonyms(&self, names: &[&str]) -> Vec<SynonymEntry> {
+    /// The values that properties of these names have in each layer, strongest layer first. As in Kafka, the list begins
+    /// with the first value of `name` itself: without one it is empty, whatever the other names have.
+    fn broker_synonyms(&self, name: &str, names: &[&str]) -> Vec<SynonymEntry> {
         let mut entries = Vec::new();
         let mut push = |name: &str, text: Option<&str>, source| {
             if let (Some(definition), Some(text)) = (definitions::find(name), text) {
@@ -271,6 +278,9 @@ impl Layers {
             );
         }
         entries
+            .into_iter()
+            .skip_while(|entry| entry.name != name)
+            .collect()
     }
 }
 

@@ -6,6 +6,7 @@
 //! socket or a log.
 
 pub mod address;
+pub mod alter;
 pub mod assemble;
 pub mod broker_config;
 pub mod definition;

@@ -135,7 +135,28 @@ impl Settings {
                 Err(message) => errors.push(ConfigError::new(mention.origin.clone(), message)),
             }
         }
-        Settings { by_name }
+        let mut settings = Settings { by_name };
+        settings.unify_ids(errors);
+        settings
+    }
+
+    /// `node.id` and `broker.id` name the same thing: the one from the stronger source counts, and both show it. From
+    /// sources of equal strength they must agree.
+    fn unify_ids(&mut self, errors: &mut Vec<ConfigError>) {
+        let (Some(node), Some(broker)) = (self.get("node.id").cloned(), self.get("broker.id").cloned()) else { return };
+        let from = (node.origin.strength(), broker.origin.strength());
+        let broker_is_set = broker.value != Some(Value::Integer(-1));
+        if broker_is_set && from.0 == from.1 && node.value != broker.value {
+            let message = "broker.id and node.id disagree; set one of them".to_owned();
+            errors.push(ConfigError::new(broker.origin, message));
+            return;
+        }
+        let (strong, weak) = if broker_is_set && from.1 > from.0 { (broker, "node.id") } else { (node, "broker.id") };
+        if let Some(setting) = self.by_name.get_mut(weak) {
+            setting.text = strong.text;
+            setting.value = strong.value;
+            setting.origin = strong.origin;
+        }
     }
 
     /// A copy in which the given texts replace the static ones where they are valid. Names that are not defined and

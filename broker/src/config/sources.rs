@@ -72,6 +72,18 @@ impl fmt::Display for Origin {
     }
 }
 
+impl Origin {
+    /// Rank of the source, the default lowest; places within one source are equal.
+    pub fn strength(&self) -> u8 {
+        match self {
+            Origin::Default => 0,
+            Origin::File { .. } => 1,
+            Origin::Environment { .. } => 2,
+            Origin::Flag { .. } => 3,
+        }
+    }
+}
+
 /// The variable that sets a property.
 pub fn variable_of(name: &str) -> String {
     format!(
