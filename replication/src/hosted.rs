@@ -93,6 +93,7 @@ impl HostedPartitions {
 
     /// Makes the hosted set equal to the image, where it changed.
     pub async fn reconcile(self: &Arc<Self>, image: &Arc<MetadataImage>, delta: MetadataDelta) {
+        self.options.log_configs.follow(image);
         let gate = Arc::new(Semaphore::new(GROUPS_CHANGING_MAX));
         let mut tasks = JoinSet::new();
         let topics: Vec<TopicId> = if delta.broker_configs {

@@ -8,7 +8,7 @@ use tidelog_protocol::types::BrokerId;
 use tidelog_storage::log::LogConfig;
 use uuid::Uuid;
 
-use crate::metadata::image::TopicImage;
+use crate::metadata::image::{MetadataImage, TopicImage};
 
 /// How a listener protects its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +44,8 @@ pub trait LogConfigSource: Send + Sync + 'static {
     fn log_config(&self, topic: &TopicImage) -> LogConfig;
     /// `min.insync.replicas` of the topic.
     fn min_insync_replicas(&self, topic: &TopicImage) -> usize;
+    /// Called with each image before settings are asked for under it: the place to take over the brokers' configuration.
+    fn follow(&self, _image: &MetadataImage) {}
 }
 
 /// Settings of [`Replication`](crate::Replication).

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use tidelog_protocol::types::TopicId;
+use tidelog_replication::{ConfigResource, LogConfigSource, MetadataImage, TopicImage};
+use tidelog_storage::log::LogConfig;
 
 use super::assemble::assemble;
 use super::broker_config::BrokerConfig;
@@ -108,6 +110,29 @@ impl ConfigManager {
         };
         self.current.store(Arc::new(Current::new(layers, config)));
         true
+    }
+}
+
+impl LogConfigSource for ConfigManager {
+    fn log_config(&self, topic: &TopicImage) -> LogConfig {
+        self.topic(topic.id, &topic.configs).log.clone()
+    }
+
+    fn min_insync_replicas(&self, topic: &TopicImage) -> usize {
+        self.topic(topic.id, &topic.configs).min_insync_replicas
+    }
+
+    fn follow(&self, image: &MetadataImage) {
+        let none = Overrides::new();
+        let node_id = self.current.load().broker.node_id;
+        let cluster = image.configs(&ConfigResource::Broker(None)).unwrap_or(&none);
+        let broker = image.configs(&ConfigResource::Broker(Some(node_id))).unwrap_or(&none);
+        if self.refresh(cluster, broker) {
+            tracing::info!("dynamic broker settings changed");
+        }
+        if self.topics.read().len() > image.topic_count() {
+            self.topics.write().retain(|id, _| image.topic_by_id(*id).is_some());
+        }
     }
 }
 

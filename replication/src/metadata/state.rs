@@ -35,6 +35,15 @@ impl MetadataDelta {
     }
 }
 
+impl MetadataImage {
+    /// The image that would follow if the controller carried out the command now. Changes nothing: for dry runs.
+    pub fn after(&self, command: Command) -> Result<MetadataImage, MetadataError> {
+        let mut state = MetadataState::new(self.clone());
+        state.apply(command, self.version.saturating_add(1))?;
+        Ok(state.image)
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub struct MetadataState {

@@ -1,5 +1,6 @@
 //! Tests of configuration as a whole: tables against Kafka's, precedence, messages, resolution.
 
+mod altering;
 mod precedence;
 mod resolution;
 mod tables;

@@ -7,6 +7,7 @@ use tidelog_protocol::{ErrorCode, StrBytes};
 use tidelog_replication::{MetadataImage, ProducerDescription};
 
 use crate::kafka::context::RequestContext;
+use crate::kafka::errors;
 use crate::kafka::handlers::HandlerError;
 
 /// No transaction has been coordinated for the producer.
@@ -49,7 +50,7 @@ fn producers(
     if !partition.state().is_leader() {
         return Err(ErrorCode::NotLeaderOrFollower);
     }
-    Ok(partition.describe_producers())
+    partition.describe_producers().map_err(|error| errors::read(&error))
 }
 
 fn describe(producer: &ProducerDescription) -> ProducerState {
