@@ -48,13 +48,23 @@ pub fn topic_changes(
         let topic = topic_definitions::find(name)?;
         Some(text_of(&layers.topic_value(topic, &Overrides::new())?))
     };
-    let after = apply(own, ops, |name| topic_definitions::find(name).map(|topic| &topic.definition), inherited)?;
+    let after = apply(
+        own,
+        ops,
+        |name| topic_definitions::find(name).map(|topic| &topic.definition),
+        inherited,
+    )?;
     topic_settings::validate(layers, &after, internal).map_err(AlterError::InvalidConfig)?;
     Ok(difference(own, &after))
 }
 
 /// Changes of the settings of one broker, or with `cluster` of all.
-pub fn broker_changes(layers: &Layers, cluster: bool, own: &Overrides, ops: &[(String, AlterOp)]) -> Result<Changes, AlterError> {
+pub fn broker_changes(
+    layers: &Layers,
+    cluster: bool,
+    own: &Overrides,
+    ops: &[(String, AlterOp)],
+) -> Result<Changes, AlterError> {
     let fixed: BTreeSet<&str> = ops
         .iter()
         .filter_map(|(name, _)| definitions::find(name))
@@ -72,7 +82,10 @@ pub fn broker_changes(layers: &Layers, cluster: bool, own: &Overrides, ops: &[(S
     let after = apply(own, ops, definitions::find, inherited)?;
     for (name, text) in &after {
         let unknown = || AlterError::InvalidRequest(format!("Unknown broker config name: {name}"));
-        definitions::find(name).ok_or_else(unknown)?.check(text).map_err(AlterError::InvalidRequest)?;
+        definitions::find(name)
+            .ok_or_else(unknown)?
+            .check(text)
+            .map_err(AlterError::InvalidRequest)?;
     }
     let result = match cluster {
         true => layers.with_overrides(after.clone(), layers.broker().clone()),
@@ -92,7 +105,9 @@ pub fn replacement(own: &Overrides, wanted: Vec<(String, String)>) -> Vec<(Strin
         .filter(|name| !wanted.iter().any(|(other, _)| other == *name))
         .map(|name| (name.clone(), AlterOp::Delete))
         .collect();
-    let set = wanted.into_iter().map(|(name, value)| (name, AlterOp::Set(value)));
+    let set = wanted
+        .into_iter()
+        .map(|(name, value)| (name, AlterOp::Set(value)));
     set.chain(gone).collect()
 }
 
@@ -104,7 +119,13 @@ fn apply(
 ) -> Result<Overrides, AlterError> {
     let mut after = own.clone();
     for (name, op) in ops {
-        let current = || after.get(name).cloned().or_else(|| inherited(name)).unwrap_or_default();
+        let current = || {
+            after
+                .get(name)
+                .cloned()
+                .or_else(|| inherited(name))
+                .unwrap_or_default()
+        };
         match op {
             AlterOp::Set(value) => {
                 after.insert(name.clone(), value.clone());
@@ -138,16 +159,28 @@ fn check_is_list(definition: Option<&Definition>, name: &str, op: &str) -> Resul
     if definition.is_some_and(|definition| matches!(definition.kind, Kind::List(_))) {
         return Ok(());
     }
-    Err(AlterError::InvalidConfig(format!("Can't {op} to key {name} because its type is not LIST.")))
+    Err(AlterError::InvalidConfig(format!(
+        "Can't {op} to key {name} because its type is not LIST."
+    )))
 }
 
 fn split(words: &str) -> Vec<String> {
-    words.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    words
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn difference(before: &Overrides, after: &Overrides) -> Changes {
-    let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(value));
+    let changed = after
+        .iter()
+        .filter(|(name, value)| before.get(*name) != Some(value));
     let set = changed.map(|(name, value)| (name.clone(), Some(value.clone())));
-    let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), None));
+    let gone = before
+        .keys()
+        .filter(|name| !after.contains_key(*name))
+        .map(|name| (name.clone(), None));
     set.chain(gone).collect()
 }

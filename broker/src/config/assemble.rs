@@ -35,54 +35,52 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
     check_pairs(&reader, &mut errors);
     check_logs(&reader, &mut errors);
     match (data_dir, network, process) {
-        (Some(data_dir), Some(network), Some(process)) if errors.is_empty() => {
-            Ok(BrokerConfig {
-                node_id: BrokerId(reader.int("node.id")),
-                rack: reader
-                    .text("broker.rack")
-                    .filter(|rack| !rack.is_empty())
-                    .map(Arc::from),
-                data_dir,
-                network,
-                process,
-                topics: TopicDefaults {
-                    num_partitions: reader.int("num.partitions"),
-                    replication_factor: reader.short("default.replication.factor"),
-                    auto_create: reader.bool("auto.create.topics.enable"),
-                    delete: reader.bool("delete.topic.enable"),
-                },
-                log: LogTasksConfig {
-                    retention_check_interval: reader.millis("log.retention.check.interval.ms"),
-                    initial_task_delay: reader.millis("log.initial.task.delay.ms"),
-                    durability: parse_durability(reader.text("log.durability").unwrap_or_default()),
-                },
-                storage: storage(&reader),
-                replication: ReplicationConfig {
-                    replica_lag_time_max: reader.millis("replica.lag.time.max.ms"),
-                    broker_heartbeat_interval: reader.millis("broker.heartbeat.interval.ms"),
-                    broker_session_timeout: reader.millis("broker.session.timeout.ms"),
-                    request_timeout: reader.millis("request.timeout.ms"),
-                },
-                groups: GroupsConfig {
-                    initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
-                    min_session_timeout: reader.millis("group.min.session.timeout.ms"),
-                    max_session_timeout: reader.millis("group.max.session.timeout.ms"),
-                    max_size: reader.size("group.max.size"),
-                },
-                offsets: offsets(&reader),
-                producers: ProducersConfig {
-                    id_expiration: reader.millis("producer.id.expiration.ms"),
-                    id_expiration_check_interval: reader
-                        .millis("producer.id.expiration.check.interval.ms"),
-                    transaction_max_timeout: reader.millis("transaction.max.timeout.ms"),
-                },
-                fetch: FetchConfig {
-                    response_bytes_max: reader.size("fetch.max.bytes"),
-                    session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
-                    describe_partitions_max: reader.size("max.request.partition.size.limit"),
-                },
-            })
-        }
+        (Some(data_dir), Some(network), Some(process)) if errors.is_empty() => Ok(BrokerConfig {
+            node_id: BrokerId(reader.int("node.id")),
+            rack: reader
+                .text("broker.rack")
+                .filter(|rack| !rack.is_empty())
+                .map(Arc::from),
+            data_dir,
+            network,
+            process,
+            topics: TopicDefaults {
+                num_partitions: reader.int("num.partitions"),
+                replication_factor: reader.short("default.replication.factor"),
+                auto_create: reader.bool("auto.create.topics.enable"),
+                delete: reader.bool("delete.topic.enable"),
+            },
+            log: LogTasksConfig {
+                retention_check_interval: reader.millis("log.retention.check.interval.ms"),
+                initial_task_delay: reader.millis("log.initial.task.delay.ms"),
+                durability: parse_durability(reader.text("log.durability").unwrap_or_default()),
+            },
+            storage: storage(&reader),
+            replication: ReplicationConfig {
+                replica_lag_time_max: reader.millis("replica.lag.time.max.ms"),
+                broker_heartbeat_interval: reader.millis("broker.heartbeat.interval.ms"),
+                broker_session_timeout: reader.millis("broker.session.timeout.ms"),
+                request_timeout: reader.millis("request.timeout.ms"),
+            },
+            groups: GroupsConfig {
+                initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
+                min_session_timeout: reader.millis("group.min.session.timeout.ms"),
+                max_session_timeout: reader.millis("group.max.session.timeout.ms"),
+                max_size: reader.size("group.max.size"),
+            },
+            offsets: offsets(&reader),
+            producers: ProducersConfig {
+                id_expiration: reader.millis("producer.id.expiration.ms"),
+                id_expiration_check_interval: reader
+                    .millis("producer.id.expiration.check.interval.ms"),
+                transaction_max_timeout: reader.millis("transaction.max.timeout.ms"),
+            },
+            fetch: FetchConfig {
+                response_bytes_max: reader.size("fetch.max.bytes"),
+                session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
+                describe_partitions_max: reader.size("max.request.partition.size.limit"),
+            },
+        }),
         _ => Err(errors),
     }
 }

@@ -189,11 +189,7 @@ impl Layers {
                 source: ConfigSource::Topic,
             });
         }
-        let names: Vec<&str> = topic
-            .synonyms
-            .iter()
-            .map(|synonym| synonym.name)
-            .collect();
+        let names: Vec<&str> = topic.synonyms.iter().map(|synonym| synonym.name).collect();
         if let Some(first) = names.first() {
             synonyms.extend(self.broker_synonyms(first, &names));
         }

@@ -84,11 +84,6 @@ impl ConfigManager {
         settings
     }
 
-    /// Forgets what was resolved for topics that are gone.
-    pub fn retain_topics(&self, exists: impl Fn(TopicId) -> bool) {
-        self.topics.write().retain(|id, _| exists(*id));
-    }
-
     /// Takes over the dynamic settings of the cluster's metadata. Returns whether anything changed. Settings that do not
     /// fit together were refused when they were made; if they come from another release, the broker keeps what it has.
     pub fn refresh(&self, cluster: &Overrides, broker: &Overrides) -> bool {
@@ -125,13 +120,19 @@ impl LogConfigSource for ConfigManager {
     fn follow(&self, image: &MetadataImage) {
         let none = Overrides::new();
         let node_id = self.current.load().broker.node_id;
-        let cluster = image.configs(&ConfigResource::Broker(None)).unwrap_or(&none);
-        let broker = image.configs(&ConfigResource::Broker(Some(node_id))).unwrap_or(&none);
+        let cluster = image
+            .configs(&ConfigResource::Broker(None))
+            .unwrap_or(&none);
+        let broker = image
+            .configs(&ConfigResource::Broker(Some(node_id)))
+            .unwrap_or(&none);
         if self.refresh(cluster, broker) {
             tracing::info!("dynamic broker settings changed");
         }
         if self.topics.read().len() > image.topic_count() {
-            self.topics.write().retain(|id, _| image.topic_by_id(*id).is_some());
+            self.topics
+                .write()
+                .retain(|id, _| image.topic_by_id(*id).is_some());
         }
     }
 }

@@ -143,7 +143,11 @@ impl Settings {
     /// `node.id` and `broker.id` name the same thing: the one from the stronger source counts, and both show it. From
     /// sources of equal strength they must agree.
     fn unify_ids(&mut self, errors: &mut Vec<ConfigError>) {
-        let (Some(node), Some(broker)) = (self.get("node.id").cloned(), self.get("broker.id").cloned()) else { return };
+        let (Some(node), Some(broker)) =
+            (self.get("node.id").cloned(), self.get("broker.id").cloned())
+        else {
+            return;
+        };
         let from = (node.origin.strength(), broker.origin.strength());
         let broker_is_set = broker.value != Some(Value::Integer(-1));
         if broker_is_set && from.0 == from.1 && node.value != broker.value {
@@ -151,7 +155,11 @@ impl Settings {
             errors.push(ConfigError::new(broker.origin, message));
             return;
         }
-        let (strong, weak) = if broker_is_set && from.1 > from.0 { (broker, "node.id") } else { (node, "broker.id") };
+        let (strong, weak) = if broker_is_set && from.1 > from.0 {
+            (broker, "node.id")
+        } else {
+            (node, "broker.id")
+        };
         if let Some(setting) = self.by_name.get_mut(weak) {
             setting.text = strong.text;
             setting.value = strong.value;

@@ -17,8 +17,10 @@ use tidelog_protocol::{Encodable, Request};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{
-    HandlerError, api_versions, describe_cluster, describe_topic_partitions, fetch,
-    init_producer_id, list_offsets, metadata, offset_for_leader_epoch, produce,
+    HandlerError, alter_configs, api_versions, create_partitions, create_topics, delete_records,
+    delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+    describe_topic_partitions, fetch, incremental_alter_configs, init_producer_id,
+    list_config_resources, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
 
 /// What goes back to the client.
@@ -70,6 +72,16 @@ static APIS: &[Api] = &[
     api(ApiKey::InitProducerId, |cx, body| whole(cx, body, |cx, q| Box::pin(init_producer_id::handle(cx, q)))),
     api(ApiKey::OffsetForLeaderEpoch, |cx, body| whole(cx, body, |cx, q| Box::pin(offset_for_leader_epoch::handle(cx, q)))),
     api(ApiKey::DescribeCluster, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_cluster::handle(cx, q)))),
+    api(ApiKey::CreateTopics, |cx, body| whole(cx, body, |cx, q| Box::pin(create_topics::handle(cx, q)))),
+    api(ApiKey::DeleteTopics, |cx, body| whole(cx, body, |cx, q| Box::pin(delete_topics::handle(cx, q)))),
+    api(ApiKey::DeleteRecords, |cx, body| whole(cx, body, |cx, q| Box::pin(delete_records::handle(cx, q)))),
+    api(ApiKey::DescribeConfigs, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_configs::handle(cx, q)))),
+    api(ApiKey::AlterConfigs, |cx, body| whole(cx, body, |cx, q| Box::pin(alter_configs::handle(cx, q)))),
+    api(ApiKey::DescribeLogDirs, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_log_dirs::handle(cx, q)))),
+    api(ApiKey::CreatePartitions, |cx, body| whole(cx, body, |cx, q| Box::pin(create_partitions::handle(cx, q)))),
+    api(ApiKey::IncrementalAlterConfigs, |cx, body| whole(cx, body, |cx, q| Box::pin(incremental_alter_configs::handle(cx, q)))),
+    api(ApiKey::DescribeProducers, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_producers::handle(cx, q)))),
+    api(ApiKey::ListConfigResources, |cx, body| whole(cx, body, |cx, q| Box::pin(list_config_resources::handle(cx, q)))),
     api(ApiKey::DescribeTopicPartitions, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_topic_partitions::handle(cx, q)))),
 ];
 

@@ -10,9 +10,5 @@ pub mod dispatch;
 pub mod errors;
 pub mod handlers;
 
+pub use crate::topics::is_internal;
 pub use context::{ClientSoftware, ConnectionInfo, RequestContext};
-
-/// Whether a topic is the broker's own: clients may read it, and are told so.
-pub fn is_internal(topic: &str) -> bool {
-    matches!(topic, "__consumer_offsets" | "__transaction_state")
-}

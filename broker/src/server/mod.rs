@@ -7,15 +7,15 @@ mod broker;
 pub mod cluster_id;
 mod error;
 mod listener;
-mod log_configs;
-mod refresh;
 mod storage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_replication::{Endpoint, Replication, ReplicationOptions, SecurityProtocol};
+use tidelog_replication::{
+    Endpoint, LogConfigSource, Replication, ReplicationOptions, SecurityProtocol,
+};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,6 @@ pub use self::error::ServerError;
 pub(crate) use self::listener::bind;
 
 use self::listener::Connections;
-use self::log_configs::LogConfigs;
 use self::storage::{DataDirectory, Storage};
 use crate::config::{BrokerConfig, ConfigManager, Loaded};
 use crate::http::{Health, HttpServer};
@@ -76,7 +75,6 @@ impl Server {
         let replication = Replication::start(options, Arc::clone(&storage.logs)).await?;
         let broker = Arc::new(assemble(configs, cluster_id, replication, &storage));
         let tasks = TaskTracker::new();
-        tasks.spawn(refresh::run(Arc::clone(&broker)));
         accept_all(&broker, bound, &tasks);
         health.serve(Arc::clone(&broker));
         Ok(Server {
@@ -185,12 +183,11 @@ fn replication_options(
     endpoints: Vec<Endpoint>,
 ) -> (Arc<str>, ReplicationOptions) {
     let config = configs.broker();
-    let source = Arc::new(LogConfigs(Arc::clone(configs)));
     let mut options = ReplicationOptions::new(
         config.node_id,
         directory.directory_id,
         directory.cluster_id,
-        source,
+        Arc::clone(configs) as Arc<dyn LogConfigSource>,
     );
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;

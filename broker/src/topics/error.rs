@@ -53,7 +53,9 @@ impl TopicError {
     /// Kafka's error code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            TopicError::InvalidName(_) | TopicError::NameCollision { .. } => ErrorCode::InvalidTopicException,
+            TopicError::InvalidName(_) | TopicError::NameCollision { .. } => {
+                ErrorCode::InvalidTopicException
+            }
             TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
             TopicError::Unknown => ErrorCode::UnknownTopicOrPartition,
             TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,

@@ -32,7 +32,10 @@ pub fn check_new(image: &MetadataImage, name: &TopicName) -> Result<(), TopicErr
         return Err(TopicError::Exists(name.clone()));
     }
     if let Some(existing) = image.colliding_topic(name) {
-        return Err(TopicError::NameCollision { name: name.clone(), existing: existing.clone() });
+        return Err(TopicError::NameCollision {
+            name: name.clone(),
+            existing: existing.clone(),
+        });
     }
     Ok(())
 }

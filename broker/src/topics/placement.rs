@@ -17,7 +17,11 @@ pub fn assign(
     replicas: usize,
     start: usize,
 ) -> Result<Vec<Vec<BrokerId>>, TopicError> {
-    let usable: Vec<&BrokerImage> = brokers.iter().map(Arc::as_ref).filter(|broker| !broker.fenced).collect();
+    let usable: Vec<&BrokerImage> = brokers
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|broker| !broker.fenced)
+        .collect();
     if replicas > brokers.len() || usable.is_empty() {
         return Err(TopicError::InvalidReplicationFactor(format!(
             "Unable to replicate the partition {replicas} time(s): The target replication factor of {replicas} cannot \
@@ -33,15 +37,27 @@ pub fn assign(
             brokers.len()
         )));
     }
-    Ok((0..partitions).map(|partition| replicas_from(&usable, start.wrapping_add(partition), replicas)).collect())
+    Ok((0..partitions)
+        .map(|partition| replicas_from(&usable, start.wrapping_add(partition), replicas))
+        .collect())
 }
 
 /// The leader at `turn`, then brokers of racks that have no replica yet, then any. Followers shift by one with each full
 /// round, so that two partitions of the same leader differ in their followers.
 fn replicas_from(usable: &[&BrokerImage], turn: usize, replicas: usize) -> Vec<BrokerId> {
     let count = usable.len();
-    let shift = if count > 1 { turn / count % (count - 1) } else { 0 };
-    let mut order: Vec<&BrokerImage> = usable.iter().cycle().skip(turn % count).take(count).copied().collect();
+    let shift = if count > 1 {
+        turn / count % (count - 1)
+    } else {
+        0
+    };
+    let mut order: Vec<&BrokerImage> = usable
+        .iter()
+        .cycle()
+        .skip(turn % count)
+        .take(count)
+        .copied()
+        .collect();
     if let Some((_, followers)) = order.split_first_mut() {
         followers.rotate_left(shift);
     }
@@ -95,19 +111,31 @@ mod tests {
     fn leaders_are_even_and_replicas_distinct() {
         let all = assign(&plain(3), 9, 2, 1).expect("possible");
         for id in 1..=3 {
-            assert_eq!(all.iter().filter(|replicas| replicas[0] == BrokerId(id)).count(), 3);
+            assert_eq!(
+                all.iter()
+                    .filter(|replicas| replicas[0] == BrokerId(id))
+                    .count(),
+                3
+            );
         }
         for replicas in &all {
             assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), 2);
         }
-        let followers: BTreeSet<_> = all.iter().filter(|r| r[0] == BrokerId(1)).map(|r| r[1]).collect();
+        let followers: BTreeSet<_> = all
+            .iter()
+            .filter(|r| r[0] == BrokerId(1))
+            .map(|r| r[1])
+            .collect();
         assert_eq!(followers.len(), 2, "{all:?}");
     }
 
     #[test]
     fn replicas_go_to_other_racks_first() {
         let racks = ["a", "a", "b", "b"];
-        let brokers: Vec<_> = (1..).zip(racks).map(|(id, rack)| broker(id, Some(rack), false)).collect();
+        let brokers: Vec<_> = (1..)
+            .zip(racks)
+            .map(|(id, rack)| broker(id, Some(rack), false))
+            .collect();
         for replicas in assign(&brokers, 8, 2, 0).expect("possible") {
             let in_a = replicas.iter().filter(|id| id.0 <= 2).count();
             assert_eq!(in_a, 1, "{replicas:?}");
@@ -126,7 +154,12 @@ mod tests {
              because only 1 broker(s) are registered."
         );
         let brokers = [broker(1, None, false), broker(2, None, true)];
-        assert!(assign(&brokers, 1, 2, 0).expect_err("impossible").to_string().contains("only 1 of 2"));
+        assert!(
+            assign(&brokers, 1, 2, 0)
+                .expect_err("impossible")
+                .to_string()
+                .contains("only 1 of 2")
+        );
         assert!(assign(&[], 1, 1, 0).is_err());
     }
 }

@@ -61,19 +61,31 @@ pub fn plan_topic(
     topic: NewTopic,
     start: usize,
 ) -> Result<TopicPlan, TopicError> {
-    let NewTopic { name, placement, configs } = topic;
+    let NewTopic {
+        name,
+        placement,
+        configs,
+    } = topic;
     name::check_new(image, &name)?;
-    topic_settings::validate(layers, &configs, is_internal(name.as_str())).map_err(TopicError::InvalidConfig)?;
+    topic_settings::validate(layers, &configs, is_internal(name.as_str()))
+        .map_err(TopicError::InvalidConfig)?;
     let brokers: Vec<Arc<BrokerImage>> = image.brokers().cloned().collect();
     let assignments = match placement {
         Placement::Manual(replicas) => manual(&brokers, replicas)?,
-        Placement::Automatic { partitions, replication_factor } => {
+        Placement::Automatic {
+            partitions,
+            replication_factor,
+        } => {
             let replicas = replica_count(replication_factor, defaults)?;
             let partitions = partition_count(partitions, defaults)?;
             placement::assign(&brokers, partitions, replicas, start)?
         }
     };
-    Ok(TopicPlan { name, assignments, configs })
+    Ok(TopicPlan {
+        name,
+        assignments,
+        configs,
+    })
 }
 
 /// Checks new partitions of a topic, up to `count` in all, and places their replicas.
@@ -87,7 +99,9 @@ pub fn plan_partitions(
     let existing = topic.partitions.len();
     let wanted = usize::try_from(count).unwrap_or(0);
     if wanted == existing {
-        return Err(TopicError::InvalidPartitions(format!("Topic already has {existing} partition(s).")));
+        return Err(TopicError::InvalidPartitions(format!(
+            "Topic already has {existing} partition(s)."
+        )));
     }
     if wanted < existing {
         return Err(TopicError::InvalidPartitions(format!(
@@ -96,7 +110,10 @@ pub fn plan_partitions(
         )));
     }
     let added = wanted - existing;
-    let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+    let replicas = topic
+        .partitions
+        .first()
+        .map_or(1, |partition| partition.replicas.len());
     let brokers: Vec<Arc<BrokerImage>> = image.brokers().cloned().collect();
     let Some(given) = manual_replicas else {
         check_total(added)?;
@@ -127,22 +144,36 @@ fn check_total(partitions: usize) -> Result<(), TopicError> {
 }
 
 fn partition_count(wanted: i32, defaults: &TopicDefaults) -> Result<usize, TopicError> {
-    let wanted = if wanted == -1 { defaults.num_partitions } else { wanted };
+    let wanted = if wanted == -1 {
+        defaults.num_partitions
+    } else {
+        wanted
+    };
     let count = usize::try_from(wanted).ok().filter(|count| *count > 0);
     let count = count.ok_or_else(|| {
-        TopicError::InvalidPartitions("Number of partitions was set to an invalid non-positive value.".to_owned())
+        TopicError::InvalidPartitions(
+            "Number of partitions was set to an invalid non-positive value.".to_owned(),
+        )
     })?;
     check_total(count)?;
     Ok(count)
 }
 
 fn replica_count(wanted: i16, defaults: &TopicDefaults) -> Result<usize, TopicError> {
-    let wanted = if wanted == -1 { defaults.replication_factor } else { wanted };
-    usize::try_from(wanted).ok().filter(|count| *count > 0).ok_or_else(|| {
-        TopicError::InvalidReplicationFactor(
-            "Replication factor must be larger than 0, or -1 to use the default value.".to_owned(),
-        )
-    })
+    let wanted = if wanted == -1 {
+        defaults.replication_factor
+    } else {
+        wanted
+    };
+    usize::try_from(wanted)
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| {
+            TopicError::InvalidReplicationFactor(
+                "Replication factor must be larger than 0, or -1 to use the default value."
+                    .to_owned(),
+            )
+        })
 }
 
 fn manual(
@@ -162,7 +193,10 @@ fn manual(
         replicas = Some(brokers_given.len());
         by_partition.insert(partition, brokers_given);
     }
-    let consecutive = by_partition.keys().zip(0..).all(|(partition, expected)| partition.0 == expected);
+    let consecutive = by_partition
+        .keys()
+        .zip(0..)
+        .all(|(partition, expected)| partition.0 == expected);
     if !consecutive || by_partition.is_empty() {
         return Err(TopicError::InvalidAssignment(
             "partitions should be a consecutive 0-based integer sequence".to_owned(),
@@ -180,15 +214,22 @@ fn check_replicas(
 ) -> Result<(), TopicError> {
     let invalid = |message: String| Err(TopicError::InvalidAssignment(message));
     if given.is_empty() {
-        return invalid("The manual partition assignment includes an empty replica list.".to_owned());
+        return invalid(
+            "The manual partition assignment includes an empty replica list.".to_owned(),
+        );
     }
     let mut seen = BTreeSet::new();
     let mut any_live = false;
     for id in given {
         if !seen.insert(*id) {
-            return invalid(format!("The manual partition assignment includes the broker {id} more than once."));
+            return invalid(format!(
+                "The manual partition assignment includes the broker {id} more than once."
+            ));
         }
-        let broker = brokers.iter().find(|broker| broker.id == *id).ok_or_else(|| unregistered(*id))?;
+        let broker = brokers
+            .iter()
+            .find(|broker| broker.id == *id)
+            .ok_or_else(|| unregistered(*id))?;
         any_live |= !broker.fenced;
     }
     if let Some(replicas) = replicas.filter(|replicas| *replicas != given.len()) {
@@ -199,7 +240,9 @@ fn check_replicas(
         ));
     }
     if !any_live {
-        return Err(all_fenced(PartitionIndex(i32::try_from(partition).unwrap_or(i32::MAX))));
+        return Err(all_fenced(PartitionIndex(
+            i32::try_from(partition).unwrap_or(i32::MAX),
+        )));
     }
     Ok(())
 }

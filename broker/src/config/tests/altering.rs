@@ -1,6 +1,8 @@
 //! Changes through the admin APIs.
 
-use super::super::alter::{AlterError, AlterOp, Changes, broker_changes, replacement, topic_changes};
+use super::super::alter::{
+    AlterError, AlterOp, Changes, broker_changes, replacement, topic_changes,
+};
 use super::super::layers::{Layers, Overrides};
 use super::load_from;
 
@@ -10,7 +12,10 @@ fn layers() -> Layers {
 }
 
 fn own(pairs: &[(&str, &str)]) -> Overrides {
-    pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 fn set(name: &str, value: &str) -> (String, AlterOp) {
@@ -22,30 +27,57 @@ fn topic(pairs: &[(&str, &str)], ops: &[(String, AlterOp)]) -> Result<Changes, A
 }
 
 fn changes(pairs: &[(&str, Option<&str>)]) -> Result<Changes, AlterError> {
-    Ok(pairs.iter().map(|(n, v)| ((*n).to_owned(), v.map(str::to_owned))).collect())
+    Ok(pairs
+        .iter()
+        .map(|(n, v)| ((*n).to_owned(), v.map(str::to_owned)))
+        .collect())
 }
 
 #[test]
 fn set_and_delete() {
-    assert_eq!(topic(&[], &[set("retention.ms", "5")]), changes(&[("retention.ms", Some("5"))]));
-    assert_eq!(topic(&[("retention.ms", "5")], &[set("retention.ms", "5")]), changes(&[]));
+    assert_eq!(
+        topic(&[], &[set("retention.ms", "5")]),
+        changes(&[("retention.ms", Some("5"))])
+    );
+    assert_eq!(
+        topic(&[("retention.ms", "5")], &[set("retention.ms", "5")]),
+        changes(&[])
+    );
     let delete = |name: &str| (name.to_owned(), AlterOp::Delete);
-    assert_eq!(topic(&[("retention.ms", "5")], &[delete("retention.ms")]), changes(&[("retention.ms", None)]));
+    assert_eq!(
+        topic(&[("retention.ms", "5")], &[delete("retention.ms")]),
+        changes(&[("retention.ms", None)])
+    );
     assert_eq!(topic(&[], &[delete("foo")]), changes(&[]));
 }
 
 #[test]
 fn append_and_subtract_work_on_lists_and_begin_with_the_default() {
-    let append = ("cleanup.policy".to_owned(), AlterOp::Append("delete".to_owned()));
-    assert_eq!(topic(&[], std::slice::from_ref(&append)), changes(&[("cleanup.policy", Some("delete"))]));
+    let append = (
+        "cleanup.policy".to_owned(),
+        AlterOp::Append("delete".to_owned()),
+    );
+    assert_eq!(
+        topic(&[], std::slice::from_ref(&append)),
+        changes(&[("cleanup.policy", Some("delete"))])
+    );
     let compacted = topic_changes(
         &layers(),
         &Overrides::new(),
-        &[("cleanup.policy".to_owned(), AlterOp::Append("compact".to_owned()))],
+        &[(
+            "cleanup.policy".to_owned(),
+            AlterOp::Append("compact".to_owned()),
+        )],
         true,
     );
-    assert_eq!(compacted, changes(&[("cleanup.policy", Some("delete,compact"))]));
-    let subtract = ("cleanup.policy".to_owned(), AlterOp::Subtract("compact".to_owned()));
+    assert_eq!(
+        compacted,
+        changes(&[("cleanup.policy", Some("delete,compact"))])
+    );
+    let subtract = (
+        "cleanup.policy".to_owned(),
+        AlterOp::Subtract("compact".to_owned()),
+    );
     assert_eq!(
         topic(&[("cleanup.policy", "delete,compact")], &[subtract]),
         changes(&[("cleanup.policy", Some("delete"))])
@@ -59,7 +91,11 @@ fn append_and_subtract_work_on_lists_and_begin_with_the_default() {
 
 #[test]
 fn refused_topic_changes() {
-    let message = |name: &str, value: &str| topic(&[], &[set(name, value)]).expect_err("refused").to_string();
+    let message = |name: &str, value: &str| {
+        topic(&[], &[set(name, value)])
+            .expect_err("refused")
+            .to_string()
+    };
     assert_eq!(message("foo", "1"), "Unknown topic config name: foo");
     assert_eq!(
         message("retention.ms", "-2"),
@@ -71,26 +107,51 @@ fn refused_topic_changes() {
 #[test]
 fn a_replacement_removes_what_it_does_not_name() {
     let before = [("retention.ms", "5"), ("segment.ms", "6")];
-    let ops = replacement(&own(&before), vec![("retention.ms".to_owned(), "7".to_owned())]);
-    assert_eq!(topic(&before, &ops), changes(&[("retention.ms", Some("7")), ("segment.ms", None)]));
+    let ops = replacement(
+        &own(&before),
+        vec![("retention.ms".to_owned(), "7".to_owned())],
+    );
+    assert_eq!(
+        topic(&before, &ops),
+        changes(&[("retention.ms", Some("7")), ("segment.ms", None)])
+    );
 }
 
 #[test]
 fn brokers_change_only_what_is_dynamic() {
-    let broker = |ops: &[(String, AlterOp)]| broker_changes(&layers(), false, &Overrides::new(), ops);
-    assert_eq!(broker(&[set("message.max.bytes", "10")]), changes(&[("message.max.bytes", Some("10"))]));
+    let broker =
+        |ops: &[(String, AlterOp)]| broker_changes(&layers(), false, &Overrides::new(), ops);
+    assert_eq!(
+        broker(&[set("message.max.bytes", "10")]),
+        changes(&[("message.max.bytes", Some("10"))])
+    );
     let refused = |name: &str, value: &str| broker(&[set(name, value)]).expect_err("refused");
     assert_eq!(
         refused("num.partitions", "3"),
-        AlterError::InvalidRequest("Cannot update these configs dynamically: [num.partitions]".to_owned())
+        AlterError::InvalidRequest(
+            "Cannot update these configs dynamically: [num.partitions]".to_owned()
+        )
     );
     assert_eq!(
         refused("message.max.bytes", "x"),
         AlterError::InvalidRequest(
-            "Invalid value x for configuration message.max.bytes: Not a number of type INT".to_owned()
+            "Invalid value x for configuration message.max.bytes: Not a number of type INT"
+                .to_owned()
         )
     );
-    assert!(refused("foo.bar", "3").to_string().contains("Unknown broker config name"));
-    assert!(refused("log.retention.ms", "0").to_string().contains("must be unlimited"));
-    assert!(refused("log.cleanup.policy", "compact").to_string().contains("Compaction is not built yet"));
+    assert!(
+        refused("foo.bar", "3")
+            .to_string()
+            .contains("Unknown broker config name")
+    );
+    assert!(
+        refused("log.retention.ms", "0")
+            .to_string()
+            .contains("must be unlimited")
+    );
+    assert!(
+        refused("log.cleanup.policy", "compact")
+            .to_string()
+            .contains("Compaction is not built yet")
+    );
 }

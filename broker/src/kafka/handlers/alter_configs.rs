@@ -1,27 +1,39 @@
 //! AlterConfigs: replaces all settings of a resource. Deprecated in Kafka, and the only way of older clients.
 
+use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::alter_configs_request::AlterConfigsResource;
 use tidelog_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use tidelog_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
-use tidelog_protocol::StrBytes;
 
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
 use crate::kafka::handlers::config_resource::{Refused, Wanted, alter, duplicates};
 
 /// Takes one resource after the other.
-pub async fn handle(cx: &RequestContext, request: AlterConfigsRequest) -> Result<AlterConfigsResponse, HandlerError> {
+pub async fn handle(
+    cx: &RequestContext,
+    request: AlterConfigsRequest,
+) -> Result<AlterConfigsResponse, HandlerError> {
     let key = |r: &AlterConfigsResource| (r.resource_type, r.resource_name.to_string());
     let twice = duplicates(request.resources.iter().map(key));
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let outcome = if twice.contains(&key(&resource)) {
-            Err(Refused::invalid_request("Each resource must appear at most once."))
+            Err(Refused::invalid_request(
+                "Each resource must appear at most once.",
+            ))
         } else {
             match wanted(&resource) {
                 Ok(wanted) => {
                     let name = resource.resource_name.as_str();
-                    alter(cx, resource.resource_type, name, wanted, request.validate_only).await
+                    alter(
+                        cx,
+                        resource.resource_type,
+                        name,
+                        wanted,
+                        request.validate_only,
+                    )
+                    .await
                 }
                 Err(refused) => Err(refused),
             }
@@ -33,17 +45,33 @@ pub async fn handle(cx: &RequestContext, request: AlterConfigsRequest) -> Result
 
 fn wanted(resource: &AlterConfigsResource) -> Result<Wanted, Refused> {
     if !duplicates(resource.configs.iter().map(|config| config.name.as_str())).is_empty() {
-        return Err(Refused::invalid_request("Error due to duplicate config keys"));
+        return Err(Refused::invalid_request(
+            "Error due to duplicate config keys",
+        ));
     }
-    let nulls: Vec<&str> = resource.configs.iter().filter(|c| c.value.is_none()).map(|c| c.name.as_str()).collect();
+    let nulls: Vec<&str> = resource
+        .configs
+        .iter()
+        .filter(|c| c.value.is_none())
+        .map(|c| c.name.as_str())
+        .collect();
     if !nulls.is_empty() {
-        return Err(Refused::invalid_request(format!("Null value not supported for : {}", nulls.join(","))));
+        return Err(Refused::invalid_request(format!(
+            "Null value not supported for : {}",
+            nulls.join(",")
+        )));
     }
-    let pairs = resource.configs.iter().filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
+    let pairs = resource
+        .configs
+        .iter()
+        .filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
     Ok(Wanted::Replacement(pairs.collect()))
 }
 
-fn answer(resource: AlterConfigsResource, outcome: Result<(), Refused>) -> AlterConfigsResourceResponse {
+fn answer(
+    resource: AlterConfigsResource,
+    outcome: Result<(), Refused>,
+) -> AlterConfigsResourceResponse {
     let response = AlterConfigsResourceResponse::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name);
@@ -70,12 +98,22 @@ mod tests {
     #[test]
     fn nulls_and_duplicates_are_refused() {
         let resource = |configs| AlterConfigsResource::default().with_configs(configs);
-        let message = |configs| wanted(&resource(configs)).err().and_then(|refused| refused.message);
-        assert_eq!(message(vec![config("a", Some("1")), config("b", Some("1"))]), None);
+        let message = |configs| {
+            wanted(&resource(configs))
+                .err()
+                .and_then(|refused| refused.message)
+        };
+        assert_eq!(
+            message(vec![config("a", Some("1")), config("b", Some("1"))]),
+            None
+        );
         assert_eq!(
             message(vec![config("a", Some("1")), config("a", Some("2"))]).as_deref(),
             Some("Error due to duplicate config keys")
         );
-        assert_eq!(message(vec![config("a", None)]).as_deref(), Some("Null value not supported for : a"));
+        assert_eq!(
+            message(vec![config("a", None)]).as_deref(),
+            Some("Null value not supported for : a")
+        );
     }
 }

@@ -56,7 +56,10 @@ impl ResourceType {
 impl Refused {
     /// A refusal with a sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refused {
-        Refused { code, message: Some(message.into()) }
+        Refused {
+            code,
+            message: Some(message.into()),
+        }
     }
 
     /// The request makes no sense.
@@ -80,9 +83,9 @@ pub fn broker_of(own: BrokerId, name: &str) -> Result<Option<BrokerId>, Refused>
     if name.is_empty() {
         return Ok(None);
     }
-    let id: i32 = name
-        .parse()
-        .map_err(|_| Refused::invalid_request(format!("Broker id must be an integer, but it is: {name}")))?;
+    let id: i32 = name.parse().map_err(|_| {
+        Refused::invalid_request(format!("Broker id must be an integer, but it is: {name}"))
+    })?;
     if id != own.0 {
         return Err(Refused::invalid_request(format!(
             "Unexpected broker id, expected {own} or empty string, but received {name}"
@@ -121,14 +124,23 @@ pub async fn alter(
 ) -> Result<(), Refused> {
     let resource = match ResourceType::of(resource_type) {
         Some(ResourceType::Topic) => topic_resource(resource_name)?,
-        Some(ResourceType::Broker) => ConfigResource::Broker(broker_of(cx.broker.id, resource_name)?),
+        Some(ResourceType::Broker) => {
+            ConfigResource::Broker(broker_of(cx.broker.id, resource_name)?)
+        }
         Some(kind) => return refuse_unbuilt(kind, &wanted),
-        None => return Err(Refused::invalid_request(format!("Unsupported resource type: {resource_type}"))),
+        None => {
+            return Err(Refused::invalid_request(format!(
+                "Unsupported resource type: {resource_type}"
+            )));
+        }
     };
     let image = cx.broker.replication.image();
     let own = image.configs(&resource);
     if let (ConfigResource::Topic(name), None) = (&resource, own) {
-        return Err(Refused::new(ErrorCode::UnknownTopicOrPartition, format!("The topic '{name}' does not exist.")));
+        return Err(Refused::new(
+            ErrorCode::UnknownTopicOrPartition,
+            format!("The topic '{name}' does not exist."),
+        ));
     }
     let none = Overrides::new();
     let own = own.unwrap_or(&none);
@@ -138,8 +150,12 @@ pub async fn alter(
     };
     let layers = cx.broker.configs.layers();
     let changes = match &resource {
-        ConfigResource::Topic(name) => alter::topic_changes(&layers, own, &ops, is_internal(name.as_str()))?,
-        ConfigResource::Broker(broker) => alter::broker_changes(&layers, broker.is_none(), own, &ops)?,
+        ConfigResource::Topic(name) => {
+            alter::topic_changes(&layers, own, &ops, is_internal(name.as_str()))?
+        }
+        ConfigResource::Broker(broker) => {
+            alter::broker_changes(&layers, broker.is_none(), own, &ops)?
+        }
         ConfigResource::Group(_) | ConfigResource::ClientMetrics(_) => Vec::new(),
     };
     if validate_only || changes.is_empty() {
@@ -149,7 +165,13 @@ pub async fn alter(
     tracing::info!(%resource, ?keys, "configuration altered");
     let command = Command::AlterConfigs { resource, changes };
     let timeout: Duration = cx.broker.config().replication.request_timeout;
-    match cx.broker.replication.controller().submit(command, timeout).await {
+    match cx
+        .broker
+        .replication
+        .controller()
+        .submit(command, timeout)
+        .await
+    {
         Ok(_) => Ok(()),
         Err(error) => Err(Refused::new(errors::submit(&error), error.to_string())),
     }
@@ -168,7 +190,10 @@ fn refuse_unbuilt(kind: ResourceType, wanted: &Wanted) -> Result<(), Refused> {
     };
     let Some(key) = key else { return Ok(()) };
     Err(match kind {
-        ResourceType::Group => Refused::new(ErrorCode::InvalidConfig, format!("Unknown group config name: {key}")),
+        ResourceType::Group => Refused::new(
+            ErrorCode::InvalidConfig,
+            format!("Unknown group config name: {key}"),
+        ),
         ResourceType::ClientMetrics => {
             Refused::invalid_request(format!("Unknown client metrics configuration: {key}"))
         }
@@ -188,8 +213,16 @@ mod tests {
         let own = BrokerId(1);
         assert_eq!(broker_of(own, ""), Ok(None));
         assert_eq!(broker_of(own, "1"), Ok(Some(own)));
-        let message = |name: &str| broker_of(own, name).expect_err("refused").message.expect("a sentence");
-        assert_eq!(message("2"), "Unexpected broker id, expected 1 or empty string, but received 2");
+        let message = |name: &str| {
+            broker_of(own, name)
+                .expect_err("refused")
+                .message
+                .expect("a sentence")
+        };
+        assert_eq!(
+            message("2"),
+            "Unexpected broker id, expected 1 or empty string, but received 2"
+        );
         assert_eq!(message("x"), "Broker id must be an integer, but it is: x");
     }
 
@@ -200,6 +233,9 @@ mod tests {
         assert_eq!(code(ResourceType::Group), ErrorCode::InvalidConfig);
         assert_eq!(code(ResourceType::ClientMetrics), ErrorCode::InvalidRequest);
         assert_eq!(code(ResourceType::BrokerLogger), ErrorCode::InvalidConfig);
-        assert_eq!(refuse_unbuilt(ResourceType::Group, &Wanted::Changes(Vec::new())), Ok(()));
+        assert_eq!(
+            refuse_unbuilt(ResourceType::Group, &Wanted::Changes(Vec::new())),
+            Ok(())
+        );
     }
 }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::create_topics_request::CreatableTopic;
-use tidelog_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
+use tidelog_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult,
+};
 use tidelog_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId, TopicName};
-use tidelog_protocol::StrBytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -29,8 +31,12 @@ struct Created {
 }
 
 /// Creates all topics first, then waits for the leaders of all.
-pub async fn handle(cx: &RequestContext, request: CreateTopicsRequest) -> Result<CreateTopicsResponse, HandlerError> {
-    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+pub async fn handle(
+    cx: &RequestContext,
+    request: CreateTopicsRequest,
+) -> Result<CreateTopicsResponse, HandlerError> {
+    let deadline =
+        Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let layers = cx.broker.configs.layers();
     let defaults = cx.broker.config().topics.clone();
     let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -40,14 +46,30 @@ pub async fn handle(cx: &RequestContext, request: CreateTopicsRequest) -> Result
     let mut results = Vec::with_capacity(counts.len());
     for topic in &request.topics {
         // A name that is asked for twice is answered once.
-        let Some(count) = counts.remove(topic.name.as_str()) else { continue };
+        let Some(count) = counts.remove(topic.name.as_str()) else {
+            continue;
+        };
         let outcome = match count {
-            1 => create_one(cx, &layers, &defaults, topic, request.validate_only, deadline).await,
-            _ => Err(TopicError::InvalidRequest("Duplicate topic name.".to_owned())),
+            1 => {
+                create_one(
+                    cx,
+                    &layers,
+                    &defaults,
+                    topic,
+                    request.validate_only,
+                    deadline,
+                )
+                .await
+            }
+            _ => Err(TopicError::InvalidRequest(
+                "Duplicate topic name.".to_owned(),
+            )),
         };
         results.push((topic.name.clone(), outcome));
     }
-    let answers = results.into_iter().map(|(name, outcome)| finish(cx, &layers, name, outcome, deadline));
+    let answers = results
+        .into_iter()
+        .map(|(name, outcome)| finish(cx, &layers, name, outcome, deadline));
     Ok(CreateTopicsResponse::default().with_topics(join_all(answers).await))
 }
 
@@ -80,7 +102,9 @@ async fn finish(
     let outcome = match outcome {
         Ok(Created { id: Some(id), plan }) => {
             let timeout = deadline.saturating_duration_since(Instant::now());
-            wait_led(&cx.broker.replication, id, timeout).await.map(|()| Created { id: Some(id), plan })
+            wait_led(&cx.broker.replication, id, timeout)
+                .await
+                .map(|()| Created { id: Some(id), plan })
         }
         other => other,
     };
@@ -93,14 +117,23 @@ async fn finish(
 /// What the request asks for one topic, as far as the request itself is consistent.
 fn wanted(topic: &CreatableTopic) -> Result<NewTopic, TopicError> {
     if topic.name.as_str() == METADATA_TOPIC {
-        return Err(TopicError::InvalidRequest(format!("Creation of internal topic {METADATA_TOPIC} is prohibited.")));
+        return Err(TopicError::InvalidRequest(format!(
+            "Creation of internal topic {METADATA_TOPIC} is prohibited."
+        )));
     }
     let placement = if topic.assignments.is_empty() {
-        Placement::Automatic { partitions: topic.num_partitions, replication_factor: topic.replication_factor }
+        Placement::Automatic {
+            partitions: topic.num_partitions,
+            replication_factor: topic.replication_factor,
+        }
     } else {
         manual(topic)?
     };
-    Ok(NewTopic { name: TopicName::from(topic.name.as_str()), placement, configs: configs(topic)? })
+    Ok(NewTopic {
+        name: TopicName::from(topic.name.as_str()),
+        placement,
+        configs: configs(topic)?,
+    })
 }
 
 fn manual(topic: &CreatableTopic) -> Result<Placement, TopicError> {
@@ -116,29 +149,54 @@ fn manual(topic: &CreatableTopic) -> Result<Placement, TopicError> {
         return given("numPartitions");
     }
     let replicas = topic.assignments.iter().map(|assignment| {
-        let brokers = assignment.broker_ids.iter().map(|id| BrokerId(id.0)).collect();
+        let brokers = assignment
+            .broker_ids
+            .iter()
+            .map(|id| BrokerId(id.0))
+            .collect();
         (PartitionIndex(assignment.partition_index), brokers)
     });
     Ok(Placement::Manual(replicas.collect()))
 }
 
 fn configs(topic: &CreatableTopic) -> Result<Overrides, TopicError> {
-    let nulls: Vec<&str> = topic.configs.iter().filter(|c| c.value.is_none()).map(|c| c.name.as_str()).collect();
+    let nulls: Vec<&str> = topic
+        .configs
+        .iter()
+        .filter(|c| c.value.is_none())
+        .map(|c| c.name.as_str())
+        .collect();
     if !nulls.is_empty() {
-        let message = format!("Null value not supported for topic configs: {}", nulls.join(","));
+        let message = format!(
+            "Null value not supported for topic configs: {}",
+            nulls.join(",")
+        );
         return Err(TopicError::InvalidConfig(message));
     }
-    let pairs = topic.configs.iter().filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
+    let pairs = topic
+        .configs
+        .iter()
+        .filter_map(|c| Some((c.name.to_string(), c.value.as_ref()?.to_string())));
     Ok(pairs.collect())
 }
 
-fn success(layers: &Layers, name: tidelog_protocol::messages::TopicName, created: &Created) -> CreatableTopicResult {
-    let configs = layers.describe_topic(&created.plan.configs).into_iter().map(config).collect();
+fn success(
+    layers: &Layers,
+    name: tidelog_protocol::messages::TopicName,
+    created: &Created,
+) -> CreatableTopicResult {
+    let configs = layers
+        .describe_topic(&created.plan.configs)
+        .into_iter()
+        .map(config)
+        .collect();
     CreatableTopicResult::default()
         .with_name(name)
         .with_topic_id(created.id.map_or(Uuid::nil(), |id| id.0))
         .with_num_partitions(i32::try_from(created.plan.assignments.len()).unwrap_or(i32::MAX))
-        .with_replication_factor(i16::try_from(created.plan.replication_factor()).unwrap_or(i16::MAX))
+        .with_replication_factor(
+            i16::try_from(created.plan.replication_factor()).unwrap_or(i16::MAX),
+        )
         .with_configs(Some(configs))
 }
 
@@ -151,7 +209,10 @@ fn config(entry: ConfigEntry) -> CreatableTopicConfigs {
         .with_is_sensitive(entry.definition.is_secret())
 }
 
-fn failure(name: tidelog_protocol::messages::TopicName, error: &TopicError) -> CreatableTopicResult {
+fn failure(
+    name: tidelog_protocol::messages::TopicName,
+    error: &TopicError,
+) -> CreatableTopicResult {
     CreatableTopicResult::default()
         .with_name(name)
         .with_error_code(error.code().code())
@@ -165,7 +226,9 @@ fn failure(name: tidelog_protocol::messages::TopicName, error: &TopicError) -> C
 mod tests {
     use tidelog_protocol::ErrorCode;
     use tidelog_protocol::messages;
-    use tidelog_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopicConfig};
+    use tidelog_protocol::messages::create_topics_request::{
+        CreatableReplicaAssignment, CreatableTopicConfig,
+    };
 
     use super::*;
 
@@ -183,7 +246,8 @@ mod tests {
 
     #[test]
     fn manual_assignments_exclude_counts() {
-        let assignment = CreatableReplicaAssignment::default().with_broker_ids(vec![messages::BrokerId(1)]);
+        let assignment =
+            CreatableReplicaAssignment::default().with_broker_ids(vec![messages::BrokerId(1)]);
         let manual = topic("t").with_assignments(vec![assignment]);
         assert_eq!(
             wanted(&manual).expect("consistent").placement,
@@ -191,17 +255,28 @@ mod tests {
         );
         let (code, message) = refused(&manual.clone().with_num_partitions(3));
         assert_eq!(code, ErrorCode::InvalidRequest);
-        assert_eq!(message, "A manual partition assignment was specified, but numPartitions was not set to -1.");
+        assert_eq!(
+            message,
+            "A manual partition assignment was specified, but numPartitions was not set to -1."
+        );
         let (_, message) = refused(&manual.with_replication_factor(1));
-        assert!(message.contains("replication factor was not set to -1"), "{message}");
+        assert!(
+            message.contains("replication factor was not set to -1"),
+            "{message}"
+        );
     }
 
     #[test]
     fn null_configs_are_refused() {
-        let config = CreatableTopicConfig::default().with_name(StrBytes::from_static_str("retention.ms")).with_value(None);
+        let config = CreatableTopicConfig::default()
+            .with_name(StrBytes::from_static_str("retention.ms"))
+            .with_value(None);
         let (code, message) = refused(&topic("t").with_configs(vec![config]));
         assert_eq!(code, ErrorCode::InvalidConfig);
-        assert_eq!(message, "Null value not supported for topic configs: retention.ms");
+        assert_eq!(
+            message,
+            "Null value not supported for topic configs: retention.ms"
+        );
     }
 
     #[test]

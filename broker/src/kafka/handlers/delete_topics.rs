@@ -25,11 +25,19 @@ const BY_ID_VERSION_MIN: i16 = 6;
 type Refused = (ErrorCode, Option<String>);
 
 /// Deletes one topic after the other.
-pub async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> Result<DeleteTopicsResponse, HandlerError> {
-    let deadline = Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+pub async fn handle(
+    cx: &RequestContext,
+    request: DeleteTopicsRequest,
+) -> Result<DeleteTopicsResponse, HandlerError> {
+    let deadline =
+        Instant::now() + Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
     let topics = match cx.version() {
         BY_ID_VERSION_MIN.. => request.topics,
-        _ => request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name))).collect(),
+        _ => request
+            .topic_names
+            .into_iter()
+            .map(|name| DeleteTopicState::default().with_name(Some(name)))
+            .collect(),
     };
     let enabled = cx.broker.config().topics.delete;
     let mut repeats = Repeats::of(&topics);
@@ -49,15 +57,28 @@ pub async fn handle(cx: &RequestContext, request: DeleteTopicsRequest) -> Result
     Ok(DeleteTopicsResponse::default().with_responses(responses))
 }
 
-async fn delete(cx: &RequestContext, name: &TopicName, id: TopicId, deadline: Instant) -> Result<(), Refused> {
+async fn delete(
+    cx: &RequestContext,
+    name: &TopicName,
+    id: TopicId,
+    deadline: Instant,
+) -> Result<(), Refused> {
     let timeout = deadline.saturating_duration_since(Instant::now());
-    match cx.broker.replication.controller().submit(Command::DeleteTopic { id }, timeout).await {
+    match cx
+        .broker
+        .replication
+        .controller()
+        .submit(Command::DeleteTopic { id }, timeout)
+        .await
+    {
         Ok(_) => {
             tracing::info!(topic = %name, "topic deleted");
             Ok(())
         }
         // Somebody else was first.
-        Err(SubmitError::Metadata(MetadataError::UnknownTopic)) => Err((ErrorCode::UnknownTopicOrPartition, None)),
+        Err(SubmitError::Metadata(MetadataError::UnknownTopic)) => {
+            Err((ErrorCode::UnknownTopicOrPartition, None))
+        }
         Err(error) => Err((errors::submit(&error), Some(error.to_string()))),
     }
 }
@@ -71,7 +92,11 @@ fn disabled(version: i16) -> Refused {
 }
 
 /// The topic that is meant, named `count` times in the request.
-fn find(image: &MetadataImage, topic: &DeleteTopicState, count: usize) -> Result<(TopicName, TopicId), Refused> {
+fn find(
+    image: &MetadataImage,
+    topic: &DeleteTopicState,
+    count: usize,
+) -> Result<(TopicName, TopicId), Refused> {
     let invalid = |message: &str| Err((ErrorCode::InvalidRequest, Some(message.to_owned())));
     let has_id = !topic.topic_id.is_nil();
     match &topic.name {
@@ -81,19 +106,28 @@ fn find(image: &MetadataImage, topic: &DeleteTopicState, count: usize) -> Result
         None if count > 1 => invalid("Duplicate topic id."),
         Some(name) => {
             let topic = image.topic(&TopicName::from(name.as_str()));
-            topic.map(|topic| (topic.name.clone(), topic.id)).ok_or((ErrorCode::UnknownTopicOrPartition, None))
+            topic
+                .map(|topic| (topic.name.clone(), topic.id))
+                .ok_or((ErrorCode::UnknownTopicOrPartition, None))
         }
         None => {
             let topic = image.topic_by_id(TopicId(topic.topic_id));
-            topic.map(|topic| (topic.name.clone(), topic.id)).ok_or((ErrorCode::UnknownTopicId, None))
+            topic
+                .map(|topic| (topic.name.clone(), topic.id))
+                .ok_or((ErrorCode::UnknownTopicId, None))
         }
     }
 }
 
-fn answer(topic: DeleteTopicState, outcome: Result<(TopicName, TopicId), Refused>) -> DeletableTopicResult {
+fn answer(
+    topic: DeleteTopicState,
+    outcome: Result<(TopicName, TopicId), Refused>,
+) -> DeletableTopicResult {
     match outcome {
         Ok((name, id)) => DeletableTopicResult::default()
-            .with_name(Some(messages::TopicName(StrBytes::from_string(name.to_string()))))
+            .with_name(Some(messages::TopicName(StrBytes::from_string(
+                name.to_string(),
+            ))))
             .with_topic_id(id.0),
         Err((code, message)) => DeletableTopicResult::default()
             .with_name(topic.name)
@@ -121,7 +155,10 @@ impl Repeats {
     }
 
     fn key(topic: &DeleteTopicState) -> (Option<String>, Uuid) {
-        (topic.name.as_ref().map(|name| name.to_string()), topic.topic_id)
+        (
+            topic.name.as_ref().map(|name| name.to_string()),
+            topic.topic_id,
+        )
     }
 }
 
@@ -130,26 +167,45 @@ mod tests {
     use super::*;
 
     fn named(name: &'static str) -> DeleteTopicState {
-        DeleteTopicState::default().with_name(Some(messages::TopicName(StrBytes::from_static_str(name))))
+        DeleteTopicState::default()
+            .with_name(Some(messages::TopicName(StrBytes::from_static_str(name))))
     }
 
     #[test]
     fn each_topic_is_answered_once() {
         let topics = [named("a"), named("b"), named("a")];
         let mut repeats = Repeats::of(&topics);
-        assert_eq!(topics.each_ref().map(|topic| repeats.take(topic)), [2, 1, 0]);
+        assert_eq!(
+            topics.each_ref().map(|topic| repeats.take(topic)),
+            [2, 1, 0]
+        );
     }
 
     #[test]
     fn requests_that_make_no_sense() {
         let image = MetadataImage::default();
         let id = Uuid::from_u128(7);
-        let code = |topic: &DeleteTopicState, count| find(&image, topic, count).expect_err("refused").0;
-        assert_eq!(code(&named("a").with_topic_id(id), 1), ErrorCode::InvalidRequest);
-        assert_eq!(code(&DeleteTopicState::default().with_name(None), 1), ErrorCode::InvalidRequest);
+        let code =
+            |topic: &DeleteTopicState, count| find(&image, topic, count).expect_err("refused").0;
+        assert_eq!(
+            code(&named("a").with_topic_id(id), 1),
+            ErrorCode::InvalidRequest
+        );
+        assert_eq!(
+            code(&DeleteTopicState::default().with_name(None), 1),
+            ErrorCode::InvalidRequest
+        );
         assert_eq!(code(&named("a"), 2), ErrorCode::InvalidRequest);
         assert_eq!(code(&named("a"), 1), ErrorCode::UnknownTopicOrPartition);
-        assert_eq!(code(&DeleteTopicState::default().with_name(None).with_topic_id(id), 1), ErrorCode::UnknownTopicId);
+        assert_eq!(
+            code(
+                &DeleteTopicState::default()
+                    .with_name(None)
+                    .with_topic_id(id),
+                1
+            ),
+            ErrorCode::UnknownTopicId
+        );
     }
 
     #[test]

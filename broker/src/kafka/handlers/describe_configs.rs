@@ -9,8 +9,8 @@ use tidelog_protocol::types::TopicName;
 use tidelog_protocol::{ErrorCode, StrBytes};
 use tidelog_replication::MetadataImage;
 
-use crate::config::{BrokerConfig, ConfigEntry, ConfigSource, Layers, SynonymEntry};
 use crate::config::definition::{Definition, Kind};
+use crate::config::{BrokerConfig, ConfigEntry, ConfigSource, Layers, SynonymEntry};
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
 use crate::kafka::handlers::config_resource::{Refused, ResourceType, broker_of};
@@ -29,7 +29,11 @@ pub async fn handle(
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
-    let results = request.resources.into_iter().map(|resource| describer.answer(resource)).collect();
+    let results = request
+        .resources
+        .into_iter()
+        .map(|resource| describer.answer(resource))
+        .collect();
     Ok(DescribeConfigsResponse::default().with_results(results))
 }
 
@@ -50,22 +54,34 @@ impl Describer<'_> {
             .with_resource_name(resource.resource_name);
         let asked = resource.configuration_keys;
         let is_asked = |entry: &DescribeConfigsResourceResult| {
-            asked.as_ref().is_none_or(|keys| keys.iter().any(|key| *key == entry.name))
+            asked
+                .as_ref()
+                .is_none_or(|keys| keys.iter().any(|key| *key == entry.name))
         };
         match described {
             Ok(entries) => result.with_configs(entries.into_iter().filter(is_asked).collect()),
             Err(refused) => result
                 .with_error_code(refused.code.code())
-                .with_error_message(Some(StrBytes::from_string(refused.message.unwrap_or_default()))),
+                .with_error_message(Some(StrBytes::from_string(
+                    refused.message.unwrap_or_default(),
+                ))),
         }
     }
 
-    fn describe(&self, resource_type: i8, resource: &str) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
+    fn describe(
+        &self,
+        resource_type: i8,
+        resource: &str,
+    ) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
         match ResourceType::of(resource_type) {
             Some(ResourceType::Topic) => {
-                name::check(resource).map_err(|error| Refused::new(error.code(), error.to_string()))?;
+                name::check(resource)
+                    .map_err(|error| Refused::new(error.code(), error.to_string()))?;
                 let topic = self.image.topic(&TopicName::from(resource));
-                let topic = topic.ok_or(Refused { code: ErrorCode::UnknownTopicOrPartition, message: None })?;
+                let topic = topic.ok_or(Refused {
+                    code: ErrorCode::UnknownTopicOrPartition,
+                    message: None,
+                })?;
                 Ok(self.entries(self.layers.describe_topic(&topic.configs)))
             }
             Some(ResourceType::Broker) => match broker_of(self.config.node_id, resource)? {
@@ -78,7 +94,9 @@ impl Describer<'_> {
             },
             // Neither has settings here.
             Some(ResourceType::ClientMetrics | ResourceType::Group) => Ok(Vec::new()),
-            None => Err(Refused::invalid_request(format!("Unsupported resource type: {resource_type}"))),
+            None => Err(Refused::invalid_request(format!(
+                "Unsupported resource type: {resource_type}"
+            ))),
         }
     }
 
@@ -88,7 +106,11 @@ impl Describer<'_> {
 
     fn entry(&self, entry: ConfigEntry) -> DescribeConfigsResourceResult {
         let definition = entry.definition;
-        let synonyms = if self.synonyms { entry.synonyms } else { Vec::new() };
+        let synonyms = if self.synonyms {
+            entry.synonyms
+        } else {
+            Vec::new()
+        };
         DescribeConfigsResourceResult::default()
             .with_name(StrBytes::from_static_str(definition.name))
             .with_value(entry.value.map(StrBytes::from_string))
@@ -97,7 +119,10 @@ impl Describer<'_> {
             .with_is_sensitive(definition.is_secret())
             .with_synonyms(synonyms.into_iter().map(synonym).collect())
             .with_config_type(type_number(definition))
-            .with_documentation(self.documentation.then(|| StrBytes::from_static_str(definition.doc)))
+            .with_documentation(
+                self.documentation
+                    .then(|| StrBytes::from_static_str(definition.doc)),
+            )
     }
 
     /// The one logger that stands for all: what `log.level` says.
@@ -163,8 +188,17 @@ mod tests {
         with_describer(true, |describer| {
             let result = describer.answer(resource(4, "1"));
             assert_eq!(result.error_code, 0);
-            let find = |name: &str| result.configs.iter().find(|c| c.name.as_str() == name).expect("listed");
-            assert_eq!(result.configs.len(), crate::config::definitions::all().count());
+            let find = |name: &str| {
+                result
+                    .configs
+                    .iter()
+                    .find(|c| c.name.as_str() == name)
+                    .expect("listed")
+            };
+            assert_eq!(
+                result.configs.len(),
+                crate::config::definitions::all().count()
+            );
             assert_eq!(find("message.max.bytes").value.as_deref(), Some("2000"));
             assert_eq!(find("message.max.bytes").config_source, 3);
             assert_eq!(find("message.max.bytes").synonyms.len(), 2);
@@ -177,7 +211,9 @@ mod tests {
     #[test]
     fn only_the_keys_asked_for() {
         with_describer(false, |describer| {
-            let keys = ["num.partitions", "foo"].map(StrBytes::from_static_str).to_vec();
+            let keys = ["num.partitions", "foo"]
+                .map(StrBytes::from_static_str)
+                .to_vec();
             let result = describer.answer(resource(4, "1").with_configuration_keys(Some(keys)));
             assert_eq!(result.configs.len(), 1);
             assert!(result.configs[0].synonyms.is_empty());
@@ -189,14 +225,21 @@ mod tests {
         with_describer(true, |describer| {
             let result = describer.answer(resource(4, ""));
             assert_eq!(result.configs.len(), 1);
-            assert_eq!((result.configs[0].config_source, result.configs[0].synonyms.len()), (3, 1));
+            assert_eq!(
+                (
+                    result.configs[0].config_source,
+                    result.configs[0].synonyms.len()
+                ),
+                (3, 1)
+            );
         });
     }
 
     #[test]
     fn resources_that_are_refused() {
         with_describer(true, |describer| {
-            let code = |resource_type, name| describer.answer(resource(resource_type, name)).error_code;
+            let code =
+                |resource_type, name| describer.answer(resource(resource_type, name)).error_code;
             assert_eq!(code(2, "nope"), ErrorCode::UnknownTopicOrPartition.code());
             assert_eq!(code(2, "a b"), ErrorCode::InvalidTopicException.code());
             assert_eq!(code(4, "9"), ErrorCode::InvalidRequest.code());

@@ -28,11 +28,21 @@ pub async fn handle(
     // A log whose topic was deleted lives on for a moment.
     logs.retain(|log| image.topic_by_id(log.topic_id).is_some());
     let space = cx.broker.logs.space().ok();
-    let bytes = |count: Option<u64>| count.and_then(|n| i64::try_from(n).ok()).unwrap_or(UNKNOWN_BYTES);
-    let error = cx.broker.logs.failure().map_or(0, |_| ErrorCode::KafkaStorageError.code());
+    let bytes = |count: Option<u64>| {
+        count
+            .and_then(|n| i64::try_from(n).ok())
+            .unwrap_or(UNKNOWN_BYTES)
+    };
+    let error = cx
+        .broker
+        .logs
+        .failure()
+        .map_or(0, |_| ErrorCode::KafkaStorageError.code());
     let directory = DescribeLogDirsResult::default()
         .with_error_code(error)
-        .with_log_dir(StrBytes::from_string(cx.broker.logs.directory().display().to_string()))
+        .with_log_dir(StrBytes::from_string(
+            cx.broker.logs.directory().display().to_string(),
+        ))
         .with_topics(topics(logs, asked.as_ref()))
         .with_total_bytes(bytes(space.as_ref().map(|space| space.total_bytes)))
         .with_usable_bytes(bytes(space.as_ref().map(|space| space.available_bytes)));
@@ -44,7 +54,12 @@ struct Asked<'a>(HashSet<(&'a str, i32)>);
 
 impl<'a> Asked<'a> {
     fn of(topics: &'a [DescribableLogDirTopic]) -> Asked<'a> {
-        let pairs = topics.iter().flat_map(|topic| topic.partitions.iter().map(|index| (topic.topic.as_str(), *index)));
+        let pairs = topics.iter().flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|index| (topic.topic.as_str(), *index))
+        });
         Asked(pairs.collect())
     }
 
@@ -89,27 +104,43 @@ mod tests {
             topic: TopicName::from(topic),
             topic_id: TopicId(Uuid::nil()),
             partition: PartitionIndex(partition),
-            bounds: LogBounds { size_bytes, ..LogBounds::default() },
+            bounds: LogBounds {
+                size_bytes,
+                ..LogBounds::default()
+            },
             stopped: None,
         }
     }
 
     fn shown(topics: Vec<DescribeLogDirsTopic>) -> Vec<(String, Vec<(i32, i64)>)> {
         let sizes = |topic: &DescribeLogDirsTopic| {
-            topic.partitions.iter().map(|p| (p.partition_index, p.partition_size)).collect()
+            topic
+                .partitions
+                .iter()
+                .map(|p| (p.partition_index, p.partition_size))
+                .collect()
         };
-        topics.iter().map(|topic| (topic.name.to_string(), sizes(topic))).collect()
+        topics
+            .iter()
+            .map(|topic| (topic.name.to_string(), sizes(topic)))
+            .collect()
     }
 
     #[test]
     fn all_or_only_what_is_asked_for() {
         let logs = || vec![log("b", 1, 7), log("a", 0, 5), log("b", 0, 6)];
-        let all = [("a".to_owned(), vec![(0, 5)]), ("b".to_owned(), vec![(0, 6), (1, 7)])];
+        let all = [
+            ("a".to_owned(), vec![(0, 5)]),
+            ("b".to_owned(), vec![(0, 6), (1, 7)]),
+        ];
         assert_eq!(shown(topics(logs(), None)), all);
         let request = [DescribableLogDirTopic::default()
             .with_topic(messages::TopicName(StrBytes::from_static_str("b")))
             .with_partitions(vec![1, 9])];
-        assert_eq!(shown(topics(logs(), Some(&Asked::of(&request)))), [("b".to_owned(), vec![(1, 7)])]);
+        assert_eq!(
+            shown(topics(logs(), Some(&Asked::of(&request)))),
+            [("b".to_owned(), vec![(1, 7)])]
+        );
         assert_eq!(shown(topics(logs(), Some(&Asked::of(&[])))), []);
     }
 }

@@ -1,6 +1,8 @@
 //! DescribeProducers: the idempotent producers that a partition remembers.
 
-use tidelog_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use tidelog_protocol::messages::describe_producers_response::{
+    PartitionResponse, ProducerState, TopicResponse,
+};
 use tidelog_protocol::messages::{self, DescribeProducersRequest, DescribeProducersResponse};
 use tidelog_protocol::types::{PartitionIndex, TopicName};
 use tidelog_protocol::{ErrorCode, StrBytes};
@@ -26,14 +28,18 @@ pub async fn handle(
         let partitions = topic.partition_indexes.iter().map(|index| {
             let response = PartitionResponse::default().with_partition_index(*index);
             match producers(cx, &image, &name, PartitionIndex(*index)) {
-                Ok(producers) => response.with_active_producers(producers.iter().map(describe).collect()),
+                Ok(producers) => {
+                    response.with_active_producers(producers.iter().map(describe).collect())
+                }
                 Err(code) => response
                     .with_error_code(code.code())
                     .with_error_message(Some(StrBytes::from_string(code.to_string()))),
             }
         });
         let partitions = partitions.collect();
-        TopicResponse::default().with_name(topic.name).with_partitions(partitions)
+        TopicResponse::default()
+            .with_name(topic.name)
+            .with_partitions(partitions)
     });
     Ok(DescribeProducersResponse::default().with_topics(topics.collect()))
 }
@@ -44,13 +50,23 @@ fn producers(
     name: &TopicName,
     index: PartitionIndex,
 ) -> Result<Vec<ProducerDescription>, ErrorCode> {
-    let topic = image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    topic.partition(index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let partition = cx.broker.replication.partition(topic.id, index).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let topic = image
+        .topic(name)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    topic
+        .partition(index)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let partition = cx
+        .broker
+        .replication
+        .partition(topic.id, index)
+        .ok_or(ErrorCode::NotLeaderOrFollower)?;
     if !partition.state().is_leader() {
         return Err(ErrorCode::NotLeaderOrFollower);
     }
-    partition.describe_producers().map_err(|error| errors::read(&error))
+    partition
+        .describe_producers()
+        .map_err(|error| errors::read(&error))
 }
 
 fn describe(producer: &ProducerDescription) -> ProducerState {
@@ -60,5 +76,9 @@ fn describe(producer: &ProducerDescription) -> ProducerState {
         .with_last_sequence(producer.last_sequence.0)
         .with_last_timestamp(producer.last_timestamp.0)
         .with_coordinator_epoch(NO_COORDINATOR_EPOCH)
-        .with_current_txn_start_offset(producer.transaction_start.map_or(NO_TRANSACTION, |offset| offset.0))
+        .with_current_txn_start_offset(
+            producer
+                .transaction_start
+                .map_or(NO_TRANSACTION, |offset| offset.0),
+        )
 }

@@ -1,9 +1,11 @@
 //! IncrementalAlterConfigs: changes single settings of resources.
 
-use tidelog_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use tidelog_protocol::StrBytes;
+use tidelog_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
 use tidelog_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use tidelog_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
-use tidelog_protocol::StrBytes;
 
 use crate::config::alter::AlterOp;
 use crate::kafka::context::RequestContext;
@@ -25,7 +27,9 @@ pub async fn handle(
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let outcome = if twice.contains(&key(&resource)) {
-            Err(Refused::invalid_request("Each resource must appear at most once."))
+            Err(Refused::invalid_request(
+                "Each resource must appear at most once.",
+            ))
         } else {
             match operations(&resource.configs) {
                 Ok(ops) => {
@@ -42,28 +46,51 @@ pub async fn handle(
 
 fn operations(configs: &[AlterableConfig]) -> Result<Vec<(String, AlterOp)>, Refused> {
     if !duplicates(configs.iter().map(|config| config.name.as_str())).is_empty() {
-        return Err(Refused::invalid_request("Error due to duplicate config keys"));
+        return Err(Refused::invalid_request(
+            "Error due to duplicate config keys",
+        ));
     }
-    let is_null = |config: &&AlterableConfig| config.config_operation != DELETE && config.value.is_none();
-    let nulls: Vec<&str> = configs.iter().filter(is_null).map(|config| config.name.as_str()).collect();
+    let is_null =
+        |config: &&AlterableConfig| config.config_operation != DELETE && config.value.is_none();
+    let nulls: Vec<&str> = configs
+        .iter()
+        .filter(is_null)
+        .map(|config| config.name.as_str())
+        .collect();
     if !nulls.is_empty() {
-        return Err(Refused::invalid_request(format!("Null value not supported for : {}", nulls.join(","))));
+        return Err(Refused::invalid_request(format!(
+            "Null value not supported for : {}",
+            nulls.join(",")
+        )));
     }
-    configs.iter().map(|config| Ok((config.name.to_string(), operation(config)?))).collect()
+    configs
+        .iter()
+        .map(|config| Ok((config.name.to_string(), operation(config)?)))
+        .collect()
 }
 
 fn operation(config: &AlterableConfig) -> Result<AlterOp, Refused> {
-    let value = config.value.as_ref().map(|value| value.to_string()).unwrap_or_default();
+    let value = config
+        .value
+        .as_ref()
+        .map(|value| value.to_string())
+        .unwrap_or_default();
     match config.config_operation {
         SET => Ok(AlterOp::Set(value)),
         DELETE => Ok(AlterOp::Delete),
         APPEND => Ok(AlterOp::Append(value)),
         SUBTRACT => Ok(AlterOp::Subtract(value)),
-        other => Err(Refused::invalid_request(format!("Unknown operation type {other} for key {}", config.name))),
+        other => Err(Refused::invalid_request(format!(
+            "Unknown operation type {other} for key {}",
+            config.name
+        ))),
     }
 }
 
-fn answer(resource: AlterConfigsResource, outcome: Result<(), Refused>) -> AlterConfigsResourceResponse {
+fn answer(
+    resource: AlterConfigsResource,
+    outcome: Result<(), Refused>,
+) -> AlterConfigsResourceResponse {
     let response = AlterConfigsResourceResponse::default()
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name);
@@ -100,17 +127,27 @@ mod tests {
             ("c", AlterOp::Append("2".to_owned())),
             ("d", AlterOp::Subtract("3".to_owned())),
         ];
-        assert_eq!(ops, Ok(expected.map(|(name, op)| (name.to_owned(), op)).to_vec()));
+        assert_eq!(
+            ops,
+            Ok(expected.map(|(name, op)| (name.to_owned(), op)).to_vec())
+        );
     }
 
     #[test]
     fn nulls_duplicates_and_unknown_operations_are_refused() {
-        let message = |configs: &[AlterableConfig]| operations(configs).err().and_then(|refused| refused.message);
+        let message = |configs: &[AlterableConfig]| {
+            operations(configs)
+                .err()
+                .and_then(|refused| refused.message)
+        };
         assert_eq!(
             message(&[config("a", SET, Some("1")), config("a", DELETE, None)]).as_deref(),
             Some("Error due to duplicate config keys")
         );
-        assert_eq!(message(&[config("a", SET, None)]).as_deref(), Some("Null value not supported for : a"));
+        assert_eq!(
+            message(&[config("a", SET, None)]).as_deref(),
+            Some("Null value not supported for : a")
+        );
         assert!(message(&[config("a", 9, Some("1"))]).is_some());
     }
 }

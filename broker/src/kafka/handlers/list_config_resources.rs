@@ -33,7 +33,9 @@ pub async fn handle(
     let listed = types.into_iter().flat_map(|kind| {
         let names = names(&image, kind).into_iter();
         names.map(move |name| {
-            Listed::default().with_resource_name(StrBytes::from_string(name)).with_resource_type(kind as i8)
+            Listed::default()
+                .with_resource_name(StrBytes::from_string(name))
+                .with_resource_type(kind as i8)
         })
     });
     Ok(response.with_config_resources(listed.collect()))
@@ -43,7 +45,10 @@ pub async fn handle(
 fn types(version: i16, asked: &[i8]) -> Option<Vec<ResourceType>> {
     match version {
         TYPES_VERSION_MIN.. if asked.is_empty() => Some(ALL.to_vec()),
-        TYPES_VERSION_MIN.. => asked.iter().map(|number| ResourceType::of(*number)).collect(),
+        TYPES_VERSION_MIN.. => asked
+            .iter()
+            .map(|number| ResourceType::of(*number))
+            .collect(),
         _ => Some(vec![ResourceType::ClientMetrics]),
     }
 }
@@ -51,13 +56,15 @@ fn types(version: i16, asked: &[i8]) -> Option<Vec<ResourceType>> {
 fn names(image: &MetadataImage, kind: ResourceType) -> Vec<String> {
     match kind {
         ResourceType::Topic => {
-            let mut names: Vec<String> = image.topics().map(|topic| topic.name.to_string()).collect();
+            let mut names: Vec<String> =
+                image.topics().map(|topic| topic.name.to_string()).collect();
             names.sort_unstable();
             names
         }
-        ResourceType::Broker | ResourceType::BrokerLogger => {
-            image.brokers().map(|broker| broker.id.to_string()).collect()
-        }
+        ResourceType::Broker | ResourceType::BrokerLogger => image
+            .brokers()
+            .map(|broker| broker.id.to_string())
+            .collect(),
         ResourceType::ClientMetrics => image
             .config_resources()
             .filter_map(|resource| match resource {
@@ -83,7 +90,10 @@ mod tests {
     fn version_0_knows_client_metrics_only() {
         assert_eq!(types(0, &[]), Some(vec![ResourceType::ClientMetrics]));
         assert_eq!(types(1, &[]).map(|types| types.len()), Some(5));
-        assert_eq!(types(1, &[2, 32]), Some(vec![ResourceType::Topic, ResourceType::Group]));
+        assert_eq!(
+            types(1, &[2, 32]),
+            Some(vec![ResourceType::Topic, ResourceType::Group])
+        );
         assert_eq!(types(1, &[3]), None);
     }
 }

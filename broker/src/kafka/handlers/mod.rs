@@ -5,14 +5,25 @@
 //! which the requests of its connection arrived (see `dispatch::Order`). Adding an API: a file here, a line in
 //! `dispatch::APIS`.
 
+pub mod alter_configs;
 pub mod api_versions;
 pub mod authorized_operations;
 mod auto_create;
+pub mod config_resource;
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
 pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod endpoints;
 pub mod fetch;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod list_config_resources;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;

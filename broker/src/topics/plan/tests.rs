@@ -17,7 +17,9 @@ fn cluster(brokers: u128) -> MetadataImage {
             endpoints: Vec::new(),
             feature_level_max: 1,
         };
-        image.after(Command::RegisterBroker(registration)).expect("registered")
+        image
+            .after(Command::RegisterBroker(registration))
+            .expect("registered")
     })
 }
 
@@ -34,7 +36,10 @@ fn with_topic(image: &MetadataImage, name: &str, partitions: usize) -> MetadataI
 fn automatic(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
     NewTopic {
         name: TopicName::from(name),
-        placement: Placement::Automatic { partitions, replication_factor },
+        placement: Placement::Automatic {
+            partitions,
+            replication_factor,
+        },
         configs: Overrides::new(),
     }
 }
@@ -42,9 +47,17 @@ fn automatic(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
 fn manual_topic(replicas: &[(i32, &[i32])]) -> NewTopic {
     let replicas = replicas
         .iter()
-        .map(|(partition, brokers)| (PartitionIndex(*partition), brokers.iter().map(|id| BrokerId(*id)).collect()))
+        .map(|(partition, brokers)| {
+            (
+                PartitionIndex(*partition),
+                brokers.iter().map(|id| BrokerId(*id)).collect(),
+            )
+        })
         .collect();
-    NewTopic { placement: Placement::Manual(replicas), ..automatic("t", -1, -1) }
+    NewTopic {
+        placement: Placement::Manual(replicas),
+        ..automatic("t", -1, -1)
+    }
 }
 
 fn plan(image: &MetadataImage, topic: NewTopic) -> Result<TopicPlan, TopicError> {
@@ -65,22 +78,80 @@ fn numbers_default_to_the_brokers() {
 fn topics_that_cannot_be_created() {
     let one = with_topic(&cluster(1), "a.b", 1);
     let mut bad_config = automatic("t", 1, 1);
-    bad_config.configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
+    bad_config
+        .configs
+        .insert("cleanup.policy".to_owned(), "compact".to_owned());
     let table: Vec<(NewTopic, ErrorCode, &str)> = vec![
-        (automatic("a b", 1, 1), ErrorCode::InvalidTopicException, "Topic name is invalid: 'a b' contains"),
-        (automatic("a.b", 1, 1), ErrorCode::TopicAlreadyExists, "Topic 'a.b' already exists."),
-        (automatic("a_b", 1, 1), ErrorCode::InvalidTopicException, "Topic 'a_b' collides with existing topic: a.b"),
-        (automatic("t", 0, 1), ErrorCode::InvalidPartitions, "Number of partitions was set to an invalid non-positive value."),
-        (automatic("t", -2, 1), ErrorCode::InvalidPartitions, "Number of partitions"),
-        (automatic("t", i32::MAX, 1), ErrorCode::InvalidPartitions, "A topic can have at most"),
-        (automatic("t", 1, 0), ErrorCode::InvalidReplicationFactor, "Replication factor must be larger than 0, or -1"),
-        (automatic("t", 1, 3), ErrorCode::InvalidReplicationFactor, "Unable to replicate the partition 3 time(s)"),
-        (bad_config, ErrorCode::InvalidConfig, "Invalid value compact for configuration cleanup.policy"),
-        (manual_topic(&[(0, &[7])]), ErrorCode::InvalidReplicaAssignment, "The manual partition assignment includes broker 7, but no such"),
-        (manual_topic(&[(0, &[1, 1])]), ErrorCode::InvalidReplicaAssignment, "The manual partition assignment includes the broker 1 more than once."),
-        (manual_topic(&[(0, &[])]), ErrorCode::InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list."),
-        (manual_topic(&[(1, &[1])]), ErrorCode::InvalidReplicaAssignment, "partitions should be a consecutive 0-based integer sequence"),
-        (manual_topic(&[(0, &[1]), (0, &[1])]), ErrorCode::InvalidReplicaAssignment, "Found multiple manual partition assignments for partition 0"),
+        (
+            automatic("a b", 1, 1),
+            ErrorCode::InvalidTopicException,
+            "Topic name is invalid: 'a b' contains",
+        ),
+        (
+            automatic("a.b", 1, 1),
+            ErrorCode::TopicAlreadyExists,
+            "Topic 'a.b' already exists.",
+        ),
+        (
+            automatic("a_b", 1, 1),
+            ErrorCode::InvalidTopicException,
+            "Topic 'a_b' collides with existing topic: a.b",
+        ),
+        (
+            automatic("t", 0, 1),
+            ErrorCode::InvalidPartitions,
+            "Number of partitions was set to an invalid non-positive value.",
+        ),
+        (
+            automatic("t", -2, 1),
+            ErrorCode::InvalidPartitions,
+            "Number of partitions",
+        ),
+        (
+            automatic("t", i32::MAX, 1),
+            ErrorCode::InvalidPartitions,
+            "A topic can have at most",
+        ),
+        (
+            automatic("t", 1, 0),
+            ErrorCode::InvalidReplicationFactor,
+            "Replication factor must be larger than 0, or -1",
+        ),
+        (
+            automatic("t", 1, 3),
+            ErrorCode::InvalidReplicationFactor,
+            "Unable to replicate the partition 3 time(s)",
+        ),
+        (
+            bad_config,
+            ErrorCode::InvalidConfig,
+            "Invalid value compact for configuration cleanup.policy",
+        ),
+        (
+            manual_topic(&[(0, &[7])]),
+            ErrorCode::InvalidReplicaAssignment,
+            "The manual partition assignment includes broker 7, but no such",
+        ),
+        (
+            manual_topic(&[(0, &[1, 1])]),
+            ErrorCode::InvalidReplicaAssignment,
+            "The manual partition assignment includes the broker 1 more than once.",
+        ),
+        (
+            manual_topic(&[(0, &[])]),
+            ErrorCode::InvalidReplicaAssignment,
+            "The manual partition assignment includes an empty replica list.",
+        ),
+        (
+            manual_topic(&[(1, &[1])]),
+            ErrorCode::InvalidReplicaAssignment,
+            "partitions should be a consecutive 0-based integer sequence",
+        ),
+        (
+            manual_topic(&[(0, &[1]), (0, &[1])]),
+            ErrorCode::InvalidReplicaAssignment,
+            "Found multiple manual partition assignments for partition 0",
+        ),
     ];
     for (topic, code, message) in table {
         let name = format!("{topic:?}");
@@ -94,16 +165,30 @@ fn topics_that_cannot_be_created() {
 fn manual_assignments_are_kept_in_partition_order() {
     let image = cluster(2);
     let made = plan(&image, manual_topic(&[(1, &[2, 1]), (0, &[1, 2])])).expect("possible");
-    assert_eq!(made.assignments, [[BrokerId(1), BrokerId(2)], [BrokerId(2), BrokerId(1)]]);
+    assert_eq!(
+        made.assignments,
+        [[BrokerId(1), BrokerId(2)], [BrokerId(2), BrokerId(1)]]
+    );
     let uneven = plan(&image, manual_topic(&[(0, &[1]), (1, &[1, 2])])).expect_err("uneven");
-    assert!(uneven.to_string().contains("which have 1 replica(s)"), "{uneven}");
+    assert!(
+        uneven.to_string().contains("which have 1 replica(s)"),
+        "{uneven}"
+    );
 }
 
 #[test]
 fn internal_topics_may_be_compacted() {
     let mut offsets = automatic("__consumer_offsets", 50, 1);
-    offsets.configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
-    assert_eq!(plan(&cluster(1), offsets).expect("possible").assignments.len(), 50);
+    offsets
+        .configs
+        .insert("cleanup.policy".to_owned(), "compact".to_owned());
+    assert_eq!(
+        plan(&cluster(1), offsets)
+            .expect("possible")
+            .assignments
+            .len(),
+        50
+    );
 }
 
 #[test]
@@ -112,11 +197,20 @@ fn partitions_only_grow() {
     let topic = image.topic(&TopicName::from("t")).expect("there");
     let grow = |count, manual| plan_partitions(&image, topic, count, manual, 0);
     assert_eq!(grow(5, None), Ok(vec![vec![BrokerId(1)]; 2]));
-    assert_eq!(grow(4, Some(vec![vec![BrokerId(1)]])), Ok(vec![vec![BrokerId(1)]]));
+    assert_eq!(
+        grow(4, Some(vec![vec![BrokerId(1)]])),
+        Ok(vec![vec![BrokerId(1)]])
+    );
     let message = |count, manual| grow(count, manual).expect_err("refused").to_string();
     assert_eq!(message(3, None), "Topic already has 3 partition(s).");
-    assert_eq!(message(2, None), "The topic t currently has 3 partition(s); 2 would not be an increase.");
-    assert_eq!(message(-1, None), "The topic t currently has 3 partition(s); -1 would not be an increase.");
+    assert_eq!(
+        message(2, None),
+        "The topic t currently has 3 partition(s); 2 would not be an increase."
+    );
+    assert_eq!(
+        message(-1, None),
+        "The topic t currently has 3 partition(s); -1 would not be an increase."
+    );
     assert_eq!(
         message(5, Some(vec![vec![BrokerId(1)]])),
         "Attempted to add 2 additional partition(s), but only 1 assignment(s) were specified."
