@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness.broker import new_broker  # noqa: E402
 from harness.topics import Topics  # noqa: E402
 from wire import Connection  # noqa: E402
+from wire.calls import find_coordinator  # noqa: E402
 
 _numbers = itertools.count()
 
@@ -56,8 +57,14 @@ def start_broker(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def broker(start_broker):
-    """The broker that tests share: defaults, no state that one test could spoil for another."""
-    return start_broker()
+    """The broker that tests share: defaults, no state that one test could spoil for another.
+
+    Its group coordinator is up: librdkafka 2.16 crashes when an administrative group request has to be retried.
+    """
+    broker = start_broker()
+    with Connection(broker.address) as connection:
+        find_coordinator(connection, "warm-up")
+    return broker
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@
 through `broker.is_tidelog`, which is for what only one of them has (its HTTP listener, its log).
 """
 
+import base64
 import os
 import re
 import shutil
@@ -135,6 +136,8 @@ class TidelogBroker(Broker):
             "advertised.listeners": ",".join(f"{name}://{address}" for name, address in self.advertised.items()),
             "http.listeners": f"http://127.0.0.1:{self.http_port}",
         } | self.settings
+        if set(self.bound) != {"PLAINTEXT"}:
+            settings["listener.security.protocol.map"] = ",".join(f"{name}:PLAINTEXT" for name in self.bound)
         command = [str(paths.tidelog_binary()), "serve", "--data-dir", str(self.data_dir)]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
@@ -193,7 +196,7 @@ class KafkaBroker(Broker):
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
         java = [*self._jvm, "-cp", paths.jars("server")]
         if not (self.data_dir / "meta.properties").exists():
-            cluster = str(uuid.uuid4())
+            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             subprocess.run(
                 [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
                 check=True, capture_output=True,
