@@ -1,0 +1,336 @@
+//! Names and handles of a log's files.
+//!
+//! Owns the layout of `DATA/topics/<topic>-<partition>.<log id>/` and a bounded cache of open files over all logs.
+//! A handle that a reader holds stays valid when its file is removed. Knows no contents.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidelog_protocol::types::Offset;
+
+use super::{EntryIndex, LogError, LogId};
+use crate::fs::{File, FileSystem, OpenMode};
+
+/// Folder of all logs below the data directory.
+pub const TOPICS: &str = "topics";
+
+/// Where a segment begins. Segments without records share their base offset, so the entry index is part of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SegmentName {
+    /// Index of its first entry.
+    pub first: EntryIndex,
+    /// Offset of its first record.
+    pub base: Offset,
+}
+
+/// The files of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// Record batches.
+    Log,
+    /// Offset to position.
+    Index,
+    /// Timestamp to offset.
+    TimeIndex,
+    /// Aborted transactions; made by nobody yet, removed with the rest.
+    TxnIndex,
+    /// Producer state at the beginning of the segment.
+    Snapshot,
+    /// Envelopes.
+    Entries,
+    /// Entry index to position in the side file.
+    EntryIndex,
+}
+
+impl FileKind {
+    /// All kinds, the one that makes a segment exist last: its removal comes last.
+    pub const ALL: [FileKind; 7] = [
+        FileKind::Log,
+        FileKind::Index,
+        FileKind::TimeIndex,
+        FileKind::TxnIndex,
+        FileKind::Snapshot,
+        FileKind::EntryIndex,
+        FileKind::Entries,
+    ];
+
+    /// Whether files of this kind are shared by segments of the same base offset.
+    fn is_named_by_offset(self) -> bool {
+        !matches!(self, FileKind::Entries | FileKind::EntryIndex)
+    }
+}
+
+impl SegmentName {
+    /// Name of one of the segment's files.
+    pub fn file_name(self, kind: FileKind) -> String {
+        let (base, first) = (self.base.0, self.first.0);
+        match kind {
+            FileKind::Log => format!("{base:020}.log"),
+            FileKind::Index => format!("{base:020}.index"),
+            FileKind::TimeIndex => format!("{base:020}.timeindex"),
+            FileKind::TxnIndex => format!("{base:020}.txnindex"),
+            FileKind::Snapshot => format!("{base:020}.snapshot"),
+            FileKind::Entries => format!("{base:020}.{first:020}.entries"),
+            FileKind::EntryIndex => format!("{base:020}.{first:020}.entryindex"),
+        }
+    }
+
+    /// The segment that a side file belongs to.
+    pub fn of_entries_file(file_name: &str) -> Option<SegmentName> {
+        let (base, first) = file_name.strip_suffix(".entries")?.split_once('.')?;
+        let name = SegmentName {
+            base: Offset(base.parse().ok()?),
+            first: EntryIndex(first.parse().ok()?),
+        };
+        (name.file_name(FileKind::Entries) == file_name).then_some(name)
+    }
+}
+
+/// The files of one log.
+#[derive(Debug)]
+pub struct LogFiles {
+    fs: Arc<dyn FileSystem>,
+    handles: Arc<HandleCache>,
+    id: LogId,
+    directory: PathBuf,
+    /// Directory below the data directory, for messages.
+    shown: String,
+}
+
+impl LogFiles {
+    /// Files of a log whose folder is called `folder`.
+    pub fn new(
+        fs: Arc<dyn FileSystem>,
+        handles: Arc<HandleCache>,
+        data: &Path,
+        id: LogId,
+        folder: &str,
+    ) -> LogFiles {
+        let shown = format!("{TOPICS}/{folder}");
+        LogFiles { fs, handles, id, directory: data.join(TOPICS).join(folder), shown }
+    }
+
+    /// The folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Path of a file below the data directory, for messages.
+    pub fn shown(&self, name: SegmentName, kind: FileKind) -> String {
+        format!("{}/{}", self.shown, name.file_name(kind))
+    }
+
+    /// An I/O error that names its file.
+    pub fn failed(&self, name: SegmentName, kind: FileKind, error: &io::Error) -> LogError {
+        self.failed_at(&name.file_name(kind), error)
+    }
+
+    /// An I/O error that names its file.
+    pub fn failed_at(&self, file_name: &str, error: &io::Error) -> LogError {
+        let text = format!("{}/{file_name}: {error}", self.shown);
+        if error.kind() == io::ErrorKind::StorageFull {
+            LogError::NoSpace(text)
+        } else {
+            LogError::Io(text.into())
+        }
+    }
+
+    /// Damage in a file.
+    pub fn corrupt(&self, name: SegmentName, kind: FileKind, position: u64, reason: &str) -> LogError {
+        LogError::Corrupt { file: self.shown(name, kind), position, reason: reason.to_owned() }
+    }
+
+    /// An existing file.
+    pub fn open(&self, name: SegmentName, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
+        self.open_as(name, kind, OpenMode::Write)
+    }
+
+    /// An existing file, or `None`.
+    pub fn open_if_exists(
+        &self,
+        name: SegmentName,
+        kind: FileKind,
+    ) -> Result<Option<Arc<dyn File>>, LogError> {
+        match self.handle(name, kind, OpenMode::Write) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed(name, kind, &error)),
+        }
+    }
+
+    /// A file, made if missing.
+    pub fn create(&self, name: SegmentName, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
+        self.open_as(name, kind, OpenMode::CreateOrOpen)
+    }
+
+    fn open_as(
+        &self,
+        name: SegmentName,
+        kind: FileKind,
+        mode: OpenMode,
+    ) -> Result<Arc<dyn File>, LogError> {
+        self.handle(name, kind, mode).map_err(|error| self.failed(name, kind, &error))
+    }
+
+    fn handle(&self, name: SegmentName, kind: FileKind, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let path = || self.directory.join(name.file_name(kind));
+        self.handles.get((self.id, name, kind), || self.fs.open(&path(), mode))
+    }
+
+    /// Makes the folder.
+    pub fn create_directory(&self) -> Result<(), LogError> {
+        self.fs.create_dir_all(&self.directory).map_err(|error| self.failed_at("", &error))
+    }
+
+    /// Makes the names in the folder, and its own, durable.
+    pub fn sync_directory(&self) -> Result<(), LogError> {
+        let parent = self.directory.parent().unwrap_or(&self.directory);
+        (self.fs.sync_dir(&self.directory).and_then(|()| self.fs.sync_dir(parent)))
+            .map_err(|error| self.failed_at("", &error))
+    }
+
+    /// Names of the files in the folder; none if there is no folder.
+    pub fn list(&self) -> Result<Vec<String>, LogError> {
+        match self.fs.list(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(|error| self.failed_at("", &error)),
+        }
+    }
+
+    /// Removes a file of the folder; one that is missing is fine.
+    pub fn remove(&self, file_name: &str) -> Result<(), LogError> {
+        match self.fs.remove_file(&self.directory.join(file_name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed_at(file_name, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the files of a segment, but for those that `keep`, a segment of the same base offset, uses too.
+    pub fn remove_segment(&self, name: SegmentName, keep: Option<SegmentName>) -> Result<(), LogError> {
+        let shared = keep.is_some_and(|keep| keep.base == name.base);
+        for kind in FileKind::ALL {
+            if !(shared && kind.is_named_by_offset()) {
+                self.handles.forget((self.id, name, kind));
+                self.remove(&name.file_name(kind))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder and all in it.
+    pub fn remove_all(&self) -> Result<(), LogError> {
+        self.handles.forget_log(self.id);
+        match self.fs.remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed_at("", &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Replaces a small file whole.
+    pub fn replace(&self, file_name: &str, bytes: &[u8], sync: bool) -> Result<(), LogError> {
+        let temporary = self.directory.join(format!("{file_name}.tmp"));
+        let write = || {
+            let file = self.fs.open(&temporary, OpenMode::CreateOrOpen)?;
+            file.set_len(0)?;
+            file.write_at(&[io::IoSlice::new(bytes)], 0)?;
+            if sync {
+                file.sync_data()?;
+            }
+            self.fs.rename(&temporary, &self.directory.join(file_name))
+        };
+        write().map_err(|error| self.failed_at(file_name, &error))
+    }
+}
+
+type HandleKey = (LogId, SegmentName, FileKind);
+
+/// Open files of all logs, bounded.
+#[derive(Debug)]
+pub struct HandleCache {
+    open_max: usize,
+    inner: Mutex<Handles>,
+}
+
+#[derive(Debug, Default)]
+struct Handles {
+    open: HashMap<HandleKey, (Arc<dyn File>, u64)>,
+    clock: u64,
+}
+
+impl HandleCache {
+    /// A cache that keeps about `open_max` files open.
+    pub fn new(open_max: usize) -> HandleCache {
+        HandleCache { open_max: open_max.max(8), inner: Mutex::default() }
+    }
+
+    fn get(
+        &self,
+        key: HandleKey,
+        open: impl FnOnce() -> io::Result<Arc<dyn File>>,
+    ) -> io::Result<Arc<dyn File>> {
+        {
+            let mut inner = self.inner.lock();
+            inner.clock += 1;
+            let now = inner.clock;
+            if let Some((file, used)) = inner.open.get_mut(&key) {
+                *used = now;
+                return Ok(Arc::clone(file));
+            }
+        }
+        let file = open()?;
+        let mut inner = self.inner.lock();
+        if inner.open.len() >= self.open_max {
+            inner.evict(self.open_max - self.open_max / 8);
+        }
+        let now = inner.clock;
+        inner.open.insert(key, (Arc::clone(&file), now));
+        Ok(file)
+    }
+
+    fn forget(&self, key: HandleKey) {
+        self.inner.lock().open.remove(&key);
+    }
+
+    fn forget_log(&self, id: LogId) {
+        self.inner.lock().open.retain(|(log, ..), _| *log != id);
+    }
+
+    /// Files held open.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.inner.lock().open.len()
+    }
+}
+
+impl Handles {
+    /// Closes the files that were not used for the longest time, until `keep` are left.
+    fn evict(&mut self, keep: usize) {
+        let mut used: Vec<u64> = self.open.values().map(|(_, used)| *used).collect();
+        used.sort_unstable();
+        if let Some(oldest_kept) = used.len().checked_sub(keep).and_then(|at| used.get(at)) {
+            let oldest_kept = *oldest_kept;
+            self.open.retain(|_, (_, used)| *used >= oldest_kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kafkas_and_round_trip() {
+        let name = SegmentName { base: Offset(4711), first: EntryIndex(12) };
+        assert_eq!(name.file_name(FileKind::Log), "00000000000000004711.log");
+        let entries = name.file_name(FileKind::Entries);
+        assert_eq!(SegmentName::of_entries_file(&entries), Some(name));
+        for foreign in ["x.entries", "1.2.entries", "00000000000000004711.entries", "a.log"] {
+            assert_eq!(SegmentName::of_entries_file(foreign), None, "{foreign}");
+        }
+    }
+}
