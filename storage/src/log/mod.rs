@@ -4,13 +4,30 @@
 //! none. Entry indexes are dense from 1; offsets are the running sum of record counts of the batches.
 //! Invariant: `log_start <= recovery point <= log end`; high watermark is the caller's.
 
+mod checkpoint;
+mod envelope;
+mod epochs;
+mod files;
 mod partition;
+mod payload;
 mod position;
 mod producer;
+mod segment;
+mod shared;
+mod sparse_index;
+mod state;
+mod tail;
 
+pub use epochs::EpochTable;
 pub use partition::PartitionLog;
 pub use position::{AppendDone, LogBounds, LogDescription, LogPosition, Stamping};
 pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, SequenceError};
+
+pub(crate) use checkpoint::{Checkpoint, key as checkpoint_key, log_of as log_of_checkpoint};
+pub(crate) use files::TOPICS;
+pub(crate) use partition::Captured;
+pub(crate) use payload::{Identity, decode_reset, encode_reset};
+pub(crate) use shared::{Shared, SharedSizes};
 
 use std::sync::Arc;
 
@@ -158,6 +175,15 @@ pub enum LogError {
     /// The system refused.
     #[error("{0}")]
     Io(Arc<str>),
+    /// What was to be appended does not belong here; nothing changed.
+    #[error("entries refused: {0}")]
+    Refused(Arc<str>),
+    /// An entry or a position that the log does not hold.
+    #[error("entry {index:?} is outside of what the log holds")]
+    EntryOutOfRange {
+        /// Asked for.
+        index: EntryIndex,
+    },
     /// The log was removed.
     #[error("log removed")]
     Removed,

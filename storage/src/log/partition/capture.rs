@@ -1,0 +1,130 @@
+//! Making the log's files durable and saying so in a checkpoint.
+//!
+//! Appends go on meanwhile. Invariant: a checkpoint covers a change only when all bytes up to it are synced.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::super::checkpoint::Checkpoint;
+use super::super::files::{FileKind, SegmentName};
+use super::super::state::State;
+use super::super::{LogError, checkpoint_key};
+use super::PartitionLog;
+use crate::journal::FrameSequence;
+use crate::kv::{KeySpace, KvWrite};
+
+/// A checkpoint that is ready to be written.
+pub(crate) struct Captured {
+    /// The log.
+    pub log: Arc<PartitionLog>,
+    /// The write.
+    pub write: KvWrite,
+    sequence: FrameSequence,
+}
+
+impl Captured {
+    /// Notes that the checkpoint is durable.
+    pub fn written(self) {
+        let mut state = self.log.state.lock();
+        state.covered = state.covered.max(self.sequence);
+    }
+}
+
+impl PartitionLog {
+    /// Whether the journal holds changes that the checkpoint does not cover.
+    pub(crate) fn is_ahead_of_checkpoint(&self) -> bool {
+        let state = self.state.lock();
+        state.sequence > state.covered
+    }
+
+    /// Writes and syncs everything that was appended before the call and returns the checkpoint that says so; `None`
+    /// if the last one still holds. Blocks. The caller holds the lock of checkpoints until the write is durable.
+    pub(crate) fn capture(&self) -> Result<Option<Captured>, LogError> {
+        self.check_running()?;
+        let Some(me) = self.me.upgrade().filter(|_| self.is_ahead_of_checkpoint()) else {
+            return Ok(None);
+        };
+        let result = self.capture_inner(me);
+        result.map_err(|error| self.stop(error))
+    }
+
+    fn capture_inner(&self, me: Arc<PartitionLog>) -> Result<Option<Captured>, LogError> {
+        let (checkpoint, unsynced, sync_directory) = {
+            let mut writing = self.writing.lock();
+            let (checkpoint, last) = {
+                let mut state = self.state.lock();
+                (self.checkpoint_of(&mut state), state.bounds.last.index)
+            };
+            if checkpoint.has_files {
+                self.drain_to(&mut writing, last)?;
+            }
+            let sync_directory = std::mem::take(&mut writing.directory_unsynced);
+            (checkpoint, std::mem::take(&mut writing.unsynced), sync_directory)
+        };
+        self.sync(unsynced)?;
+        if sync_directory {
+            self.files.sync_directory()?;
+        }
+        let write = KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode());
+        Ok(Some(Captured { log: me, write, sequence: checkpoint.sequence }))
+    }
+
+    /// The checkpoint of a new log, to be written without waiting.
+    pub(crate) fn first_checkpoint(&self) -> KvWrite {
+        let checkpoint = self.checkpoint_of(&mut self.state.lock());
+        KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode())
+    }
+
+    fn checkpoint_of(&self, state: &mut State) -> Checkpoint {
+        if let Some(oldest) = state.segments.oldest_timestamp().filter(|_| state.unloaded.is_none()) {
+            state.oldest_timestamp = oldest;
+        }
+        let entries = if state.has_files { Bytes::new() } else { inline_entries(state) };
+        Checkpoint {
+            identity: self.identity.clone(),
+            config: (*self.config()).clone(),
+            sequence: state.sequence,
+            purged: state.bounds.purged,
+            last: state.bounds.last,
+            log_start: state.bounds.log_start,
+            next_offset: state.bounds.log_end,
+            size_bytes: state.bounds.size_bytes,
+            oldest_timestamp: state.oldest_timestamp,
+            has_files: state.has_files,
+            end: state.unloaded.unwrap_or_else(|| state.end()),
+            epochs: state.epochs.clone(),
+            producers: (!state.producers_in_files).then(|| state.producers.clone()),
+            entries,
+        }
+    }
+
+    fn sync(&self, unsynced: BTreeMap<SegmentName, bool>) -> Result<(), LogError> {
+        const RECORDS: [FileKind; 2] = [FileKind::Log, FileKind::Entries];
+        for (name, all) in unsynced {
+            let kinds = if all { &FileKind::ALL[..] } else { &RECORDS[..] };
+            for kind in kinds {
+                // A segment that was deleted meanwhile needs no sync.
+                if let Some(file) = self.files.open_if_exists(name, *kind)? {
+                    file.sync_data().map_err(|error| self.files.failed(name, *kind, &error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All entries of a log without files, as an Append payload.
+fn inline_entries(state: &State) -> Bytes {
+    let count = state.tail.iter().count();
+    if count == 0 {
+        return Bytes::new();
+    }
+    let mut out = BytesMut::new();
+    out.put_u8(1);
+    out.put_bytes(0, 3);
+    out.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
+    state.tail.iter().for_each(|tail| out.put_slice(&tail.envelope_bytes));
+    out.freeze()
+}
