@@ -2,7 +2,8 @@
 //!
 //! Key: log id, u64 big-endian. Value, big-endian:
 //! ```text
-//! u8 version = 1, u8 flags (1: has files; 2: producers are in the snapshot file and the segments), u16 0
+//! u8 version = 1, u8 flags (1: has files; 2: producers are in the snapshot file and the segments; 4: removed, its
+//! folder is to be deleted), u16 0
 //! identity (see payload.rs)
 //! config: u32 segment.bytes, i64 segment.ms, u32 segment.index.bytes, u32 index.interval.bytes, i64 retention.ms,
 //!         i64 retention.bytes (-1: none), u8 delete, u8 compact, u8 durability (0 sync, 1 os), u8 0, i64 producer expiration
@@ -25,6 +26,7 @@ use crate::journal::{Durability, FrameSequence};
 const VERSION: u8 = 1;
 const HAS_FILES: u8 = 1;
 const PRODUCERS_IN_FILES: u8 = 2;
+const REMOVED: u8 = 4;
 
 /// Producer snapshots above this are not kept in the key-value store but rebuilt from the segments.
 pub const PRODUCER_BYTES_MAX: usize = 256 << 10;
@@ -52,6 +54,8 @@ pub struct Checkpoint {
     pub oldest_timestamp: TimestampMs,
     /// Whether there is a folder.
     pub has_files: bool,
+    /// Whether the log was removed; its folder may be left.
+    pub removed: bool,
     /// End of the active segment.
     pub end: SegmentEnd,
     /// Epochs.
@@ -84,6 +88,9 @@ impl Checkpoint {
         let mut flags = if self.has_files { HAS_FILES } else { 0 };
         if producers.is_none() {
             flags |= PRODUCERS_IN_FILES;
+        }
+        if self.removed {
+            flags |= REMOVED;
         }
         let mut out = BytesMut::with_capacity(512);
         out.put_u8(VERSION);
@@ -142,6 +149,7 @@ impl Checkpoint {
             size_bytes,
             oldest_timestamp,
             has_files: flags & HAS_FILES != 0,
+            removed: flags & REMOVED != 0,
             end,
             epochs,
             producers,

@@ -12,6 +12,7 @@ mod partition;
 mod payload;
 mod position;
 mod producer;
+mod records;
 mod segment;
 mod shared;
 mod sparse_index;
@@ -25,8 +26,8 @@ pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, Sequenc
 
 pub(crate) use checkpoint::{Checkpoint, key as checkpoint_key, log_of as log_of_checkpoint};
 pub(crate) use files::TOPICS;
-pub(crate) use partition::Captured;
-pub(crate) use payload::{Identity, decode_reset, encode_reset};
+pub(crate) use partition::{Captured, Replay, run_write_behind};
+pub(crate) use payload::{Identity, decode_reset};
 pub(crate) use shared::{Shared, SharedSizes};
 
 use std::sync::Arc;
@@ -119,6 +120,24 @@ pub struct LogConfig {
     pub durability: Durability,
     /// `file.delete.delay.ms` is not needed: open readers keep their handle. Idle producers are forgotten after this.
     pub producer_id_expiration_ms: i64,
+}
+
+impl Default for LogConfig {
+    /// Kafka's defaults for a topic that is not compacted.
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3_600_000,
+            index_bytes_max: 10 << 20,
+            index_interval_bytes: 4096,
+            retention_ms: Some(7 * 24 * 3_600_000),
+            retention_bytes: None,
+            delete: true,
+            compact: false,
+            durability: Durability::Sync,
+            producer_id_expiration_ms: 24 * 3_600_000,
+        }
+    }
 }
 
 /// What a read found: whole batches, byte for byte as stored.

@@ -138,8 +138,8 @@ pub struct State {
     pub oldest_timestamp: TimestampMs,
     /// Whether the log waits in the write queue.
     pub queued: bool,
-    /// The next entry goes to a new segment.
-    pub roll_next: bool,
+    /// Whether the log start offset rose since the start.
+    pub log_start_moved: bool,
     /// Opaque bytes held while there are no files.
     inline_bytes: usize,
 }
@@ -189,7 +189,7 @@ impl State {
             covered: FrameSequence(0),
             oldest_timestamp: TimestampMs::NONE,
             queued: false,
-            roll_next: false,
+            log_start_moved: false,
             inline_bytes: 0,
         }
     }
@@ -283,8 +283,7 @@ impl State {
         envelope: &mut Envelope,
         config: &LogConfig,
     ) -> (SegmentName, u64) {
-        let wanted = std::mem::take(&mut self.roll_next) && !self.segments.active.is_empty();
-        if wanted || self.segments.active.must_roll(config, envelope) {
+        if self.segments.active.must_roll(config, envelope) {
             self.roll();
         }
         let active = &mut self.segments.active;
@@ -316,6 +315,20 @@ impl State {
         let mut sealed = std::mem::replace(&mut self.segments.active, next);
         sealed.seal();
         self.segments.sealed.push_back(sealed);
+    }
+
+    /// Finds new places for the entries of a log without files, after some of them are gone.
+    pub fn place_inline_anew(&mut self) {
+        let first = EntryIndex(self.bounds.purged.index.0 + 1);
+        let name = SegmentName { base: self.bounds.log_end, first };
+        let mut open = OpenSegment::new(name, Some(self.producers.clone()));
+        self.inline_bytes = 0;
+        for tail in self.tail.iter_mut() {
+            tail.segment = name;
+            tail.side_position = open.place(&tail.envelope, 0);
+            self.inline_bytes += tail.envelope_bytes.len();
+        }
+        self.segments.active = open;
     }
 
     /// Epoch and index of an entry that is held, or of the purged boundary.

@@ -113,6 +113,11 @@ impl Tail {
         self.entries.iter()
     }
 
+    /// All entries.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut TailEntry> {
+        self.entries.iter_mut()
+    }
+
     /// Notes that entries up to `index` are in files, drops what the cache wanted dropped, and returns the permits.
     pub fn mark_written(&mut self, index: EntryIndex) -> usize {
         let from = self.entries.partition_point(|tail| tail.envelope.id.index <= self.written);

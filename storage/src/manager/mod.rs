@@ -1,160 +1,236 @@
 //! All logs of a data directory, and the journal that they share.
+//!
+//! Owns which logs exist: ids, creation, removal, start, stop. Invariant: an id is never used twice; a log that is
+//! found by its partition is not removed.
 
+mod open;
+mod options;
+mod reclaim;
+mod space;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::JoinHandle;
 
+use parking_lot::{Mutex, RwLock};
 use tidelog_protocol::types::{PartitionIndex, TopicId, TopicName};
 
-use crate::fs::{FileSystem, Space};
-use crate::kv::{KeyValueStore, KvError};
-use crate::log::{LogConfig, LogDescription, LogError, LogId, PartitionLog};
+use crate::fs::Space;
+use crate::kv::{KeySpace, KeyValueStore, KvWrite};
+use crate::log::{
+    Identity, LogConfig, LogDescription, LogError, LogId, LogPosition, PartitionLog, Shared,
+};
 
-/// How much space stays free of records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SpaceReserve {
-    /// Share of the file system, in thousandths. Default 20 (2 %).
-    pub per_mille: u16,
-    /// Upper bound in bytes. Default 1 GiB. The smaller of both counts.
-    pub bytes_max: u64,
-}
+pub use options::{OpenError, RecoveryReport, SpaceReserve, StorageOptions};
 
-impl Default for SpaceReserve {
-    fn default() -> Self {
-        SpaceReserve {
-            per_mille: 20,
-            bytes_max: 1 << 30,
-        }
-    }
-}
-
-/// Where and how logs are kept.
-#[derive(Clone, Debug)]
-pub struct StorageOptions {
-    /// Data directory.
-    pub directory: PathBuf,
-    /// File system that holds it.
-    pub fs: Arc<dyn FileSystem>,
-    /// Key-value store of the same directory.
-    pub kv: Arc<dyn KeyValueStore>,
-    /// Bytes of recent batches kept in memory, all logs together. Default 128 MiB.
-    pub cache_bytes_max: usize,
-    /// Bytes of appended batches that may wait for their write to a segment, all logs together. Default 64 MiB.
-    pub write_behind_bytes_max: usize,
-    /// Segment files held open. Default 4096.
-    pub open_files_max: usize,
-    /// Space that records may not take.
-    pub reserve: SpaceReserve,
-}
-
-impl StorageOptions {
-    /// Defaults for a directory.
-    pub fn new(
-        directory: PathBuf,
-        fs: Arc<dyn FileSystem>,
-        kv: Arc<dyn KeyValueStore>,
-    ) -> StorageOptions {
-        StorageOptions {
-            directory,
-            fs,
-            kv,
-            cache_bytes_max: 128 << 20,
-            write_behind_bytes_max: 64 << 20,
-            open_files_max: 4096,
-            reserve: SpaceReserve::default(),
-        }
-    }
-}
-
-/// Why a data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The system refused.
-    #[error("{path}: {source}")]
-    Io {
-        /// What was touched.
-        path: String,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The key-value store failed.
-    #[error(transparent)]
-    Kv(#[from] KvError),
-    /// Something stored is not what this version understands.
-    #[error("{0}")]
-    Format(String),
-}
-
-/// What opening found.
-#[derive(Clone, Debug, Default)]
-pub struct RecoveryReport {
-    /// Whether the last stop was clean.
-    pub clean: bool,
-    /// Logs found.
-    pub logs: usize,
-    /// Journal frames applied.
-    pub frames_replayed: u64,
-    /// Their payload bytes.
-    pub bytes_replayed: u64,
-    /// Logs that were stopped, with the reason.
-    pub stopped: Vec<(LogId, String)>,
-    /// Time taken.
-    pub duration: Duration,
-}
+/// Key of the number up to which log ids are taken, u64 big-endian, in [`KeySpace::Meta`].
+const LOG_ID_LIMIT: &[u8] = b"log-id-limit";
+/// Key that is there between a clean stop and the next start, in [`KeySpace::Meta`].
+const CLEAN_STOP: &[u8] = b"clean-stop";
+/// Ids that are taken at once; those that a stop leaves unused are lost.
+const LOG_ID_BLOCK: u64 = 1 << 16;
 
 /// Every log of one data directory.
-#[derive(Debug)]
 pub struct LogManager {
-    _private: (),
+    shared: Arc<Shared>,
+    logs: RwLock<Logs>,
+    ids: Mutex<LogIds>,
+    /// Logs whose frames the journal keeps in a side file.
+    side_files: Mutex<HashSet<LogId>>,
+    background: Arc<space::Background>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct Logs {
+    by_id: HashMap<LogId, Arc<PartitionLog>>,
+    by_partition: HashMap<(TopicId, PartitionIndex), LogId>,
+}
+
+impl Logs {
+    fn insert(&mut self, log: Arc<PartitionLog>) {
+        self.by_partition.insert((log.topic_id(), log.partition()), log.id());
+        self.by_id.insert(log.id(), log);
+    }
+
+    fn remove(&mut self, id: LogId) -> Option<Arc<PartitionLog>> {
+        let log = self.by_id.remove(&id)?;
+        let key = (log.topic_id(), log.partition());
+        if self.by_partition.get(&key) == Some(&id) {
+            self.by_partition.remove(&key);
+        }
+        Some(log)
+    }
+
+    fn find(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<&Arc<PartitionLog>> {
+        self.by_id.get(self.by_partition.get(&(topic_id, partition))?)
+    }
+}
+
+/// Ids that may be handed out.
+#[derive(Debug)]
+struct LogIds {
+    next: u64,
+    limit: u64,
+}
+
+impl std::fmt::Debug for LogManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogManager").field("directory", &self.shared.directory).finish_non_exhaustive()
+    }
 }
 
 impl LogManager {
-    /// Opens the directory and recovers it. Blocks.
-    pub fn open(_options: StorageOptions) -> Result<(Arc<LogManager>, RecoveryReport), OpenError> {
-        unimplemented!()
-    }
     /// The key-value store of the directory.
     pub fn kv(&self) -> &Arc<dyn KeyValueStore> {
-        unimplemented!()
+        &self.shared.kv
     }
+
     /// Makes a log, or returns the one there is after giving it the settings. Does not wait for a disk: whatever is
     /// made durable through the log or the key-value store later implies that the log is durable too.
     pub fn create_log(
         &self,
-        _topic: &TopicName,
-        _topic_id: TopicId,
-        _partition: PartitionIndex,
-        _config: LogConfig,
+        topic: &TopicName,
+        topic_id: TopicId,
+        partition: PartitionIndex,
+        config: LogConfig,
     ) -> Result<Arc<PartitionLog>, LogError> {
-        unimplemented!()
+        if let Some(log) = self.log(topic_id, partition) {
+            log.set_config(config);
+            return Ok(log);
+        }
+        let mut logs = self.logs.write();
+        if let Some(log) = logs.find(topic_id, partition) {
+            log.set_config(config);
+            return Ok(Arc::clone(log));
+        }
+        let id = self.next_id()?;
+        let identity = Identity { topic: topic.clone(), topic_id, partition };
+        let log = PartitionLog::create(&self.shared, id, identity, config, LogPosition::default());
+        // Both, and neither is waited for: whichever reaches the disk first brings the log back.
+        let first = vec![log.first_checkpoint()];
+        self.shared.kv.write(first, Box::new(move |written| {
+            if let Err(error) = written {
+                tracing::error!(log = id.0, %error, "first checkpoint not written");
+            }
+        }));
+        log.submit_creation()?;
+        logs.insert(Arc::clone(&log));
+        Ok(log)
     }
+
+    fn next_id(&self) -> Result<LogId, LogError> {
+        let mut ids = self.ids.lock();
+        if ids.next >= ids.limit {
+            let limit = ids.limit.saturating_add(LOG_ID_BLOCK);
+            take_ids(&*self.shared.kv, limit).map_err(|e| LogError::Io(e.to_string().into()))?;
+            ids.limit = limit;
+        }
+        ids.next += 1;
+        Ok(LogId(ids.next - 1))
+    }
+
     /// The log of a partition.
-    pub fn log(&self, _topic_id: TopicId, _partition: PartitionIndex) -> Option<Arc<PartitionLog>> {
-        unimplemented!()
+    pub fn log(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<Arc<PartitionLog>> {
+        self.logs.read().find(topic_id, partition).cloned()
     }
+
+    /// A log by its id.
+    pub fn log_by_id(&self, id: LogId) -> Option<Arc<PartitionLog>> {
+        self.logs.read().by_id.get(&id).cloned()
+    }
+
     /// All logs.
     pub fn logs(&self) -> Vec<LogDescription> {
-        unimplemented!()
+        self.all().iter().map(|log| log.describe()).collect()
     }
-    /// Removes a log for good.
-    pub async fn remove_log(&self, _id: LogId) -> Result<(), LogError> {
-        unimplemented!()
+
+    fn all(&self) -> Vec<Arc<PartitionLog>> {
+        self.logs.read().by_id.values().cloned().collect()
     }
-    /// Syncs everything and marks the stop as clean. Appends after it fail.
-    pub async fn shutdown(&self) {
-        unimplemented!()
+
+    /// Removes a log for good. One that is not there is fine.
+    pub async fn remove_log(&self, id: LogId) -> Result<(), LogError> {
+        let Some(log) = self.logs.write().remove(id) else {
+            return Ok(());
+        };
+        log.remove().await?;
+        if self.side_files.lock().remove(&id) {
+            self.discard_side_file(id);
+        }
+        Ok(())
     }
+
+    fn discard_side_file(&self, id: LogId) {
+        let discarded = self.shared.journal().map(|journal| journal.discard_side_file(id));
+        if let Ok(Err(error)) = discarded {
+            tracing::warn!(log = id.0, %error, "side file of the journal not removed");
+        }
+    }
+
+    /// Writes and syncs everything and marks the stop as clean. Appends after it fail. A second call does nothing.
+    pub async fn shutdown(self: &Arc<Self>) {
+        let me = Arc::clone(self);
+        if tokio::task::spawn_blocking(move || me.shutdown_blocking()).await.is_err() {
+            tracing::error!("shutdown of the logs did not end in order");
+        }
+    }
+
+    fn shutdown_blocking(&self) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if threads.is_empty() {
+            return;
+        }
+        // The second pass finds little: what came while the first one ran.
+        self.checkpoint_all();
+        if let Ok(journal) = self.shared.journal() {
+            journal.close();
+        }
+        let complete = self.checkpoint_all();
+        self.background.stop();
+        self.shared.queue.close();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the logs panicked");
+            }
+        }
+        if complete {
+            let mark = KvWrite::Put(KeySpace::Meta, CLEAN_STOP.into(), vec![1].into());
+            if let Err(error) = self.shared.kv.write_sync(vec![mark]) {
+                tracing::error!(%error, "the clean stop is not marked");
+            }
+        }
+    }
+
     /// Free space of the data directory.
     pub fn space(&self) -> io::Result<Space> {
-        unimplemented!()
+        self.shared.fs.space(&self.shared.directory)
     }
+
     /// The data directory.
     pub fn directory(&self) -> &Path {
-        unimplemented!()
+        &self.shared.directory
     }
+
     /// Why nothing can be written any more, if so (a failed journal).
     pub fn failure(&self) -> Option<String> {
-        unimplemented!()
+        Some(self.shared.journal().ok()?.failure()?.to_string())
     }
+}
+
+impl Drop for LogManager {
+    fn drop(&mut self) {
+        self.background.stop();
+        self.shared.queue.close();
+    }
+}
+
+/// Takes ids below `limit` for good.
+fn take_ids(kv: &dyn KeyValueStore, limit: u64) -> Result<(), crate::kv::KvError> {
+    let value = limit.to_be_bytes().to_vec();
+    kv.write_sync(vec![KvWrite::Put(KeySpace::Meta, LOG_ID_LIMIT.into(), value.into())])
 }

@@ -8,9 +8,9 @@ use tidelog_protocol::batch::HEADER_BYTES;
 use tidelog_protocol::types::Offset;
 
 use super::super::envelope::ENVELOPE_BYTES_MIN;
-use super::super::payload::APPEND_HEAD_BYTES;
+use super::super::payload::{APPEND_HEAD_BYTES, encode_reset};
 use super::super::shared::Shared;
-use super::super::{AppendDone, EntryBody, LogEntry, LogError, Stamping};
+use super::super::{AppendDone, EntryBody, LogEntry, LogError, LogPosition, Stamping};
 use super::PartitionLog;
 use crate::journal::{Completion, Durability, Frame, FrameKind, Journal, JournalPermit};
 
@@ -104,6 +104,36 @@ impl PartitionLog {
         }
         self.shared.cache.admit(self.me.clone(), appended.last, appended.memory_bytes);
         appended.base_offsets
+    }
+
+    /// Notes in the journal that the log exists, without waiting.
+    pub(crate) fn submit_creation(&self) -> Result<(), LogError> {
+        let journal = self.shared.journal()?;
+        let mut state = self.state.lock();
+        let at = LogPosition::default();
+        let frame = Frame {
+            log: self.id,
+            kind: FrameKind::Reset,
+            prev_index: state.bounds.last.index,
+            last_index: state.bounds.last.index,
+            payload: encode_reset(&self.identity, &at),
+        };
+        let done = self.completion(None);
+        state.sequence = journal.submit(frame, Durability::Sync, journal.internal_permit(), done);
+        Ok(())
+    }
+
+    /// Hands what a replay left in memory to the write queue.
+    pub(crate) fn queue_replayed(&self) {
+        let mut state = self.state.lock();
+        if state.has_files
+            && !state.queued
+            && (state.tail.has_pending() || !state.segments.sealed.is_empty())
+            && let Some(me) = self.me.upgrade()
+        {
+            state.queued = true;
+            self.shared.queue.push(me);
+        }
     }
 
     /// May run on the journal's thread or, when that has ended, under the state's lock: takes no lock of the log but

@@ -77,6 +77,13 @@ impl PartitionLog {
         KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode())
     }
 
+    /// The checkpoint of a log whose removal is durable in the journal.
+    pub(super) fn removed_checkpoint(&self) -> KvWrite {
+        let mut checkpoint = self.checkpoint_of(&mut self.state.lock());
+        checkpoint.removed = true;
+        KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode())
+    }
+
     fn checkpoint_of(&self, state: &mut State) -> Checkpoint {
         if let Some(oldest) = state.segments.oldest_timestamp().filter(|_| state.unloaded.is_none()) {
             state.oldest_timestamp = oldest;
@@ -93,6 +100,7 @@ impl PartitionLog {
             size_bytes: state.bounds.size_bytes,
             oldest_timestamp: state.oldest_timestamp,
             has_files: state.has_files,
+            removed: false,
             end: state.unloaded.unwrap_or_else(|| state.end()),
             epochs: state.epochs.clone(),
             producers: (!state.producers_in_files).then(|| state.producers.clone()),

@@ -52,7 +52,7 @@ impl PartitionLog {
             }
         };
         let closed = self.tidy_folder(end, bounds.purged.index)?;
-        let scanned = self.open_active(end).and_then(|scanned| {
+        let scanned = self.scan_active(end).and_then(|scanned| {
             let expected = (bounds.last, bounds.log_end);
             let empty = scanned.last.is_none() && end.side_bytes <= SIDE_HEADER_BYTES as u64;
             let found = (scanned.last.unwrap_or(bounds.last), scanned.next_offset);
@@ -112,10 +112,6 @@ impl PartitionLog {
         let names = listed.iter().filter_map(|file| SegmentName::of_entries_file(file));
         let mut names: Vec<SegmentName> = names.collect();
         names.sort_unstable();
-        let active_missing = end.side_bytes > 0 && !names.contains(&end.name);
-        if active_missing {
-            return Err(self.files.corrupt(end.name, FileKind::Entries, 0, "file is missing"));
-        }
         let after = names.partition_point(|name| *name <= end.name);
         for name in names.split_off(after) {
             let keep = (name.base == end.name.base).then_some(end.name);
@@ -145,7 +141,7 @@ impl PartitionLog {
         Ok(())
     }
 
-    fn open_active(&self, end: SegmentEnd) -> Result<Scanned, LogError> {
+    fn scan_active(&self, end: SegmentEnd) -> Result<Scanned, LogError> {
         if end.side_bytes == 0 {
             let next_offset = end.name.base;
             return Ok(Scanned { open: OpenSegment::new(end.name, None), last: None, next_offset });
@@ -227,6 +223,9 @@ impl PartitionLog {
         let corrupt = |position, reason: &str| {
             self.files.corrupt(name, FileKind::Entries, position, reason)
         };
+        if upto == 0 {
+            return Ok(());
+        }
         let file = match self.files.open_if_exists(name, FileKind::Entries)? {
             Some(file) => file,
             None => return Err(corrupt(0, "file is missing")),

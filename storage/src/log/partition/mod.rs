@@ -34,6 +34,8 @@ use super::{
 };
 
 pub(crate) use capture::Captured;
+pub(crate) use replay::Replay;
+pub(crate) use write_behind::run_write_behind;
 
 /// One partition's log. Changes (append, truncate, purge, reset) take effect in the order of their calls.
 pub struct PartitionLog {
@@ -48,6 +50,7 @@ pub struct PartitionLog {
     writing: Mutex<Writing>,
     state: Mutex<State>,
     stopped: Mutex<Option<LogError>>,
+    hints: Mutex<read::ReadHints>,
 }
 
 /// What is known of the files beyond their contents. Its lock is the right to write, cut and remove them.
@@ -149,6 +152,7 @@ impl PartitionLog {
             writing: Mutex::default(),
             state: Mutex::new(state),
             stopped: Mutex::new(None),
+            hints: Mutex::default(),
         })
     }
 
@@ -243,8 +247,11 @@ impl PartitionLog {
     /// Raises the log start offset; an older one is ignored. Persisted with the next checkpoint.
     pub fn advance_log_start(&self, to: Offset) {
         let mut state = self.state.lock();
-        let bounds = &mut state.bounds;
-        bounds.log_start = bounds.log_start.max(to.min(bounds.log_end));
+        let to = to.min(state.bounds.log_end);
+        if to > state.bounds.log_start {
+            state.bounds.log_start = to;
+            state.log_start_moved = true;
+        }
     }
 
     /// Producer state of everything appended. Cheap to clone, but a clone that lives makes the next append copy what
@@ -303,6 +310,14 @@ impl PartitionLog {
         let permits = self.state.lock().tail.abandon();
         self.shared.release_write_behind(permits);
         error
+    }
+
+    /// `stop` for callers that pass on errors of a log that may be stopped already.
+    fn stop_after(&self, error: LogError) -> LogError {
+        match error {
+            LogError::EntryOutOfRange { .. } | LogError::Refused(_) => error,
+            other => self.stop(other),
+        }
     }
 
     /// Stops the log if the error says that what it keeps cannot be relied on.

@@ -159,7 +159,8 @@ impl PartitionLog {
         let file = self.files.create(name, FileKind::Entries)?;
         self.write(&*file, name, FileKind::Entries, &[IoSlice::new(header)], 0)?;
         match producers {
-            Some(table) if !table.is_empty() => {
+            // Also when empty, so that nobody has to look further back; not at the very beginning.
+            Some(table) if !table.is_empty() || name.base.0 > 0 => {
                 self.files.replace(&name.file_name(FileKind::Snapshot), &table.encode(), true)
             }
             _ => Ok(()),

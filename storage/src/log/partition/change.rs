@@ -1,0 +1,371 @@
+//! Cutting, purging, resetting and removing.
+//!
+//! Each is one small frame in the journal: memory changes when it is submitted, files only when it is durable, so that
+//! a power loss in between leaves what was there. Runs on threads that may block.
+
+use std::sync::Arc;
+
+use tidelog_protocol::types::Offset;
+
+use super::super::files::{FileKind, SegmentName};
+use super::super::payload::{
+    Cut, SegmentEnd, encode_purge, encode_remove, encode_reset, encode_truncate,
+};
+use super::super::segment::{OpenSegment, is_below};
+use super::super::state::State;
+use super::super::{
+    EntryId, EntryIndex, LogError, LogPosition, ProducerStateTable, checkpoint_key,
+};
+use super::{PartitionLog, Writing};
+use crate::journal::{Frame, FrameKind};
+use crate::kv::{KeySpace, KvWrite};
+
+/// A cut with what memory will hold after it.
+pub(super) struct PreparedCut {
+    pub cut: Cut,
+    pub open: OpenSegment,
+    pub producers: ProducerStateTable,
+    pub size_bytes: u64,
+}
+
+impl PartitionLog {
+    /// Cuts off the entries after `index`. Durable when it returns.
+    pub async fn truncate_after(&self, index: EntryIndex) -> Result<(), LogError> {
+        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
+        self.blocking(move |log| log.truncate_blocking(index)).await
+    }
+
+    /// Forgets the entries up to `index` and deletes the segments that hold nothing else. Durable when it returns.
+    pub async fn purge_to(&self, index: EntryIndex) -> Result<(), LogError> {
+        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
+        self.blocking(move |log| log.purge_blocking(index)).await
+    }
+
+    /// Drops everything and restarts at a position. Durable when it returns.
+    pub async fn reset(&self, at: LogPosition) -> Result<(), LogError> {
+        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
+        self.blocking(move |log| log.reset_blocking(at)).await
+    }
+
+    /// Removes the log for good: journal, files, checkpoint.
+    pub(crate) async fn remove(&self) -> Result<(), LogError> {
+        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
+        self.blocking(|log| log.remove_blocking()).await
+    }
+
+    fn truncate_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
+        self.check_running()?;
+        self.load_if_needed()?;
+        let mut writing = self.writing.lock();
+        let (bounds, has_files) = {
+            let state = self.state.lock();
+            (state.bounds, state.has_files)
+        };
+        if index == bounds.last.index {
+            return Ok(());
+        }
+        if index < bounds.purged.index || index > bounds.last.index {
+            return Err(LogError::EntryOutOfRange { index });
+        }
+        let journal = self.shared.journal()?;
+        self.drain_to(&mut writing, bounds.last.index).map_err(|error| self.stop_after(error))?;
+        let prepared = if has_files { Some(self.prepare_cut(index)?) } else { None };
+        let (done, dropped, end) = {
+            let mut state = self.state.lock();
+            let prev_index = state.bounds.last.index;
+            let dropped = match prepared {
+                Some(prepared) => truncate_state(&mut state, prepared),
+                None => truncate_inline(&mut state, index),
+            };
+            let last = state.bounds.last;
+            let cut = Cut { last, next_offset: state.bounds.log_end, end: state.end() };
+            let payload = encode_truncate(&cut);
+            let frame =
+                Frame { log: self.id, kind: FrameKind::Truncate, prev_index, last_index: index, payload };
+            let (sequence, done) = self.submit_change(journal, frame);
+            state.sequence = sequence;
+            (done, dropped, cut.end)
+        };
+        self.wait(done)?;
+        let cut = self.cut_files(&mut writing, &dropped, end);
+        drop(writing);
+        cut.map_err(|error| self.stop(error))
+    }
+
+    /// Finds where the log ends after a cut and what memory holds then; changes nothing. Everything is in files.
+    pub(super) fn prepare_cut(&self, index: EntryIndex) -> Result<PreparedCut, LogError> {
+        let next_offset = self.next_offset_after(index)?;
+        let (last, name) = {
+            let state = self.state.lock();
+            let last = state.id_of(index).ok_or(LogError::EntryOutOfRange { index })?;
+            let after = EntryIndex(index.0 + 1);
+            let found = state.segments.find_entry(after);
+            (last, found.ok_or(LogError::EntryOutOfRange { index })?.0)
+        };
+        let mut end = SegmentEnd { name, log_bytes: 0, side_bytes: 0 };
+        if name.first <= index {
+            let side_end = self.side_end(name)?;
+            self.walk_side_file(name, 0, side_end, |envelope, position| {
+                if envelope.id.index > index {
+                    (end.log_bytes, end.side_bytes) = (envelope.log_position, position);
+                    return Ok(false);
+                }
+                end.log_bytes = envelope.log_position + u64::from(envelope.batch_bytes);
+                end.side_bytes = position + envelope.encoded_bytes() as u64;
+                Ok(true)
+            })?;
+        }
+        self.prepare_cut_at(Cut { last, next_offset, end })
+    }
+
+    /// Like `prepare_cut`, when it is known where the log ends.
+    pub(super) fn prepare_cut_at(&self, cut: Cut) -> Result<PreparedCut, LogError> {
+        let producers = self.producers_at(cut.last.index)?;
+        let open = if cut.end.side_bytes == 0 {
+            OpenSegment::new(cut.end.name, Some(producers.clone()))
+        } else {
+            self.scan_segment(cut.end)?.open
+        };
+        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
+        let mut size_bytes = cut.end.log_bytes;
+        for name in names.iter().filter(|name| **name < cut.end.name) {
+            size_bytes += self.extent(*name)?.log_bytes;
+        }
+        Ok(PreparedCut { cut, open, producers, size_bytes })
+    }
+
+    /// Removes what lies behind a cut that is durable.
+    pub(super) fn cut_files(
+        &self,
+        writing: &mut Writing,
+        dropped: &[SegmentName],
+        end: SegmentEnd,
+    ) -> Result<(), LogError> {
+        for name in dropped {
+            writing.unsynced.remove(name);
+            self.files.remove_segment(*name, Some(end.name))?;
+        }
+        writing.epoch_written = None;
+        if end.side_bytes == 0 {
+            writing.unsynced.remove(&end.name);
+            self.files.remove_segment(end.name, None)
+        } else {
+            writing.unsynced.insert(end.name, true);
+            self.cut_segment(end)
+        }
+    }
+
+    fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
+        self.check_running()?;
+        self.load_if_needed()?;
+        let bounds = self.bounds();
+        if index <= bounds.purged.index {
+            return Ok(());
+        }
+        if index > bounds.last.index {
+            return Err(LogError::EntryOutOfRange { index });
+        }
+        let next_offset = self.next_offset_after(index)?;
+        let purged = self.entry_id(index).ok_or(LogError::EntryOutOfRange { index })?;
+        let journal = self.shared.journal()?;
+        let mut writing = self.writing.lock();
+        let prepared = self.prepare_purge(&mut writing, index);
+        let freed = prepared.map_err(|error| self.stop_after(error))?;
+        let (done, dropped, permits) = {
+            let mut state = self.state.lock();
+            let last_index = state.bounds.last.index;
+            let (dropped, permits) = purge_state(&mut state, purged, next_offset, freed);
+            let payload = encode_purge(purged, next_offset);
+            let frame =
+                Frame { log: self.id, kind: FrameKind::Purge, prev_index: last_index, last_index, payload };
+            let (sequence, done) = self.submit_change(journal, frame);
+            state.sequence = sequence;
+            (done, dropped, permits)
+        };
+        self.shared.release_write_behind(permits);
+        self.wait(done)?;
+        let removed = self.remove_purged(&mut writing, &dropped);
+        drop(writing);
+        removed.map_err(|error| self.stop(error))
+    }
+
+    /// Brings everything into files, begins a new segment if nothing of the active one stays, and returns the bytes of
+    /// batches in the segments that hold nothing above an entry.
+    pub(super) fn prepare_purge(
+        &self,
+        writing: &mut Writing,
+        index: EntryIndex,
+    ) -> Result<u64, LogError> {
+        let last = {
+            let mut state = self.state.lock();
+            let last = state.bounds.last.index;
+            if !state.has_files {
+                return Ok(0);
+            }
+            if index == last && !state.segments.active.is_empty() {
+                state.roll();
+            }
+            last
+        };
+        self.drain_to(writing, last)?;
+        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
+        let mut bytes = 0;
+        for (name, next) in names.iter().zip(names.iter().skip(1)) {
+            if is_below(*next, index) {
+                bytes += self.extent(*name)?.log_bytes;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Deletes segments that were purged.
+    pub(super) fn remove_purged(
+        &self,
+        writing: &mut Writing,
+        dropped: &[(SegmentName, SegmentName)],
+    ) -> Result<(), LogError> {
+        for (name, next) in dropped {
+            writing.unsynced.remove(name);
+            self.files.remove_segment(*name, Some(*next))?;
+        }
+        Ok(())
+    }
+
+    fn reset_blocking(&self, at: LogPosition) -> Result<(), LogError> {
+        self.check_running()?;
+        let journal = self.shared.journal()?;
+        let mut writing = self.writing.lock();
+        let (done, permits) = {
+            let mut state = self.state.lock();
+            let prev_index = state.bounds.last.index;
+            let payload = encode_reset(&self.identity, &at);
+            let permits = reset_state(&mut state, at);
+            let last_index = state.bounds.last.index;
+            let frame =
+                Frame { log: self.id, kind: FrameKind::Reset, prev_index, last_index, payload };
+            let (sequence, done) = self.submit_change(journal, frame);
+            state.sequence = sequence;
+            (done, permits)
+        };
+        self.shared.release_write_behind(permits);
+        self.wait(done)?;
+        let removed = self.remove_files(&mut writing);
+        drop(writing);
+        removed.map_err(|error| self.stop(error))
+    }
+
+    /// Removes the folder, which no entry is in any more.
+    pub(super) fn remove_files(&self, writing: &mut Writing) -> Result<(), LogError> {
+        *writing = Writing::default();
+        self.files.remove_all()
+    }
+
+    fn remove_blocking(&self) -> Result<(), LogError> {
+        let journal = self.shared.journal()?;
+        // Until the mark is durable no checkpoint may say that the log lives, nor its frame be reclaimed.
+        let one_writer = self.shared.checkpoints.lock();
+        let mut writing = self.writing.lock();
+        let done = {
+            let mut state = self.state.lock();
+            let last_index = state.bounds.last.index;
+            let payload = encode_remove();
+            let frame =
+                Frame { log: self.id, kind: FrameKind::Remove, prev_index: last_index, last_index, payload };
+            let (sequence, done) = self.submit_change(journal, frame);
+            state.sequence = sequence;
+            done
+        };
+        self.wait(done)?;
+        self.write_kv(self.removed_checkpoint())?;
+        self.stop(LogError::Removed);
+        drop(one_writer);
+        self.remove_files(&mut writing)?;
+        drop(writing);
+        self.write_kv(KvWrite::Delete(KeySpace::Checkpoint, checkpoint_key(self.id)))
+    }
+
+    /// Removes the folder of a log whose removal is durable, and its checkpoint. Blocks.
+    pub(crate) fn finish_removal(&self) -> Result<(), LogError> {
+        self.stop(LogError::Removed);
+        self.remove_files(&mut self.writing.lock())?;
+        self.write_kv(KvWrite::Delete(KeySpace::Checkpoint, checkpoint_key(self.id)))
+    }
+
+    fn write_kv(&self, write: KvWrite) -> Result<(), LogError> {
+        let written = self.shared.kv.write_sync(vec![write]);
+        written.map_err(|error| LogError::Io(Arc::from(error.to_string())))
+    }
+
+    /// Path of a segment's records below the data directory, for messages and tests.
+    #[cfg(test)]
+    pub(crate) fn records_path(&self, name: SegmentName) -> std::path::PathBuf {
+        self.files.directory().join(name.file_name(FileKind::Log))
+    }
+}
+
+/// Applies a prepared cut to memory; returns the segments that are gone.
+pub(super) fn truncate_state(state: &mut State, prepared: PreparedCut) -> Vec<SegmentName> {
+    let PreparedCut { cut, mut open, producers, size_bytes } = prepared;
+    let gone: Vec<SegmentName> = state.segments.names().filter(|name| *name > cut.end.name).collect();
+    let before = state.segments.open(cut.end.name).and_then(|old| old.producers_before.clone());
+    open.producers_before = open.producers_before.or(before);
+    state.segments.closed.retain(|closed| closed.name < cut.end.name);
+    state.segments.sealed.clear();
+    state.segments.active = open;
+    state.producers = producers;
+    state.producers_in_files = false;
+    state.bounds.size_bytes = size_bytes;
+    truncate_rest(state, cut.last, cut.next_offset);
+    gone
+}
+
+/// Cuts a log without files; it holds no batches.
+pub(super) fn truncate_inline(state: &mut State, index: EntryIndex) -> Vec<SegmentName> {
+    let Some(last) = state.id_of(index) else {
+        return Vec::new();
+    };
+    let log_end = state.bounds.log_end;
+    truncate_rest(state, last, log_end);
+    state.place_inline_anew();
+    Vec::new()
+}
+
+fn truncate_rest(state: &mut State, last: EntryId, next_offset: Offset) {
+    state.tail.truncate_after(last.index);
+    state.epochs.truncate_after(last.index);
+    if last == state.bounds.purged && last.index.0 > 0 {
+        state.epochs.record(last, next_offset);
+        state.epochs.purge_to(last.index, next_offset);
+    }
+    state.bounds.last = last;
+    state.bounds.log_end = next_offset;
+    state.bounds.log_start = state.bounds.log_start.min(next_offset);
+}
+
+/// Applies a purge to memory; returns the segments that are gone, each with the next one, and permits.
+pub(super) fn purge_state(
+    state: &mut State,
+    purged: EntryId,
+    next_offset: Offset,
+    freed_bytes: u64,
+) -> (Vec<(SegmentName, SegmentName)>, usize) {
+    let permits = state.purge(purged, next_offset);
+    state.bounds.size_bytes = state.bounds.size_bytes.saturating_sub(freed_bytes);
+    let names: Vec<SegmentName> = state.segments.names().collect();
+    let pairs = names.iter().copied().zip(names.iter().copied().skip(1));
+    let gone: Vec<_> = pairs.take_while(|(_, next)| is_below(*next, purged.index)).collect();
+    state.segments.closed.retain(|closed| !gone.iter().any(|(name, _)| *name == closed.name));
+    if !state.has_files {
+        state.place_inline_anew();
+    }
+    (gone, permits)
+}
+
+/// Empties memory; returns permits.
+pub(super) fn reset_state(state: &mut State, at: LogPosition) -> usize {
+    let permits = state.tail.abandon();
+    let fresh = State::at(at);
+    let old = std::mem::replace(state, fresh);
+    (state.sequence, state.covered, state.queued) = (old.sequence, old.covered, old.queued);
+    permits
+}

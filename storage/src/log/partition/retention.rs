@@ -1,0 +1,113 @@
+//! Which segments time, size and log start let go.
+//!
+//! Decides, deletes nothing: what is gone is an entry of the consensus layer, which then purges. Kafka's rules: whole
+//! segments from the oldest on, by the largest record timestamp, never above the high watermark, the active one only
+//! when all of it may go (it is rolled then).
+
+use tidelog_protocol::types::{Offset, TimestampMs};
+
+use super::super::files::SegmentName;
+use super::super::state::SegmentExtent;
+use super::super::{EntryIndex, LogBounds, LogConfig, LogError, LogPosition};
+use super::PartitionLog;
+
+impl PartitionLog {
+    /// End of the last segment that retention (time, bytes, log start) lets go, below the high watermark. Rolls the
+    /// active segment when all of it has expired. Forgets idle producers on the way. May block.
+    pub fn retention_boundary(
+        &self,
+        now: TimestampMs,
+        high_watermark: Offset,
+    ) -> Result<Option<LogPosition>, LogError> {
+        self.check_running()?;
+        let config = self.config();
+        let bounds = {
+            let mut state = self.state.lock();
+            if !state.producers_in_files {
+                state.producers.remove_expired(now, config.producer_id_expiration_ms);
+            }
+            let loaded = state.unloaded.is_none();
+            let oldest = state.segments.oldest_timestamp().filter(|_| loaded);
+            let oldest = oldest.unwrap_or(state.oldest_timestamp);
+            let by_start = loaded || state.log_start_moved;
+            if !state.has_files || !(by_start || may_expire(&config, &state.bounds, oldest, now)) {
+                return Ok(None);
+            }
+            state.bounds
+        };
+        self.load_if_needed()?;
+        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
+        let mut size = bounds.size_bytes;
+        let mut boundary = None;
+        for (at, name) in names.iter().enumerate() {
+            let next = names.get(at + 1);
+            let extent = self.placed_extent(*name)?;
+            let end = next.map_or(bounds.log_end, |next| next.base);
+            let last = next.map_or(bounds.last.index, |next| EntryIndex(next.first.0 - 1));
+            let by_start = next.is_some() && (end <= bounds.log_start || extent.log_bytes == 0);
+            if end > high_watermark || !(by_start || lets_go(&config, &extent, size, now)) {
+                break;
+            }
+            if next.is_none() && !self.roll_expired(*name) {
+                break;
+            }
+            size = size.saturating_sub(extent.log_bytes);
+            // Entries without records go with the records before them, never for their own sake.
+            if extent.log_bytes > 0 || boundary.is_some() {
+                boundary = Some(last);
+            }
+        }
+        match boundary.filter(|last| *last > bounds.purged.index) {
+            Some(last) => self.position_at(last).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What a segment holds, unwritten batches included.
+    fn placed_extent(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
+        if let Some(open) = self.state.lock().segments.open(name) {
+            return Ok(SegmentExtent {
+                log_bytes: open.log_end,
+                max_timestamp: open.max_timestamp,
+                offset_of_max: open.offset_of_max,
+            });
+        }
+        self.extent(name)
+    }
+
+    /// Lets the next append begin a new segment, if the active one is still the one that was looked at and has not
+    /// grown a later timestamp meanwhile.
+    fn roll_expired(&self, name: SegmentName) -> bool {
+        let mut state = self.state.lock();
+        let rolls = state.segments.active.name == name && !state.segments.active.is_empty();
+        if rolls {
+            state.roll();
+            if let Some(me) = self.me.upgrade().filter(|_| !state.queued) {
+                state.queued = true;
+                self.shared.queue.push(me);
+            }
+        }
+        rolls
+    }
+}
+
+/// Whether it is worth looking at the segments, by what is known without them.
+fn may_expire(config: &LogConfig, bounds: &LogBounds, oldest: TimestampMs, now: TimestampMs) -> bool {
+    let by_time = config.retention_ms.is_some_and(|ms| is_expired(oldest, now, ms));
+    let by_size = config.retention_bytes.is_some_and(|bytes| bounds.size_bytes > bytes);
+    config.delete && (by_time || by_size)
+}
+
+/// Kafka's rules of time and size for one segment, the oldest that is left.
+fn lets_go(config: &LogConfig, extent: &SegmentExtent, size_bytes: u64, now: TimestampMs) -> bool {
+    let by_time = config.retention_ms.is_some_and(|ms| is_expired(extent.max_timestamp, now, ms));
+    let by_size = config
+        .retention_bytes
+        .is_some_and(|bytes| size_bytes.saturating_sub(extent.log_bytes) >= bytes);
+    config.delete && extent.log_bytes > 0 && (by_time || by_size)
+}
+
+/// A segment without timestamps never expires by time: nothing says how old it is.
+fn is_expired(max_timestamp: TimestampMs, now: TimestampMs, retention_ms: i64) -> bool {
+    max_timestamp.0 >= 0 && now.0.saturating_sub(max_timestamp.0) > retention_ms
+}

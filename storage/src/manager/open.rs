@@ -1,0 +1,238 @@
+//! Opening a data directory: checkpoints first, then the journal's frames behind them.
+//!
+//! No file of a log is touched unless the journal holds something for it, so that ten thousand logs open in seconds.
+//! A log that cannot be believed is stopped; the others go on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::reclaim::LogReclaimer;
+use super::space::{Background, look};
+use super::{CLEAN_STOP, LOG_ID_BLOCK, LOG_ID_LIMIT, LogIds, LogManager, Logs, take_ids};
+use super::{OpenError, RecoveryReport, StorageOptions};
+use crate::journal::{Damage, FrameKind, Journal, ReplayedFrame};
+use crate::kv::{KeySpace, KvWrite};
+use crate::log::{
+    Checkpoint, LogConfig, LogError, LogId, PartitionLog, Replay, Shared, TOPICS, decode_reset,
+    log_of_checkpoint, run_write_behind,
+};
+
+/// Threads that move entries to segments: enough to keep one disk busy while another log's write waits.
+const WRITE_THREADS: usize = 2;
+
+/// Replayed bytes in memory above which they are written to segments.
+const REPLAY_BYTES_MAX: usize = 32 << 20;
+
+/// Logs while the journal is replayed.
+struct Recovery {
+    shared: Arc<Shared>,
+    logs: Logs,
+    replays: HashMap<LogId, Replay>,
+    report: RecoveryReport,
+    bytes_in_memory: usize,
+}
+
+impl LogManager {
+    /// Opens the directory and recovers it. Blocks.
+    pub fn open(options: StorageOptions) -> Result<(Arc<LogManager>, RecoveryReport), OpenError> {
+        let started = Instant::now();
+        let topics = options.directory.join(TOPICS);
+        let io = |source| OpenError::Io { path: topics.display().to_string(), source };
+        options.fs.create_dir_all(&topics).map_err(io)?;
+        let sizes = options.sizes();
+        let (fs, kv) = (Arc::clone(&options.fs), Arc::clone(&options.kv));
+        let shared = Arc::new(Shared::new(options.directory.clone(), fs, kv, sizes));
+        let clean = take_clean_mark(&shared)?;
+        let mut recovery = Recovery {
+            shared: Arc::clone(&shared),
+            logs: Logs::default(),
+            replays: HashMap::new(),
+            report: RecoveryReport::default(),
+            bytes_in_memory: 0,
+        };
+        recovery.read_checkpoints()?;
+        recovery.report.clean = clean || recovery.logs.by_id.is_empty();
+        let mut ids_max = recovery.logs.by_id.keys().map(|id| id.0).max().unwrap_or(0);
+        let journal_directory = options.directory.join("journal");
+        let (journal, replayed) =
+            Journal::open(Arc::clone(&options.fs), journal_directory, options.journal, &mut |frame| {
+                ids_max = ids_max.max(frame.log.0);
+                recovery.replay(frame);
+            })?;
+        let side_files = journal.side_files();
+        recovery.report.tail_cut = replayed.tail_cut;
+        recovery.stop_damaged(&replayed.damaged);
+        recovery.finish();
+        shared.set_journal(journal);
+        look(&shared, options.reserve);
+        let Recovery { logs, mut report, .. } = recovery;
+        report.logs = logs.by_id.len();
+        report.stopped = stopped(&logs);
+        let manager = Arc::new(LogManager {
+            ids: Mutex::new(first_ids(&shared, ids_max)?),
+            shared,
+            logs: RwLock::new(logs),
+            side_files: Mutex::new(side_files.into_iter().collect()),
+            background: Arc::new(Background::default()),
+            threads: Mutex::default(),
+        });
+        manager.start(options.reserve).map_err(|source| OpenError::Io {
+            path: "cannot start a thread".to_owned(),
+            source,
+        })?;
+        report.duration = started.elapsed();
+        Ok((manager, report))
+    }
+
+    fn start(self: &Arc<Self>, reserve: super::SpaceReserve) -> std::io::Result<()> {
+        let mut threads = Vec::new();
+        for _ in 0..WRITE_THREADS {
+            let shared = Arc::clone(&self.shared);
+            let run = move || run_write_behind(&shared.queue);
+            threads.push(thread::Builder::new().name("log-write".to_owned()).spawn(run)?);
+        }
+        let (shared, background) = (Arc::clone(&self.shared), Arc::clone(&self.background));
+        let run = move || background.run(&shared, reserve);
+        threads.push(thread::Builder::new().name("log-space".to_owned()).spawn(run)?);
+        *self.threads.lock() = threads;
+        for log in self.all() {
+            log.queue_replayed();
+        }
+        if let Ok(journal) = self.shared.journal() {
+            journal.start(Arc::new(LogReclaimer(Arc::downgrade(self))));
+        }
+        Ok(())
+    }
+}
+
+impl Recovery {
+    fn read_checkpoints(&mut self) -> Result<(), OpenError> {
+        for (key, value) in self.shared.kv.scan(KeySpace::Checkpoint, &[])? {
+            let format = |what: &str| OpenError::Format(format!("checkpoint {key:?}: {what}"));
+            let id = log_of_checkpoint(&key).ok_or_else(|| format("key is malformed"))?;
+            let checkpoint = Checkpoint::decode(&value)
+                .ok_or_else(|| format("value is damaged or of a newer version"))?;
+            let removed = checkpoint.removed;
+            let log = PartitionLog::from_checkpoint(&self.shared, id, checkpoint)
+                .map_err(|reason| format(&reason))?;
+            if !removed {
+                self.logs.insert(log);
+            } else if let Err(error) = log.finish_removal() {
+                tracing::warn!(log = id.0, %error, "files of a removed log are left");
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a frame. What goes wrong stops its log.
+    fn replay(&mut self, frame: ReplayedFrame) {
+        let id = frame.log;
+        if frame.kind == FrameKind::Remove {
+            self.replays.remove(&id);
+            if let Some(log) = self.logs.remove(id)
+                && let Err(error) = log.finish_removal()
+            {
+                tracing::warn!(log = id.0, %error, "files of a removed log are left");
+            }
+            return;
+        }
+        if !self.logs.by_id.contains_key(&id) {
+            // The log's frames begin with the one that made it; without it the log was removed.
+            let Some((identity, at)) = made_by(&frame) else {
+                return;
+            };
+            let config = LogConfig::default();
+            self.logs.insert(PartitionLog::create(&self.shared, id, identity, config, at));
+        }
+        let Some(log) = self.logs.by_id.get(&id) else {
+            return;
+        };
+        let bytes = frame.payload.len();
+        let replay = self.replays.entry(id).or_insert_with(|| Replay::of(log));
+        if let Ok(true) = log.replay(replay, frame) {
+            self.report.frames_replayed += 1;
+            self.report.bytes_replayed += bytes as u64;
+            self.bytes_in_memory += bytes;
+        }
+        if self.bytes_in_memory > REPLAY_BYTES_MAX {
+            self.flush();
+        }
+    }
+
+    /// Writes what was replayed so far. A failure has stopped its log.
+    fn flush(&mut self) {
+        self.bytes_in_memory = 0;
+        for id in self.replays.keys() {
+            if let Some(log) = self.logs.by_id.get(id) {
+                let _stopped = log.flush_replayed();
+            }
+        }
+    }
+
+    fn stop_damaged(&self, damaged: &[Damage]) {
+        for Damage { file, position, log, reason } in damaged {
+            let error = LogError::Corrupt {
+                file: file.clone(),
+                position: *position,
+                reason: reason.clone(),
+            };
+            match log {
+                Some(id) => {
+                    if let Some(log) = self.logs.by_id.get(id) {
+                        log.stop(error);
+                    }
+                }
+                // It may be any log's last acknowledged entry that is lost.
+                None => self.logs.by_id.values().for_each(|log| drop(log.stop(error.clone()))),
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        for (id, replay) in &self.replays {
+            if let Some(log) = self.logs.by_id.get(id) {
+                // A failure has stopped the log, which is reported with the others.
+                let _stopped = log.finish_replay(replay);
+            }
+        }
+    }
+}
+
+/// Identity and position of a log that a frame makes.
+fn made_by(frame: &ReplayedFrame) -> Option<(crate::log::Identity, crate::log::LogPosition)> {
+    (frame.kind == FrameKind::Reset).then(|| decode_reset(&frame.payload))?
+}
+
+fn stopped(logs: &Logs) -> Vec<(LogId, String)> {
+    let stopped = logs.by_id.values().filter_map(|log| Some((log.id(), log.stopped()?.to_string())));
+    stopped.collect()
+}
+
+/// Whether the last stop was clean; from now on it no longer counts.
+fn take_clean_mark(shared: &Shared) -> Result<bool, OpenError> {
+    let clean = shared.kv.get(KeySpace::Meta, CLEAN_STOP)?.is_some();
+    if clean {
+        shared.kv.write_sync(vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())])?;
+    }
+    Ok(clean)
+}
+
+/// Ids behind all that were ever taken.
+fn first_ids(shared: &Shared, ids_max: u64) -> Result<LogIds, OpenError> {
+    let taken = match shared.kv.get(KeySpace::Meta, LOG_ID_LIMIT)? {
+        None => 1,
+        Some(value) => {
+            let bytes = value[..].try_into();
+            let bytes = bytes.map_err(|_| OpenError::Format("log-id-limit is malformed".to_owned()))?;
+            u64::from_be_bytes(bytes)
+        }
+    };
+    let next = taken.max(ids_max.saturating_add(1));
+    let limit = next.saturating_add(LOG_ID_BLOCK);
+    take_ids(&*shared.kv, limit)?;
+    Ok(LogIds { next, limit })
+}
