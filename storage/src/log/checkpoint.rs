@@ -84,7 +84,8 @@ impl Checkpoint {
             Some(_) => Some(Bytes::new()),
             None => None,
         };
-        let producers = producers.filter(|bytes| !self.has_files || bytes.len() <= PRODUCER_BYTES_MAX);
+        let producers =
+            producers.filter(|bytes| !self.has_files || bytes.len() <= PRODUCER_BYTES_MAX);
         let mut flags = if self.has_files { HAS_FILES } else { 0 };
         if producers.is_none() {
             flags |= PRODUCERS_IN_FILES;
@@ -176,7 +177,11 @@ fn encode_config(config: &LogConfig, out: &mut BytesMut) {
     out.put_u32(config.index_bytes_max);
     out.put_u32(config.index_interval_bytes);
     out.put_i64(config.retention_ms.unwrap_or(-1));
-    out.put_i64(config.retention_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(-1)));
+    out.put_i64(
+        config
+            .retention_bytes
+            .map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(-1)),
+    );
     out.put_u8(u8::from(config.delete));
     out.put_u8(u8::from(config.compact));
     out.put_u8(u8::from(config.durability == Durability::Os));
@@ -193,7 +198,11 @@ fn decode_config(input: &mut &[u8]) -> Option<LogConfig> {
     let retention_bytes = u64::try_from(input.try_get_i64().ok()?).ok();
     let delete = input.try_get_u8().ok()? == 1;
     let compact = input.try_get_u8().ok()? == 1;
-    let durability = if input.try_get_u8().ok()? == 1 { Durability::Os } else { Durability::Sync };
+    let durability = if input.try_get_u8().ok()? == 1 {
+        Durability::Os
+    } else {
+        Durability::Sync
+    };
     input.try_get_u8().ok()?;
     Some(LogConfig {
         segment_bytes,

@@ -94,7 +94,11 @@ impl Envelope {
 
     /// Offset after the entry.
     pub fn next_offset(&self) -> Offset {
-        Offset(self.base_offset.0.saturating_add(i64::from(self.record_count)))
+        Offset(
+            self.base_offset
+                .0
+                .saturating_add(i64::from(self.record_count)),
+        )
     }
 
     /// The header as callers see it.
@@ -174,7 +178,8 @@ impl Envelope {
                 index: EntryIndex(field.u64(16)),
             },
             flags: u16::from_be_bytes([whole[10], whole[11]]),
-            origin: Some(PartitionIndex(field.u32(36).cast_signed())).filter(|origin| origin.0 >= 0),
+            origin: Some(PartitionIndex(field.u32(36).cast_signed()))
+                .filter(|origin| origin.0 >= 0),
             base_offset: Offset(field.u64(24).cast_signed()),
             record_count: field.u32(32),
             batch_crc: field.u32(40),
@@ -198,11 +203,17 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn u32(&self, at: usize) -> u32 {
-        self.0.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |f| u32::from_be_bytes(*f))
+        self.0
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .map_or(0, |f| u32::from_be_bytes(*f))
     }
 
     fn u64(&self, at: usize) -> u64 {
-        self.0.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |f| u64::from_be_bytes(*f))
+        self.0
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .map_or(0, |f| u64::from_be_bytes(*f))
     }
 }
 
@@ -213,12 +224,27 @@ mod tests {
     use super::*;
 
     fn envelopes() -> impl Strategy<Value = Envelope> {
-        let ids = (0..i32::MAX, any::<u64>(), any::<u16>(), prop::option::of(0..i32::MAX));
-        let numbers = (any::<i64>(), any::<u32>(), any::<u32>(), any::<i64>(), any::<u64>(), any::<u32>());
+        let ids = (
+            0..i32::MAX,
+            any::<u64>(),
+            any::<u16>(),
+            prop::option::of(0..i32::MAX),
+        );
+        let numbers = (
+            any::<i64>(),
+            any::<u32>(),
+            any::<u32>(),
+            any::<i64>(),
+            any::<u64>(),
+            any::<u32>(),
+        );
         let bytes = prop::collection::vec(any::<u8>(), 0..50);
         let opaque = prop::option::of((any::<u8>(), prop::collection::vec(any::<u8>(), 0..50)));
         (ids, numbers, bytes, opaque).prop_map(|(ids, numbers, aux, opaque)| Envelope {
-            id: EntryId { epoch: LeaderEpoch(ids.0), index: EntryIndex(ids.1) },
+            id: EntryId {
+                epoch: LeaderEpoch(ids.0),
+                index: EntryIndex(ids.1),
+            },
             flags: ids.2,
             origin: ids.3.map(PartitionIndex),
             base_offset: Offset(numbers.0),
@@ -261,7 +287,10 @@ mod tests {
     #[test]
     fn layout_is_as_documented() {
         let envelope = Envelope {
-            id: EntryId { epoch: LeaderEpoch(7), index: EntryIndex(9) },
+            id: EntryId {
+                epoch: LeaderEpoch(7),
+                index: EntryIndex(9),
+            },
             flags: 3,
             origin: None,
             base_offset: Offset(11),
@@ -276,10 +305,23 @@ mod tests {
         let mut out = BytesMut::new();
         envelope.encode(&mut out);
         let expected = [
-            &82u32.to_be_bytes()[..], &[1, 1, 0, 3], &7u32.to_be_bytes(), &9u64.to_be_bytes(), &11u64.to_be_bytes(),
-            &2u32.to_be_bytes(), &[0xff; 4], &[0xaa, 0xbb, 0xcc, 0xdd], &13u64.to_be_bytes(), &17u64.to_be_bytes(),
-            &99u32.to_be_bytes(), &2u32.to_be_bytes(), &0u32.to_be_bytes(), &[0; 8], b"ax",
-        ].concat();
+            &82u32.to_be_bytes()[..],
+            &[1, 1, 0, 3],
+            &7u32.to_be_bytes(),
+            &9u64.to_be_bytes(),
+            &11u64.to_be_bytes(),
+            &2u32.to_be_bytes(),
+            &[0xff; 4],
+            &[0xaa, 0xbb, 0xcc, 0xdd],
+            &13u64.to_be_bytes(),
+            &17u64.to_be_bytes(),
+            &99u32.to_be_bytes(),
+            &2u32.to_be_bytes(),
+            &0u32.to_be_bytes(),
+            &[0; 8],
+            b"ax",
+        ]
+        .concat();
         assert_eq!(out[4..], expected[..]);
     }
 }

@@ -17,7 +17,11 @@ pub struct EpochTable {
 impl EpochTable {
     /// Notes an entry; the first one of its epoch is remembered.
     pub fn record(&mut self, entry: EntryId, next_offset: Offset) {
-        if self.starts.last().is_none_or(|(last, _)| last.epoch < entry.epoch) {
+        if self
+            .starts
+            .last()
+            .is_none_or(|(last, _)| last.epoch < entry.epoch)
+        {
             self.starts.push((entry, next_offset));
         }
     }
@@ -29,20 +33,28 @@ impl EpochTable {
 
     /// Epoch of an entry that is held.
     pub fn epoch_of(&self, index: EntryIndex) -> Option<LeaderEpoch> {
-        let after = self.starts.partition_point(|(first, _)| first.index <= index);
-        self.starts.get(after.checked_sub(1)?).map(|(first, _)| first.epoch)
+        let after = self
+            .starts
+            .partition_point(|(first, _)| first.index <= index);
+        self.starts
+            .get(after.checked_sub(1)?)
+            .map(|(first, _)| first.epoch)
     }
 
     /// Forgets what comes after an entry.
     pub fn truncate_after(&mut self, index: EntryIndex) {
-        let keep = self.starts.partition_point(|(first, _)| first.index <= index);
+        let keep = self
+            .starts
+            .partition_point(|(first, _)| first.index <= index);
         self.starts.truncate(keep);
     }
 
     /// Forgets epochs that end before the first entry held; the one it lies in begins with it from now on.
     pub fn purge_to(&mut self, purged: EntryIndex, next_offset: Offset) {
         let first_held = EntryIndex(purged.0.saturating_add(1));
-        let beginning = self.starts.partition_point(|(first, _)| first.index <= first_held);
+        let beginning = self
+            .starts
+            .partition_point(|(first, _)| first.index <= first_held);
         self.starts.drain(..beginning.saturating_sub(1));
         if let Some((first, offset)) = self.starts.first_mut()
             && first.index < first_held
@@ -67,16 +79,26 @@ impl EpochTable {
         if last.epoch == epoch {
             return Some((epoch, log_end));
         }
-        let higher = self.starts.partition_point(|(first, _)| first.epoch <= epoch);
+        let higher = self
+            .starts
+            .partition_point(|(first, _)| first.epoch <= epoch);
         let (_, end) = self.starts.get(higher)?;
         // As in Kafka, an epoch that wrote no record is none, and one below all is answered with itself.
-        let floor = self.starts[..higher].iter().rev().find(|(_, start)| start < end);
+        let floor = self.starts[..higher]
+            .iter()
+            .rev()
+            .find(|(_, start)| start < end);
         Some((floor.map_or(epoch, |(first, _)| first.epoch), *end))
     }
 
     /// Text of Kafka's `leader-epoch-checkpoint`: epochs that have records, and the last one.
     pub fn checkpoint_text(&self) -> String {
-        let next = self.starts.iter().skip(1).map(|(_, offset)| Some(*offset)).chain([None]);
+        let next = self
+            .starts
+            .iter()
+            .skip(1)
+            .map(|(_, offset)| Some(*offset))
+            .chain([None]);
         let lines: Vec<String> = (self.starts.iter().zip(next))
             .filter(|((_, start), next)| Some(*start) != *next)
             .map(|((first, start), _)| format!("{} {}\n", first.epoch, start))
@@ -114,7 +136,10 @@ mod tests {
     fn table() -> EpochTable {
         let mut table = EpochTable::default();
         for (epoch, index, offset) in [(1, 1, 0), (1, 2, 5), (3, 5, 20), (4, 9, 20), (6, 12, 31)] {
-            let id = EntryId { epoch: LeaderEpoch(epoch), index: EntryIndex(index) };
+            let id = EntryId {
+                epoch: LeaderEpoch(epoch),
+                index: EntryIndex(index),
+            };
             table.record(id, Offset(offset));
         }
         table
@@ -128,7 +153,11 @@ mod tests {
     #[test]
     fn end_offsets_follow_kafka() {
         let table = table();
-        assert_eq!(end(&table, 0), Some((0, 0)), "below all: the asked one ends where the first begins");
+        assert_eq!(
+            end(&table, 0),
+            Some((0, 0)),
+            "below all: the asked one ends where the first begins"
+        );
         assert_eq!(end(&table, 1), Some((1, 20)));
         assert_eq!(end(&table, 2), Some((1, 20)));
         assert_eq!(end(&table, 3), Some((1, 20)), "wrote no record");
@@ -153,7 +182,11 @@ mod tests {
         let mut table = table();
         table.purge_to(EntryIndex(6), Offset(20));
         assert_eq!(table.starts()[0].0.index, EntryIndex(7));
-        assert_eq!(end(&table, 3), Some((3, 20)), "all that is left of it is empty");
+        assert_eq!(
+            end(&table, 3),
+            Some((3, 20)),
+            "all that is left of it is empty"
+        );
         table.purge_to(EntryIndex(40), Offset(40));
         assert_eq!(end(&table, 6), Some((6, 40)), "the last epoch stays known");
     }

@@ -110,12 +110,13 @@ impl LogFiles {
         folder: &str,
     ) -> LogFiles {
         let shown = format!("{TOPICS}/{folder}");
-        LogFiles { fs, handles, id, directory: data.join(TOPICS).join(folder), shown }
-    }
-
-    /// The folder.
-    pub fn directory(&self) -> &Path {
-        &self.directory
+        LogFiles {
+            fs,
+            handles,
+            id,
+            directory: data.join(TOPICS).join(folder),
+            shown,
+        }
     }
 
     /// Path of a file below the data directory, for messages.
@@ -139,13 +140,18 @@ impl LogFiles {
     }
 
     /// Damage in a file.
-    pub fn corrupt(&self, name: SegmentName, kind: FileKind, position: u64, reason: &str) -> LogError {
-        LogError::Corrupt { file: self.shown(name, kind), position, reason: reason.to_owned() }
-    }
-
-    /// An existing file.
-    pub fn open(&self, name: SegmentName, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
-        self.open_as(name, kind, OpenMode::Write)
+    pub fn corrupt(
+        &self,
+        name: SegmentName,
+        kind: FileKind,
+        position: u64,
+        reason: &str,
+    ) -> LogError {
+        LogError::Corrupt {
+            file: self.shown(name, kind),
+            position,
+            reason: reason.to_owned(),
+        }
     }
 
     /// An existing file, or `None`.
@@ -163,33 +169,36 @@ impl LogFiles {
 
     /// A file, made if missing.
     pub fn create(&self, name: SegmentName, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
-        self.open_as(name, kind, OpenMode::CreateOrOpen)
+        let opened = self.handle(name, kind, OpenMode::CreateOrOpen);
+        opened.map_err(|error| self.failed(name, kind, &error))
     }
 
-    fn open_as(
+    fn handle(
         &self,
         name: SegmentName,
         kind: FileKind,
         mode: OpenMode,
-    ) -> Result<Arc<dyn File>, LogError> {
-        self.handle(name, kind, mode).map_err(|error| self.failed(name, kind, &error))
-    }
-
-    fn handle(&self, name: SegmentName, kind: FileKind, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+    ) -> io::Result<Arc<dyn File>> {
         let path = || self.directory.join(name.file_name(kind));
-        self.handles.get((self.id, name, kind), || self.fs.open(&path(), mode))
+        self.handles
+            .get((self.id, name, kind), || self.fs.open(&path(), mode))
     }
 
     /// Makes the folder.
     pub fn create_directory(&self) -> Result<(), LogError> {
-        self.fs.create_dir_all(&self.directory).map_err(|error| self.failed_at("", &error))
+        self.fs
+            .create_dir_all(&self.directory)
+            .map_err(|error| self.failed_at("", &error))
     }
 
     /// Makes the names in the folder, and its own, durable.
     pub fn sync_directory(&self) -> Result<(), LogError> {
         let parent = self.directory.parent().unwrap_or(&self.directory);
-        (self.fs.sync_dir(&self.directory).and_then(|()| self.fs.sync_dir(parent)))
-            .map_err(|error| self.failed_at("", &error))
+        (self
+            .fs
+            .sync_dir(&self.directory)
+            .and_then(|()| self.fs.sync_dir(parent)))
+        .map_err(|error| self.failed_at("", &error))
     }
 
     /// Names of the files in the folder; none if there is no folder.
@@ -211,7 +220,11 @@ impl LogFiles {
     }
 
     /// Removes the files of a segment, but for those that `keep`, a segment of the same base offset, uses too.
-    pub fn remove_segment(&self, name: SegmentName, keep: Option<SegmentName>) -> Result<(), LogError> {
+    pub fn remove_segment(
+        &self,
+        name: SegmentName,
+        keep: Option<SegmentName>,
+    ) -> Result<(), LogError> {
         let shared = keep.is_some_and(|keep| keep.base == name.base);
         for kind in FileKind::ALL {
             if !(shared && kind.is_named_by_offset()) {
@@ -226,7 +239,9 @@ impl LogFiles {
     pub fn remove_all(&self) -> Result<(), LogError> {
         self.handles.forget_log(self.id);
         match self.fs.remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed_at("", &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.failed_at("", &error))
+            }
             _ => Ok(()),
         }
     }
@@ -265,7 +280,10 @@ struct Handles {
 impl HandleCache {
     /// A cache that keeps about `open_max` files open.
     pub fn new(open_max: usize) -> HandleCache {
-        HandleCache { open_max: open_max.max(8), inner: Mutex::default() }
+        HandleCache {
+            open_max: open_max.max(8),
+            inner: Mutex::default(),
+        }
     }
 
     fn get(
@@ -325,11 +343,19 @@ mod tests {
 
     #[test]
     fn names_are_kafkas_and_round_trip() {
-        let name = SegmentName { base: Offset(4711), first: EntryIndex(12) };
+        let name = SegmentName {
+            base: Offset(4711),
+            first: EntryIndex(12),
+        };
         assert_eq!(name.file_name(FileKind::Log), "00000000000000004711.log");
         let entries = name.file_name(FileKind::Entries);
         assert_eq!(SegmentName::of_entries_file(&entries), Some(name));
-        for foreign in ["x.entries", "1.2.entries", "00000000000000004711.entries", "a.log"] {
+        for foreign in [
+            "x.entries",
+            "1.2.entries",
+            "00000000000000004711.entries",
+            "a.log",
+        ] {
             assert_eq!(SegmentName::of_entries_file(foreign), None, "{foreign}");
         }
     }

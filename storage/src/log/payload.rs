@@ -58,7 +58,11 @@ impl Identity {
         let mut id = [0; 16];
         input.try_copy_to_slice(&mut id).ok()?;
         let partition = PartitionIndex(input.try_get_i32().ok()?);
-        Some(Identity { topic, topic_id: TopicId(Uuid::from_bytes(id)), partition })
+        Some(Identity {
+            topic,
+            topic_id: TopicId(Uuid::from_bytes(id)),
+            partition,
+        })
     }
 }
 
@@ -116,7 +120,9 @@ pub struct EncodedEntry {
 
 /// Pieces of an Append payload, and for each entry its own slices of them. Record bytes are shared.
 pub fn encode_append(entries: &[(LogEntry, Envelope)]) -> (Vec<Bytes>, Vec<EncodedEntry>) {
-    let sizes = entries.iter().map(|(_, envelope)| envelope.encoded_bytes() + HEADER_BYTES);
+    let sizes = entries
+        .iter()
+        .map(|(_, envelope)| envelope.encoded_bytes() + HEADER_BYTES);
     let mut heads = BytesMut::with_capacity(APPEND_HEAD_BYTES + sizes.sum::<usize>());
     heads.put_u8(VERSION);
     heads.put_bytes(0, 3);
@@ -169,7 +175,14 @@ pub fn decode_append(payload: &Bytes) -> Result<Vec<LogEntry>, String> {
 
 /// Joins an envelope and the bytes of its batch (none for an opaque entry); checks that they belong together.
 pub fn entry_of(envelope: Envelope, batch: Bytes) -> Result<LogEntry, String> {
-    let Envelope { id, flags, origin, base_offset, aux, .. } = envelope;
+    let Envelope {
+        id,
+        flags,
+        origin,
+        base_offset,
+        aux,
+        ..
+    } = envelope;
     let body = match envelope.opaque {
         Some((tag, bytes)) => EntryBody::Opaque { tag, bytes },
         None => {
@@ -189,7 +202,13 @@ pub fn entry_of(envelope: Envelope, batch: Bytes) -> Result<LogEntry, String> {
             EntryBody::Batch(batch)
         }
     };
-    Ok(LogEntry { id, origin, flags, aux, body })
+    Ok(LogEntry {
+        id,
+        origin,
+        flags,
+        aux,
+        body,
+    })
 }
 
 /// Payload of a Truncate frame.
@@ -206,7 +225,11 @@ pub fn decode_truncate(payload: &Bytes) -> Option<Cut> {
     let mut input = checked(payload)?;
     let last = get_id(&mut input)?;
     let next_offset = Offset(input.try_get_i64().ok()?);
-    Some(Cut { last, next_offset, end: SegmentEnd::decode(&mut input)? })
+    Some(Cut {
+        last,
+        next_offset,
+        end: SegmentEnd::decode(&mut input)?,
+    })
 }
 
 /// Payload of a Purge frame.

@@ -33,7 +33,14 @@ impl<'a> RecordFile<'a> {
         end: u64,
     ) -> Result<Option<RecordFile<'a>>, LogError> {
         let file = files.open_if_exists(name, FileKind::Log)?;
-        Ok(file.map(|file| RecordFile { files, name, file, end, window: Bytes::new(), window_at: 0 }))
+        Ok(file.map(|file| RecordFile {
+            files,
+            name,
+            file,
+            end,
+            window: Bytes::new(),
+            window_at: 0,
+        }))
     }
 
     /// Header of the batch at a position; `None` at the end.
@@ -50,7 +57,8 @@ impl<'a> RecordFile<'a> {
         }
         let skip = usize::try_from(position - self.window_at).unwrap_or(usize::MAX);
         let bytes = self.window.get(skip..).unwrap_or_default();
-        let header = BatchHeader::parse(bytes).map_err(|e| self.corrupt(position, &e.to_string()))?;
+        let header =
+            BatchHeader::parse(bytes).map_err(|e| self.corrupt(position, &e.to_string()))?;
         if position + header.size_bytes() as u64 > self.end {
             return Err(self.corrupt(position, "batch is longer than its segment"));
         }
@@ -97,6 +105,7 @@ impl<'a> RecordFile<'a> {
 
     /// Damage at a position.
     pub fn corrupt(&self, position: u64, reason: &str) -> LogError {
-        self.files.corrupt(self.name, FileKind::Log, position, reason)
+        self.files
+            .corrupt(self.name, FileKind::Log, position, reason)
     }
 }

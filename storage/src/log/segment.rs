@@ -136,7 +136,10 @@ impl OpenSegment {
         let position = self.side_end;
         let bytes = envelope.encoded_bytes() as u64;
         if self.side_since_index >= SIDE_INDEX_INTERVAL_BYTES {
-            self.entries.push(envelope.id.index.0.saturating_sub(self.name.first.0), position);
+            self.entries.push(
+                envelope.id.index.0.saturating_sub(self.name.first.0),
+                position,
+            );
             self.side_since_index = 0;
         }
         self.side_since_index += bytes;
@@ -153,7 +156,8 @@ impl OpenSegment {
         self.first_timestamp = self.first_timestamp.or(Some(envelope.max_timestamp));
         if self.log_since_index > interval {
             self.offsets.push(self.relative(last_offset), self.log_end);
-            self.times.push(self.max_timestamp, self.relative(self.offset_of_max));
+            self.times
+                .push(self.max_timestamp, self.relative(self.offset_of_max));
             self.log_since_index = 0;
         }
         let bytes = u64::from(envelope.batch_bytes);
@@ -163,7 +167,8 @@ impl OpenSegment {
 
     /// Completes the indexes when nothing more will be placed.
     pub fn seal(&mut self) {
-        self.times.push(self.max_timestamp, self.relative(self.offset_of_max));
+        self.times
+            .push(self.max_timestamp, self.relative(self.offset_of_max));
     }
 
     fn relative(&self, offset: Offset) -> u64 {

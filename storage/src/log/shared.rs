@@ -86,7 +86,9 @@ impl Shared {
 
     /// The journal.
     pub fn journal(&self) -> Result<&Journal, LogError> {
-        self.journal.get().ok_or_else(|| LogError::Io("the journal is not open".into()))
+        self.journal
+            .get()
+            .ok_or_else(|| LogError::Io("the journal is not open".into()))
     }
 
     /// Waits until `bytes` more may wait to be written; returns the permits to give back.
@@ -94,7 +96,9 @@ impl Shared {
         let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, self.budget_permits);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
         let permit = self.budget.acquire_many(permits).await;
-        permit.map_err(|_| LogError::Io("shut down".into()))?.forget();
+        permit
+            .map_err(|_| LogError::Io("shut down".into()))?
+            .forget();
         Ok(permits)
     }
 
@@ -135,7 +139,10 @@ struct CacheQueue {
 
 impl BatchCache {
     fn new(bytes_max: usize) -> BatchCache {
-        BatchCache { bytes_max, queue: Mutex::default() }
+        BatchCache {
+            bytes_max,
+            queue: Mutex::default(),
+        }
     }
 
     /// Notes that a log's entries up to `last` take `bytes` more, and drops what is oldest. Holds no lock of a log
@@ -158,11 +165,6 @@ impl BatchCache {
                 log.evict_to(upto);
             }
         }
-    }
-
-    /// Bytes accounted for.
-    pub fn bytes(&self) -> usize {
-        self.queue.lock().bytes
     }
 }
 

@@ -24,14 +24,19 @@ impl OffsetIndex {
     /// Adds a key that is above all others; one that does not fit the format is left out.
     pub fn push(&mut self, relative: u64, position: u64) {
         if let (Ok(relative), Ok(position)) = (i32::try_from(relative), i32::try_from(position)) {
-            self.entries.push((relative.cast_unsigned(), position.cast_unsigned()));
+            self.entries
+                .push((relative.cast_unsigned(), position.cast_unsigned()));
         }
     }
 
     /// Position of the largest key that is not above `relative`; 0 if there is none.
     pub fn lookup(&self, relative: u64) -> u64 {
-        let after = self.entries.partition_point(|(key, _)| u64::from(*key) <= relative);
-        after.checked_sub(1).map_or(0, |at| u64::from(self.entries[at].1))
+        let after = self
+            .entries
+            .partition_point(|(key, _)| u64::from(*key) <= relative);
+        after
+            .checked_sub(1)
+            .map_or(0, |at| u64::from(self.entries[at].1))
     }
 
     /// Number of entries.
@@ -42,7 +47,9 @@ impl OffsetIndex {
     /// Bytes of the entries from the `from`th on, as in the file.
     pub fn bytes_from(&self, from: usize) -> Vec<u8> {
         let new = self.entries.get(from..).unwrap_or_default();
-        new.iter().flat_map(|(key, at)| [key.to_be_bytes(), at.to_be_bytes()].concat()).collect()
+        new.iter()
+            .flat_map(|(key, at)| [key.to_be_bytes(), at.to_be_bytes()].concat())
+            .collect()
     }
 }
 
@@ -55,7 +62,10 @@ pub struct TimeIndex {
 impl TimeIndex {
     /// Adds a timestamp, if it is above all others, with the offset of the last record of its batch.
     pub fn push(&mut self, timestamp: TimestampMs, relative: u64) {
-        let rises = self.entries.last().is_none_or(|(last, _)| *last < timestamp.0);
+        let rises = self
+            .entries
+            .last()
+            .is_none_or(|(last, _)| *last < timestamp.0);
         if let Ok(relative) = i32::try_from(relative)
             && rises
             && timestamp.0 >= 0
@@ -66,8 +76,12 @@ impl TimeIndex {
 
     /// Relative offset from which records at or after `timestamp` are to be looked for.
     pub fn lookup(&self, timestamp: TimestampMs) -> u64 {
-        let after = self.entries.partition_point(|(time, _)| *time < timestamp.0);
-        after.checked_sub(1).map_or(0, |at| u64::from(self.entries[at].1))
+        let after = self
+            .entries
+            .partition_point(|(time, _)| *time < timestamp.0);
+        after
+            .checked_sub(1)
+            .map_or(0, |at| u64::from(self.entries[at].1))
     }
 
     /// Number of entries.
@@ -78,7 +92,8 @@ impl TimeIndex {
     /// Bytes of the entries from the `from`th on, as in the file.
     pub fn bytes_from(&self, from: usize) -> Vec<u8> {
         let new = self.entries.get(from..).unwrap_or_default();
-        let encode = |(time, key): &(i64, u32)| [&time.to_be_bytes()[..], &key.to_be_bytes()].concat();
+        let encode =
+            |(time, key): &(i64, u32)| [&time.to_be_bytes()[..], &key.to_be_bytes()].concat();
         new.iter().flat_map(encode).collect()
     }
 }
@@ -117,7 +132,10 @@ pub fn last_time(
 
 fn split_offset_entry(entry: [u8; OFFSET_ENTRY_BYTES]) -> (u32, u32) {
     let [a, b, c, d, e, f, g, h] = entry;
-    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
+    (
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from_be_bytes([e, f, g, h]),
+    )
 }
 
 fn split_time_entry(entry: [u8; TIME_ENTRY_BYTES]) -> (TimestampMs, u32) {

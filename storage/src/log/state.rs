@@ -66,7 +66,9 @@ impl Segments {
     /// Names of all, oldest first.
     pub fn names(&self) -> impl DoubleEndedIterator<Item = SegmentName> {
         let closed = self.closed.iter().map(|segment| segment.name);
-        closed.chain(self.sealed.iter().map(|open| open.name)).chain([self.active.name])
+        closed
+            .chain(self.sealed.iter().map(|open| open.name))
+            .chain([self.active.name])
     }
 
     /// The open segment of a name.
@@ -89,15 +91,22 @@ impl Segments {
     pub fn find_entry(&self, index: EntryIndex) -> Option<(SegmentName, Option<SegmentName>)> {
         let names: Vec<_> = self.names().collect();
         let after = names.partition_point(|name| name.first <= index);
-        Some((*names.get(after.checked_sub(1)?)?, names.get(after).copied()))
+        Some((
+            *names.get(after.checked_sub(1)?)?,
+            names.get(after).copied(),
+        ))
     }
 
     /// The segment that holds an offset, or the last one before it.
     pub fn find_offset(&self, offset: Offset) -> Option<SegmentName> {
-        let closed = self.closed.partition_point(|segment| segment.name.base <= offset);
+        let closed = self
+            .closed
+            .partition_point(|segment| segment.name.base <= offset);
         let open = self.sealed.iter().chain([&self.active]);
         let last_open = open.take_while(|open| open.name.base <= offset).last();
-        last_open.map(|open| open.name).or_else(|| Some(self.closed.get(closed.checked_sub(1)?)?.name))
+        last_open
+            .map(|open| open.name)
+            .or_else(|| Some(self.closed.get(closed.checked_sub(1)?)?.name))
     }
 
     /// Largest timestamp of the oldest segment, where it is known.
@@ -162,7 +171,10 @@ impl State {
     /// An empty log that begins at a position.
     pub fn at(position: LogPosition) -> State {
         let first = EntryIndex(position.last.index.0.saturating_add(1));
-        let name = SegmentName { base: position.next_offset, first };
+        let name = SegmentName {
+            base: position.next_offset,
+            first,
+        };
         let bounds = LogBounds {
             purged: position.last,
             last: position.last,
@@ -212,11 +224,17 @@ impl State {
                 return Err(format!("entry {:?} does not follow {last:?}", entry.id));
             }
             if entry.aux.len() > VARIABLE_BYTES_MAX {
-                return Err(format!("{} bytes beside an entry are too many", entry.aux.len()));
+                return Err(format!(
+                    "{} bytes beside an entry are too many",
+                    entry.aux.len()
+                ));
             }
             match &entry.body {
                 EntryBody::Opaque { bytes, .. } if bytes.len() > VARIABLE_BYTES_MAX => {
-                    return Err(format!("an opaque entry of {} bytes is too large", bytes.len()));
+                    return Err(format!(
+                        "an opaque entry of {} bytes is too large",
+                        bytes.len()
+                    ));
                 }
                 EntryBody::Opaque { .. } => {}
                 EntryBody::Batch(batch) => {
@@ -261,20 +279,39 @@ impl State {
             placed.push((entry, envelope));
         }
         let (payload, encoded) = encode_append(&placed);
-        let base_offsets = placed.iter().map(|(_, envelope)| envelope.base_offset).collect();
+        let base_offsets = placed
+            .iter()
+            .map(|(_, envelope)| envelope.base_offset)
+            .collect();
         let mut memory_bytes = 0;
         let count = placed.len();
         for (at, (((entry, envelope), bytes), (segment, side_position))) in
             placed.into_iter().zip(encoded).zip(places).enumerate()
         {
-            let EncodedEntry { envelope: envelope_bytes, head } = bytes;
+            let EncodedEntry {
+                envelope: envelope_bytes,
+                head,
+            } = bytes;
             let permits = if at + 1 == count { permits } else { 0 };
-            let tail =
-                TailEntry { entry, envelope, envelope_bytes, head, segment, side_position, permits };
+            let tail = TailEntry {
+                entry,
+                envelope,
+                envelope_bytes,
+                head,
+                segment,
+                side_position,
+                permits,
+            };
             memory_bytes += tail.memory_bytes();
             self.tail.push(tail);
         }
-        Appended { base_offsets, payload, prev, last: self.bounds.last.index, memory_bytes }
+        Appended {
+            base_offsets,
+            payload,
+            prev,
+            last: self.bounds.last.index,
+            memory_bytes,
+        }
     }
 
     fn place(
@@ -310,7 +347,10 @@ impl State {
     /// Seals the active segment and begins a new one.
     pub fn roll(&mut self) {
         let first = EntryIndex(self.bounds.last.index.0 + 1);
-        let name = SegmentName { base: self.bounds.log_end, first };
+        let name = SegmentName {
+            base: self.bounds.log_end,
+            first,
+        };
         let next = OpenSegment::new(name, Some(self.producers.clone()));
         let mut sealed = std::mem::replace(&mut self.segments.active, next);
         sealed.seal();
@@ -320,7 +360,10 @@ impl State {
     /// Finds new places for the entries of a log without files, after some of them are gone.
     pub fn place_inline_anew(&mut self) {
         let first = EntryIndex(self.bounds.purged.index.0 + 1);
-        let name = SegmentName { base: self.bounds.log_end, first };
+        let name = SegmentName {
+            base: self.bounds.log_end,
+            first,
+        };
         let mut open = OpenSegment::new(name, Some(self.producers.clone()));
         self.inline_bytes = 0;
         for tail in self.tail.iter_mut() {
@@ -339,13 +382,20 @@ impl State {
         if index < self.bounds.purged.index || index > self.bounds.last.index {
             return None;
         }
-        Some(EntryId { epoch: self.epochs.epoch_of(index)?, index })
+        Some(EntryId {
+            epoch: self.epochs.epoch_of(index)?,
+            index,
+        })
     }
 
     /// Where the active segment ends.
     pub fn end(&self) -> SegmentEnd {
         let active = &self.segments.active;
-        SegmentEnd { name: active.name, log_bytes: active.log_end, side_bytes: active.side_end }
+        SegmentEnd {
+            name: active.name,
+            log_bytes: active.log_end,
+            side_bytes: active.side_end,
+        }
     }
 
     /// Forgets entries up to one that is held; returns the permits of what was never written.

@@ -62,7 +62,11 @@ pub struct Tail {
 impl Tail {
     /// A tail behind an entry that is in a file, or behind none.
     pub fn behind(last: EntryIndex) -> Tail {
-        Tail { entries: VecDeque::new(), written: last, evict_to: EntryIndex(0) }
+        Tail {
+            entries: VecDeque::new(),
+            written: last,
+            evict_to: EntryIndex(0),
+        }
     }
 
     /// Last entry that is in a file.
@@ -72,24 +76,22 @@ impl Tail {
 
     /// Entries that are not in a file yet, oldest first.
     pub fn pending(&self) -> impl Iterator<Item = &TailEntry> {
-        let skip = self.entries.partition_point(|tail| tail.envelope.id.index <= self.written);
+        let skip = self
+            .entries
+            .partition_point(|tail| tail.envelope.id.index <= self.written);
         self.entries.range(skip..)
     }
 
     /// Whether an entry is not in a file yet.
     pub fn has_pending(&self) -> bool {
-        self.entries.back().is_some_and(|tail| tail.envelope.id.index > self.written)
+        self.entries
+            .back()
+            .is_some_and(|tail| tail.envelope.id.index > self.written)
     }
 
     /// Adds the log's new last entry.
     pub fn push(&mut self, entry: TailEntry) {
         self.entries.push_back(entry);
-    }
-
-    /// The entry of an index.
-    pub fn get(&self, index: EntryIndex) -> Option<&TailEntry> {
-        let first = self.entries.front()?.envelope.id.index;
-        self.entries.get(usize::try_from(index.0.checked_sub(first.0)?).ok()?)
     }
 
     /// Entries from an index on; `None` if that is before the tail.
@@ -104,7 +106,9 @@ impl Tail {
         if self.entries.front()?.envelope.base_offset > offset {
             return None;
         }
-        let skip = self.entries.partition_point(|tail| tail.envelope.next_offset() <= offset);
+        let skip = self
+            .entries
+            .partition_point(|tail| tail.envelope.next_offset() <= offset);
         Some(self.entries.range(skip..))
     }
 
@@ -120,8 +124,12 @@ impl Tail {
 
     /// Notes that entries up to `index` are in files, drops what the cache wanted dropped, and returns the permits.
     pub fn mark_written(&mut self, index: EntryIndex) -> usize {
-        let from = self.entries.partition_point(|tail| tail.envelope.id.index <= self.written);
-        let to = self.entries.partition_point(|tail| tail.envelope.id.index <= index);
+        let from = self
+            .entries
+            .partition_point(|tail| tail.envelope.id.index <= self.written);
+        let to = self
+            .entries
+            .partition_point(|tail| tail.envelope.id.index <= index);
         self.written = self.written.max(index);
         let permits = self.take_permits(from, to);
         self.drop_evicted();
@@ -136,7 +144,9 @@ impl Tail {
 
     /// Drops entries up to `index`, which are gone from the log; returns the permits.
     pub fn purge_to(&mut self, index: EntryIndex) -> usize {
-        let count = self.entries.partition_point(|tail| tail.envelope.id.index <= index);
+        let count = self
+            .entries
+            .partition_point(|tail| tail.envelope.id.index <= index);
         let permits = self.take_permits(0, count);
         self.entries.drain(..count);
         self.written = self.written.max(index);
@@ -145,7 +155,9 @@ impl Tail {
 
     /// Drops entries after `index`; returns the permits.
     pub fn truncate_after(&mut self, index: EntryIndex) -> usize {
-        let keep = self.entries.partition_point(|tail| tail.envelope.id.index <= index);
+        let keep = self
+            .entries
+            .partition_point(|tail| tail.envelope.id.index <= index);
         let permits = self.take_permits(keep, self.entries.len());
         self.entries.truncate(keep);
         self.written = self.written.min(index);
@@ -162,13 +174,18 @@ impl Tail {
         if from >= to {
             return 0;
         }
-        let taken = self.entries.range_mut(from..to).map(|tail| std::mem::take(&mut tail.permits));
+        let taken = self
+            .entries
+            .range_mut(from..to)
+            .map(|tail| std::mem::take(&mut tail.permits));
         taken.map(|permits| permits as usize).sum()
     }
 
     fn drop_evicted(&mut self) {
         let upto = self.evict_to.min(self.written);
-        let count = self.entries.partition_point(|tail| tail.envelope.id.index <= upto);
+        let count = self
+            .entries
+            .partition_point(|tail| tail.envelope.id.index <= upto);
         self.entries.drain(..count);
     }
 }

@@ -53,7 +53,8 @@ struct Logs {
 
 impl Logs {
     fn insert(&mut self, log: Arc<PartitionLog>) {
-        self.by_partition.insert((log.topic_id(), log.partition()), log.id());
+        self.by_partition
+            .insert((log.topic_id(), log.partition()), log.id());
         self.by_id.insert(log.id(), log);
     }
 
@@ -67,7 +68,8 @@ impl Logs {
     }
 
     fn find(&self, topic_id: TopicId, partition: PartitionIndex) -> Option<&Arc<PartitionLog>> {
-        self.by_id.get(self.by_partition.get(&(topic_id, partition))?)
+        self.by_id
+            .get(self.by_partition.get(&(topic_id, partition))?)
     }
 }
 
@@ -80,7 +82,9 @@ struct LogIds {
 
 impl std::fmt::Debug for LogManager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogManager").field("directory", &self.shared.directory).finish_non_exhaustive()
+        f.debug_struct("LogManager")
+            .field("directory", &self.shared.directory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -109,15 +113,22 @@ impl LogManager {
             return Ok(Arc::clone(log));
         }
         let id = self.next_id()?;
-        let identity = Identity { topic: topic.clone(), topic_id, partition };
+        let identity = Identity {
+            topic: topic.clone(),
+            topic_id,
+            partition,
+        };
         let log = PartitionLog::create(&self.shared, id, identity, config, LogPosition::default());
         // Both, and neither is waited for: whichever reaches the disk first brings the log back.
         let first = vec![log.first_checkpoint()];
-        self.shared.kv.write(first, Box::new(move |written| {
-            if let Err(error) = written {
-                tracing::error!(log = id.0, %error, "first checkpoint not written");
-            }
-        }));
+        self.shared.kv.write(
+            first,
+            Box::new(move |written| {
+                if let Err(error) = written {
+                    tracing::error!(log = id.0, %error, "first checkpoint not written");
+                }
+            }),
+        );
         log.submit_creation()?;
         logs.insert(Arc::clone(&log));
         Ok(log)
@@ -166,7 +177,10 @@ impl LogManager {
     }
 
     fn discard_side_file(&self, id: LogId) {
-        let discarded = self.shared.journal().map(|journal| journal.discard_side_file(id));
+        let discarded = self
+            .shared
+            .journal()
+            .map(|journal| journal.discard_side_file(id));
         if let Ok(Err(error)) = discarded {
             tracing::warn!(log = id.0, %error, "side file of the journal not removed");
         }
@@ -175,7 +189,10 @@ impl LogManager {
     /// Writes and syncs everything and marks the stop as clean. Appends after it fail. A second call does nothing.
     pub async fn shutdown(self: &Arc<Self>) {
         let me = Arc::clone(self);
-        if tokio::task::spawn_blocking(move || me.shutdown_blocking()).await.is_err() {
+        if tokio::task::spawn_blocking(move || me.shutdown_blocking())
+            .await
+            .is_err()
+        {
             tracing::error!("shutdown of the logs did not end in order");
         }
     }
@@ -232,5 +249,9 @@ impl Drop for LogManager {
 /// Takes ids below `limit` for good.
 fn take_ids(kv: &dyn KeyValueStore, limit: u64) -> Result<(), crate::kv::KvError> {
     let value = limit.to_be_bytes().to_vec();
-    kv.write_sync(vec![KvWrite::Put(KeySpace::Meta, LOG_ID_LIMIT.into(), value.into())])
+    kv.write_sync(vec![KvWrite::Put(
+        KeySpace::Meta,
+        LOG_ID_LIMIT.into(),
+        value.into(),
+    )])
 }

@@ -41,7 +41,10 @@ impl LogManager {
     pub fn open(options: StorageOptions) -> Result<(Arc<LogManager>, RecoveryReport), OpenError> {
         let started = Instant::now();
         let topics = options.directory.join(TOPICS);
-        let io = |source| OpenError::Io { path: topics.display().to_string(), source };
+        let io = |source| OpenError::Io {
+            path: topics.display().to_string(),
+            source,
+        };
         options.fs.create_dir_all(&topics).map_err(io)?;
         let sizes = options.sizes();
         let (fs, kv) = (Arc::clone(&options.fs), Arc::clone(&options.kv));
@@ -58,18 +61,24 @@ impl LogManager {
         recovery.report.clean = clean || recovery.logs.by_id.is_empty();
         let mut ids_max = recovery.logs.by_id.keys().map(|id| id.0).max().unwrap_or(0);
         let journal_directory = options.directory.join("journal");
-        let (journal, replayed) =
-            Journal::open(Arc::clone(&options.fs), journal_directory, options.journal, &mut |frame| {
+        let (journal, replayed) = Journal::open(
+            Arc::clone(&options.fs),
+            journal_directory,
+            options.journal,
+            &mut |frame| {
                 ids_max = ids_max.max(frame.log.0);
                 recovery.replay(frame);
-            })?;
+            },
+        )?;
         let side_files = journal.side_files();
         recovery.report.tail_cut = replayed.tail_cut;
         recovery.stop_damaged(&replayed.damaged);
         recovery.finish();
         shared.set_journal(journal);
         look(&shared, options.reserve);
-        let Recovery { logs, mut report, .. } = recovery;
+        let Recovery {
+            logs, mut report, ..
+        } = recovery;
         report.logs = logs.by_id.len();
         report.stopped = stopped(&logs);
         let manager = Arc::new(LogManager {
@@ -80,10 +89,12 @@ impl LogManager {
             background: Arc::new(Background::default()),
             threads: Mutex::default(),
         });
-        manager.start(options.reserve).map_err(|source| OpenError::Io {
-            path: "cannot start a thread".to_owned(),
-            source,
-        })?;
+        manager
+            .start(options.reserve)
+            .map_err(|source| OpenError::Io {
+                path: "cannot start a thread".to_owned(),
+                source,
+            })?;
         report.duration = started.elapsed();
         Ok((manager, report))
     }
@@ -93,11 +104,19 @@ impl LogManager {
         for _ in 0..WRITE_THREADS {
             let shared = Arc::clone(&self.shared);
             let run = move || run_write_behind(&shared.queue);
-            threads.push(thread::Builder::new().name("log-write".to_owned()).spawn(run)?);
+            threads.push(
+                thread::Builder::new()
+                    .name("log-write".to_owned())
+                    .spawn(run)?,
+            );
         }
         let (shared, background) = (Arc::clone(&self.shared), Arc::clone(&self.background));
         let run = move || background.run(&shared, reserve);
-        threads.push(thread::Builder::new().name("log-space".to_owned()).spawn(run)?);
+        threads.push(
+            thread::Builder::new()
+                .name("log-space".to_owned())
+                .spawn(run)?,
+        );
         *self.threads.lock() = threads;
         for log in self.all() {
             log.queue_replayed();
@@ -146,7 +165,8 @@ impl Recovery {
                 return;
             };
             let config = LogConfig::default();
-            self.logs.insert(PartitionLog::create(&self.shared, id, identity, config, at));
+            self.logs
+                .insert(PartitionLog::create(&self.shared, id, identity, config, at));
         }
         let Some(log) = self.logs.by_id.get(&id) else {
             return;
@@ -174,7 +194,13 @@ impl Recovery {
     }
 
     fn stop_damaged(&self, damaged: &[Damage]) {
-        for Damage { file, position, log, reason } in damaged {
+        for Damage {
+            file,
+            position,
+            log,
+            reason,
+        } in damaged
+        {
             let error = LogError::Corrupt {
                 file: file.clone(),
                 position: *position,
@@ -187,7 +213,11 @@ impl Recovery {
                     }
                 }
                 // It may be any log's last acknowledged entry that is lost.
-                None => self.logs.by_id.values().for_each(|log| drop(log.stop(error.clone()))),
+                None => self
+                    .logs
+                    .by_id
+                    .values()
+                    .for_each(|log| drop(log.stop(error.clone()))),
             }
         }
     }
@@ -208,7 +238,10 @@ fn made_by(frame: &ReplayedFrame) -> Option<(crate::log::Identity, crate::log::L
 }
 
 fn stopped(logs: &Logs) -> Vec<(LogId, String)> {
-    let stopped = logs.by_id.values().filter_map(|log| Some((log.id(), log.stopped()?.to_string())));
+    let stopped = logs
+        .by_id
+        .values()
+        .filter_map(|log| Some((log.id(), log.stopped()?.to_string())));
     stopped.collect()
 }
 
@@ -216,7 +249,9 @@ fn stopped(logs: &Logs) -> Vec<(LogId, String)> {
 fn take_clean_mark(shared: &Shared) -> Result<bool, OpenError> {
     let clean = shared.kv.get(KeySpace::Meta, CLEAN_STOP)?.is_some();
     if clean {
-        shared.kv.write_sync(vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())])?;
+        shared
+            .kv
+            .write_sync(vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())])?;
     }
     Ok(clean)
 }
@@ -227,7 +262,8 @@ fn first_ids(shared: &Shared, ids_max: u64) -> Result<LogIds, OpenError> {
         None => 1,
         Some(value) => {
             let bytes = value[..].try_into();
-            let bytes = bytes.map_err(|_| OpenError::Format("log-id-limit is malformed".to_owned()))?;
+            let bytes =
+                bytes.map_err(|_| OpenError::Format("log-id-limit is malformed".to_owned()))?;
             u64::from_be_bytes(bytes)
         }
     };

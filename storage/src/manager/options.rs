@@ -29,7 +29,10 @@ impl SpaceReserve {
 
 impl Default for SpaceReserve {
     fn default() -> Self {
-        SpaceReserve { per_mille: 20, bytes_max: 1 << 30 }
+        SpaceReserve {
+            per_mille: 20,
+            bytes_max: 1 << 30,
+        }
     }
 }
 

@@ -21,11 +21,19 @@ impl Reclaimer for LogReclaimer {
             return logs.iter().map(|(id, _)| *id).collect();
         };
         let mut kept = Vec::new();
-        let found = logs.iter().filter_map(|(id, _)| manager.log_by_id(*id)).collect::<Vec<_>>();
+        let found = logs
+            .iter()
+            .filter_map(|(id, _)| manager.log_by_id(*id))
+            .collect::<Vec<_>>();
         for chunk in found.chunks(CHECKPOINTS_PER_WRITE) {
             kept.extend(manager.checkpoint(chunk));
         }
-        tracing::debug!(generation = generation.0, logs = logs.len(), kept = kept.len(), "journal file reclaimed");
+        tracing::debug!(
+            generation = generation.0,
+            logs = logs.len(),
+            kept = kept.len(),
+            "journal file reclaimed"
+        );
         kept
     }
 }
@@ -68,8 +76,11 @@ impl LogManager {
 
     /// Checkpoints every log; returns whether all could be done.
     pub(super) fn checkpoint_all(&self) -> bool {
-        let ahead: Vec<_> =
-            self.all().into_iter().filter(|log| log.is_ahead_of_checkpoint()).collect();
+        let ahead: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|log| log.is_ahead_of_checkpoint())
+            .collect();
         let mut complete = true;
         for chunk in ahead.chunks(CHECKPOINTS_PER_WRITE) {
             complete &= self.checkpoint(chunk).is_empty();

@@ -49,7 +49,10 @@ pub(super) fn look(shared: &Shared, reserve: SpaceReserve) {
     let available_bytes = space.available_bytes;
     if low != shared.space_low.swap(low, Ordering::Relaxed) {
         if low {
-            tracing::error!(available_bytes, "free space is at the reserve: records are refused");
+            tracing::error!(
+                available_bytes,
+                "free space is at the reserve: records are refused"
+            );
         } else {
             tracing::info!(available_bytes, "free space is above the reserve again");
         }

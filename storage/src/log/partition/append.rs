@@ -52,7 +52,10 @@ impl PartitionLog {
         for group in groups {
             base_offsets.extend(self.append_group(journal, group, stamping, None).await?);
         }
-        base_offsets.extend(self.append_group(journal, last, stamping, Some(done)).await?);
+        base_offsets.extend(
+            self.append_group(journal, last, stamping, Some(done))
+                .await?,
+        );
         Ok(base_offsets)
     }
 
@@ -102,7 +105,9 @@ impl PartitionLog {
         if queue && let Some(me) = self.me.upgrade() {
             self.shared.queue.push(me);
         }
-        self.shared.cache.admit(self.me.clone(), appended.last, appended.memory_bytes);
+        self.shared
+            .cache
+            .admit(self.me.clone(), appended.last, appended.memory_bytes);
         appended.base_offsets
     }
 
@@ -141,7 +146,9 @@ impl PartitionLog {
     fn completion(&self, done: Option<AppendDone>) -> Completion {
         let me = self.me.clone();
         Box::new(move |result| {
-            let result = result.map(|_| ()).map_err(|error| Shared::journal_failed(&error));
+            let result = result
+                .map(|_| ())
+                .map_err(|error| Shared::journal_failed(&error));
             if let Err(error) = &result
                 && let Some(log) = me.upgrade()
             {
@@ -160,7 +167,8 @@ impl PartitionLog {
     ) -> Result<T, LogError> {
         let me = self.me.upgrade().ok_or(LogError::Removed)?;
         let run = tokio::task::spawn_blocking(move || work(&me));
-        run.await.map_err(|error| LogError::Io(format!("a task of the log ended: {error}").into()))?
+        run.await
+            .map_err(|error| LogError::Io(format!("a task of the log ended: {error}").into()))?
     }
 
     /// Submits a small frame that changes the log, with `durability=sync`, and returns what tells its end.
@@ -175,7 +183,10 @@ impl PartitionLog {
             let _receiver_gone = tell.send(result.map(|_| ()));
         });
         let permit = journal.internal_permit();
-        (journal.submit(frame, Durability::Sync, permit, completion), ChangeDone(told))
+        (
+            journal.submit(frame, Durability::Sync, permit, completion),
+            ChangeDone(told),
+        )
     }
 
     /// Waits until a change is durable. Blocks.
@@ -189,9 +200,7 @@ impl PartitionLog {
 }
 
 /// Tells when a change is durable.
-pub(super) struct ChangeDone(
-    std::sync::mpsc::Receiver<Result<(), crate::journal::JournalError>>,
-);
+pub(super) struct ChangeDone(std::sync::mpsc::Receiver<Result<(), crate::journal::JournalError>>);
 
 /// Distributes entries over frames that the journal takes.
 fn split(entries: Vec<LogEntry>, frame_bytes_max: u64) -> Result<Vec<Group>, LogError> {

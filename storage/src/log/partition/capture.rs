@@ -61,34 +61,62 @@ impl PartitionLog {
                 self.drain_to(&mut writing, last)?;
             }
             let sync_directory = std::mem::take(&mut writing.directory_unsynced);
-            (checkpoint, std::mem::take(&mut writing.unsynced), sync_directory)
+            (
+                checkpoint,
+                std::mem::take(&mut writing.unsynced),
+                sync_directory,
+            )
         };
         self.sync(unsynced)?;
         if sync_directory {
             self.files.sync_directory()?;
         }
-        let write = KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode());
-        Ok(Some(Captured { log: me, write, sequence: checkpoint.sequence }))
+        let write = KvWrite::Put(
+            KeySpace::Checkpoint,
+            checkpoint_key(self.id),
+            checkpoint.encode(),
+        );
+        Ok(Some(Captured {
+            log: me,
+            write,
+            sequence: checkpoint.sequence,
+        }))
     }
 
     /// The checkpoint of a new log, to be written without waiting.
     pub(crate) fn first_checkpoint(&self) -> KvWrite {
         let checkpoint = self.checkpoint_of(&mut self.state.lock());
-        KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode())
+        KvWrite::Put(
+            KeySpace::Checkpoint,
+            checkpoint_key(self.id),
+            checkpoint.encode(),
+        )
     }
 
     /// The checkpoint of a log whose removal is durable in the journal.
     pub(super) fn removed_checkpoint(&self) -> KvWrite {
         let mut checkpoint = self.checkpoint_of(&mut self.state.lock());
         checkpoint.removed = true;
-        KvWrite::Put(KeySpace::Checkpoint, checkpoint_key(self.id), checkpoint.encode())
+        KvWrite::Put(
+            KeySpace::Checkpoint,
+            checkpoint_key(self.id),
+            checkpoint.encode(),
+        )
     }
 
     fn checkpoint_of(&self, state: &mut State) -> Checkpoint {
-        if let Some(oldest) = state.segments.oldest_timestamp().filter(|_| state.unloaded.is_none()) {
+        if let Some(oldest) = state
+            .segments
+            .oldest_timestamp()
+            .filter(|_| state.unloaded.is_none())
+        {
             state.oldest_timestamp = oldest;
         }
-        let entries = if state.has_files { Bytes::new() } else { inline_entries(state) };
+        let entries = if state.has_files {
+            Bytes::new()
+        } else {
+            inline_entries(state)
+        };
         Checkpoint {
             identity: self.identity.clone(),
             config: (*self.config()).clone(),
@@ -111,11 +139,16 @@ impl PartitionLog {
     fn sync(&self, unsynced: BTreeMap<SegmentName, bool>) -> Result<(), LogError> {
         const RECORDS: [FileKind; 2] = [FileKind::Log, FileKind::Entries];
         for (name, all) in unsynced {
-            let kinds = if all { &FileKind::ALL[..] } else { &RECORDS[..] };
+            let kinds = if all {
+                &FileKind::ALL[..]
+            } else {
+                &RECORDS[..]
+            };
             for kind in kinds {
                 // A segment that was deleted meanwhile needs no sync.
                 if let Some(file) = self.files.open_if_exists(name, *kind)? {
-                    file.sync_data().map_err(|error| self.files.failed(name, *kind, &error))?;
+                    file.sync_data()
+                        .map_err(|error| self.files.failed(name, *kind, &error))?;
                 }
             }
         }
@@ -133,6 +166,9 @@ fn inline_entries(state: &State) -> Bytes {
     out.put_u8(1);
     out.put_bytes(0, 3);
     out.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
-    state.tail.iter().for_each(|tail| out.put_slice(&tail.envelope_bytes));
+    state
+        .tail
+        .iter()
+        .for_each(|tail| out.put_slice(&tail.envelope_bytes));
     out.freeze()
 }

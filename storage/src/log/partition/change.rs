@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidelog_protocol::types::Offset;
 
-use super::super::files::{FileKind, SegmentName};
+use super::super::files::SegmentName;
 use super::super::payload::{
     Cut, SegmentEnd, encode_purge, encode_remove, encode_reset, encode_truncate,
 };
@@ -68,8 +68,13 @@ impl PartitionLog {
             return Err(LogError::EntryOutOfRange { index });
         }
         let journal = self.shared.journal()?;
-        self.drain_to(&mut writing, bounds.last.index).map_err(|error| self.stop_after(error))?;
-        let prepared = if has_files { Some(self.prepare_cut(index)?) } else { None };
+        self.drain_to(&mut writing, bounds.last.index)
+            .map_err(|error| self.stop_after(error))?;
+        let prepared = if has_files {
+            Some(self.prepare_cut(index)?)
+        } else {
+            None
+        };
         let (done, dropped, end) = {
             let mut state = self.state.lock();
             let prev_index = state.bounds.last.index;
@@ -78,10 +83,19 @@ impl PartitionLog {
                 None => truncate_inline(&mut state, index),
             };
             let last = state.bounds.last;
-            let cut = Cut { last, next_offset: state.bounds.log_end, end: state.end() };
+            let cut = Cut {
+                last,
+                next_offset: state.bounds.log_end,
+                end: state.end(),
+            };
             let payload = encode_truncate(&cut);
-            let frame =
-                Frame { log: self.id, kind: FrameKind::Truncate, prev_index, last_index: index, payload };
+            let frame = Frame {
+                log: self.id,
+                kind: FrameKind::Truncate,
+                prev_index,
+                last_index: index,
+                payload,
+            };
             let (sequence, done) = self.submit_change(journal, frame);
             state.sequence = sequence;
             (done, dropped, cut.end)
@@ -97,12 +111,18 @@ impl PartitionLog {
         let next_offset = self.next_offset_after(index)?;
         let (last, name) = {
             let state = self.state.lock();
-            let last = state.id_of(index).ok_or(LogError::EntryOutOfRange { index })?;
+            let last = state
+                .id_of(index)
+                .ok_or(LogError::EntryOutOfRange { index })?;
             let after = EntryIndex(index.0 + 1);
             let found = state.segments.find_entry(after);
             (last, found.ok_or(LogError::EntryOutOfRange { index })?.0)
         };
-        let mut end = SegmentEnd { name, log_bytes: 0, side_bytes: 0 };
+        let mut end = SegmentEnd {
+            name,
+            log_bytes: 0,
+            side_bytes: 0,
+        };
         if name.first <= index {
             let side_end = self.side_end(name)?;
             self.walk_side_file(name, 0, side_end, |envelope, position| {
@@ -115,7 +135,11 @@ impl PartitionLog {
                 Ok(true)
             })?;
         }
-        self.prepare_cut_at(Cut { last, next_offset, end })
+        self.prepare_cut_at(Cut {
+            last,
+            next_offset,
+            end,
+        })
     }
 
     /// Like `prepare_cut`, when it is known where the log ends.
@@ -131,7 +155,12 @@ impl PartitionLog {
         for name in names.iter().filter(|name| **name < cut.end.name) {
             size_bytes += self.extent(*name)?.log_bytes;
         }
-        Ok(PreparedCut { cut, open, producers, size_bytes })
+        Ok(PreparedCut {
+            cut,
+            open,
+            producers,
+            size_bytes,
+        })
     }
 
     /// Removes what lies behind a cut that is durable.
@@ -166,7 +195,9 @@ impl PartitionLog {
             return Err(LogError::EntryOutOfRange { index });
         }
         let next_offset = self.next_offset_after(index)?;
-        let purged = self.entry_id(index).ok_or(LogError::EntryOutOfRange { index })?;
+        let purged = self
+            .entry_id(index)
+            .ok_or(LogError::EntryOutOfRange { index })?;
         let journal = self.shared.journal()?;
         let mut writing = self.writing.lock();
         let prepared = self.prepare_purge(&mut writing, index);
@@ -176,8 +207,13 @@ impl PartitionLog {
             let last_index = state.bounds.last.index;
             let (dropped, permits) = purge_state(&mut state, purged, next_offset, freed);
             let payload = encode_purge(purged, next_offset);
-            let frame =
-                Frame { log: self.id, kind: FrameKind::Purge, prev_index: last_index, last_index, payload };
+            let frame = Frame {
+                log: self.id,
+                kind: FrameKind::Purge,
+                prev_index: last_index,
+                last_index,
+                payload,
+            };
             let (sequence, done) = self.submit_change(journal, frame);
             state.sequence = sequence;
             (done, dropped, permits)
@@ -241,8 +277,13 @@ impl PartitionLog {
             let payload = encode_reset(&self.identity, &at);
             let permits = reset_state(&mut state, at);
             let last_index = state.bounds.last.index;
-            let frame =
-                Frame { log: self.id, kind: FrameKind::Reset, prev_index, last_index, payload };
+            let frame = Frame {
+                log: self.id,
+                kind: FrameKind::Reset,
+                prev_index,
+                last_index,
+                payload,
+            };
             let (sequence, done) = self.submit_change(journal, frame);
             state.sequence = sequence;
             (done, permits)
@@ -269,8 +310,13 @@ impl PartitionLog {
             let mut state = self.state.lock();
             let last_index = state.bounds.last.index;
             let payload = encode_remove();
-            let frame =
-                Frame { log: self.id, kind: FrameKind::Remove, prev_index: last_index, last_index, payload };
+            let frame = Frame {
+                log: self.id,
+                kind: FrameKind::Remove,
+                prev_index: last_index,
+                last_index,
+                payload,
+            };
             let (sequence, done) = self.submit_change(journal, frame);
             state.sequence = sequence;
             done
@@ -281,35 +327,50 @@ impl PartitionLog {
         drop(one_writer);
         self.remove_files(&mut writing)?;
         drop(writing);
-        self.write_kv(KvWrite::Delete(KeySpace::Checkpoint, checkpoint_key(self.id)))
+        self.write_kv(KvWrite::Delete(
+            KeySpace::Checkpoint,
+            checkpoint_key(self.id),
+        ))
     }
 
     /// Removes the folder of a log whose removal is durable, and its checkpoint. Blocks.
     pub(crate) fn finish_removal(&self) -> Result<(), LogError> {
         self.stop(LogError::Removed);
         self.remove_files(&mut self.writing.lock())?;
-        self.write_kv(KvWrite::Delete(KeySpace::Checkpoint, checkpoint_key(self.id)))
+        self.write_kv(KvWrite::Delete(
+            KeySpace::Checkpoint,
+            checkpoint_key(self.id),
+        ))
     }
 
     fn write_kv(&self, write: KvWrite) -> Result<(), LogError> {
         let written = self.shared.kv.write_sync(vec![write]);
         written.map_err(|error| LogError::Io(Arc::from(error.to_string())))
     }
-
-    /// Path of a segment's records below the data directory, for messages and tests.
-    #[cfg(test)]
-    pub(crate) fn records_path(&self, name: SegmentName) -> std::path::PathBuf {
-        self.files.directory().join(name.file_name(FileKind::Log))
-    }
 }
 
 /// Applies a prepared cut to memory; returns the segments that are gone.
 pub(super) fn truncate_state(state: &mut State, prepared: PreparedCut) -> Vec<SegmentName> {
-    let PreparedCut { cut, mut open, producers, size_bytes } = prepared;
-    let gone: Vec<SegmentName> = state.segments.names().filter(|name| *name > cut.end.name).collect();
-    let before = state.segments.open(cut.end.name).and_then(|old| old.producers_before.clone());
+    let PreparedCut {
+        cut,
+        mut open,
+        producers,
+        size_bytes,
+    } = prepared;
+    let gone: Vec<SegmentName> = state
+        .segments
+        .names()
+        .filter(|name| *name > cut.end.name)
+        .collect();
+    let before = state
+        .segments
+        .open(cut.end.name)
+        .and_then(|old| old.producers_before.clone());
     open.producers_before = open.producers_before.or(before);
-    state.segments.closed.retain(|closed| closed.name < cut.end.name);
+    state
+        .segments
+        .closed
+        .retain(|closed| closed.name < cut.end.name);
     state.segments.sealed.clear();
     state.segments.active = open;
     state.producers = producers;
@@ -353,8 +414,13 @@ pub(super) fn purge_state(
     state.bounds.size_bytes = state.bounds.size_bytes.saturating_sub(freed_bytes);
     let names: Vec<SegmentName> = state.segments.names().collect();
     let pairs = names.iter().copied().zip(names.iter().copied().skip(1));
-    let gone: Vec<_> = pairs.take_while(|(_, next)| is_below(*next, purged.index)).collect();
-    state.segments.closed.retain(|closed| !gone.iter().any(|(name, _)| *name == closed.name));
+    let gone: Vec<_> = pairs
+        .take_while(|(_, next)| is_below(*next, purged.index))
+        .collect();
+    state
+        .segments
+        .closed
+        .retain(|closed| !gone.iter().any(|(name, _)| *name == closed.name));
     if !state.has_files {
         state.place_inline_anew();
     }

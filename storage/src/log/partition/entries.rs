@@ -71,7 +71,8 @@ impl PartitionLog {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let (name, envelopes) = self.stop_if_damaged(self.read_envelopes(from, count, bytes_max))?;
+        let (name, envelopes) =
+            self.stop_if_damaged(self.read_envelopes(from, count, bytes_max))?;
         self.stop_if_damaged(self.join_batches(name, envelopes))
     }
 
@@ -81,12 +82,19 @@ impl PartitionLog {
         self.flush()?;
         let (last, log_start) = {
             let state = self.state.lock();
-            let last = state.id_of(index).ok_or(LogError::EntryOutOfRange { index })?;
+            let last = state
+                .id_of(index)
+                .ok_or(LogError::EntryOutOfRange { index })?;
             (last, state.bounds.log_start)
         };
         let next_offset = self.next_offset_after(index)?;
         let producers = self.stop_if_damaged(self.producers_at(index))?;
-        Ok(LogPosition { last, next_offset, log_start: log_start.min(next_offset), producers })
+        Ok(LogPosition {
+            last,
+            next_offset,
+            log_start: log_start.min(next_offset),
+            producers,
+        })
     }
 
     /// Offset of the first record after an entry that is held, or after the purged ones.
@@ -99,8 +107,13 @@ impl PartitionLog {
         if index == bounds.last.index {
             return Ok(bounds.log_end);
         }
-        let header = self.headers(next, EntryIndex(next.0 + 1), 1)?.into_iter().next();
-        header.map(|header| header.base_offset).ok_or(LogError::EntryOutOfRange { index })
+        let header = self
+            .headers(next, EntryIndex(next.0 + 1), 1)?
+            .into_iter()
+            .next();
+        header
+            .map(|header| header.base_offset)
+            .ok_or(LogError::EntryOutOfRange { index })
     }
 
     /// Checks that a range is held, and reads the files if that is necessary.
@@ -113,7 +126,9 @@ impl PartitionLog {
             return Err(LogError::EntryOutOfRange { index: from });
         }
         if past_end && from < until {
-            return Err(LogError::EntryOutOfRange { index: EntryIndex(until.0 - 1) });
+            return Err(LogError::EntryOutOfRange {
+                index: EntryIndex(until.0 - 1),
+            });
         }
         Ok(())
     }
@@ -124,7 +139,9 @@ impl PartitionLog {
             return Ok(open.written.side);
         }
         match self.files.open_if_exists(name, FileKind::Entries)? {
-            Some(file) => file.len().map_err(|e| self.files.failed(name, FileKind::Entries, &e)),
+            Some(file) => file
+                .len()
+                .map_err(|e| self.files.failed(name, FileKind::Entries, &e)),
             None => Ok(0),
         }
     }
@@ -193,7 +210,9 @@ impl PartitionLog {
         let search = |read: &dyn Fn(&mut [u8], u64) -> std::io::Result<usize>, bytes| {
             lookup_offset(read, bytes, relative)
         };
-        Ok(self.search_index(name, FileKind::EntryIndex, search)?.unwrap_or(0))
+        Ok(self
+            .search_index(name, FileKind::EntryIndex, search)?
+            .unwrap_or(0))
     }
 
     /// Reads the batches of consecutive envelopes of one segment in one go.
@@ -204,10 +223,15 @@ impl PartitionLog {
     ) -> Result<Vec<LogEntry>, LogError> {
         let batches = || envelopes.iter().filter(|envelope| envelope.batch_bytes > 0);
         let from = batches().next().map_or(0, |first| first.log_position);
-        let to = batches().next_back().map_or(0, |last| last.log_position + u64::from(last.batch_bytes));
+        let to = batches()
+            .next_back()
+            .map_or(0, |last| last.log_position + u64::from(last.batch_bytes));
         let bytes = if to > from {
             let file = RecordFile::open(&self.files, name, to)?;
-            let file = file.ok_or_else(|| self.files.corrupt(name, FileKind::Log, 0, "file is missing"))?;
+            let file = file.ok_or_else(|| {
+                self.files
+                    .corrupt(name, FileKind::Log, 0, "file is missing")
+            })?;
             file.read(from, usize::try_from(to - from).unwrap_or(usize::MAX))?
         } else {
             Bytes::new()

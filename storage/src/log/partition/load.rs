@@ -61,7 +61,9 @@ impl PartitionLog {
             }
             let reason = format!("ends with {found:?}, the checkpoint says {expected:?}");
             let position = end.side_bytes;
-            Err(self.files.corrupt(end.name, FileKind::Entries, position, &reason))
+            Err(self
+                .files
+                .corrupt(end.name, FileKind::Entries, position, &reason))
         });
         let (open, suspect) = match scanned {
             Ok(open) => (open, None),
@@ -76,7 +78,11 @@ impl PartitionLog {
         writing.unsynced.insert(end.name, true);
         {
             let mut state = self.state.lock();
-            state.segments = Segments { closed, sealed: Default::default(), active: open };
+            state.segments = Segments {
+                closed,
+                sealed: Default::default(),
+                active: open,
+            };
             state.unloaded = None;
             state.suspect = suspect;
         }
@@ -107,9 +113,15 @@ impl PartitionLog {
 
     /// Removes files of segments that begin after the active one (never acknowledged, or in the journal) and of those
     /// below what was purged; returns the closed segments.
-    fn tidy_folder(&self, end: SegmentEnd, purged: EntryIndex) -> Result<Vec<ClosedSegment>, LogError> {
+    fn tidy_folder(
+        &self,
+        end: SegmentEnd,
+        purged: EntryIndex,
+    ) -> Result<Vec<ClosedSegment>, LogError> {
         let listed = self.files.list()?;
-        let names = listed.iter().filter_map(|file| SegmentName::of_entries_file(file));
+        let names = listed
+            .iter()
+            .filter_map(|file| SegmentName::of_entries_file(file));
         let mut names: Vec<SegmentName> = names.collect();
         names.sort_unstable();
         let after = names.partition_point(|name| *name <= end.name);
@@ -118,8 +130,16 @@ impl PartitionLog {
             self.files.remove_segment(name, keep)?;
         }
         names.retain(|name| *name != end.name);
-        let nexts = names.iter().skip(1).copied().chain([end.name]).collect::<Vec<_>>();
-        let below = nexts.iter().take_while(|next| is_below(**next, purged)).count();
+        let nexts = names
+            .iter()
+            .skip(1)
+            .copied()
+            .chain([end.name])
+            .collect::<Vec<_>>();
+        let below = nexts
+            .iter()
+            .take_while(|next| is_below(**next, purged))
+            .count();
         for (name, next) in names.drain(..below).zip(nexts) {
             self.files.remove_segment(name, Some(next))?;
         }
@@ -127,13 +147,18 @@ impl PartitionLog {
             self.files.remove(file)?;
         }
         self.remove_records_behind(&listed, end.name.base)?;
-        Ok(names.into_iter().map(|name| ClosedSegment { name, extent: None }).collect())
+        Ok(names
+            .into_iter()
+            .map(|name| ClosedSegment { name, extent: None })
+            .collect())
     }
 
     /// Removes record files whose segment begins after the active one and whose side file never reached the disk.
     fn remove_records_behind(&self, listed: &[String], base: Offset) -> Result<(), LogError> {
         for file in listed {
-            let stem = file.split_once('.').and_then(|(stem, _)| stem.parse::<i64>().ok());
+            let stem = file
+                .split_once('.')
+                .and_then(|(stem, _)| stem.parse::<i64>().ok());
             if stem.is_some_and(|stem| stem > base.0) {
                 self.files.remove(file)?;
             }
@@ -144,7 +169,11 @@ impl PartitionLog {
     fn scan_active(&self, end: SegmentEnd) -> Result<Scanned, LogError> {
         if end.side_bytes == 0 {
             let next_offset = end.name.base;
-            return Ok(Scanned { open: OpenSegment::new(end.name, None), last: None, next_offset });
+            return Ok(Scanned {
+                open: OpenSegment::new(end.name, None),
+                last: None,
+                next_offset,
+            });
         }
         let scanned = self.scan_segment(end)?;
         self.cut_segment(end)?;
@@ -196,19 +225,32 @@ impl PartitionLog {
             Ok(true)
         })?;
         if open.log_end != end.log_bytes {
-            let reason = format!("entries say {} bytes, expected {}", open.log_end, end.log_bytes);
-            return Err(self.files.corrupt(end.name, FileKind::Log, open.log_end, &reason));
+            let reason = format!(
+                "entries say {} bytes, expected {}",
+                open.log_end, end.log_bytes
+            );
+            return Err(self
+                .files
+                .corrupt(end.name, FileKind::Log, open.log_end, &reason));
         }
         let log = self.files.open_if_exists(end.name, FileKind::Log)?;
         let have = match log {
-            Some(file) => file.len().map_err(|e| self.files.failed(end.name, FileKind::Log, &e))?,
+            Some(file) => file
+                .len()
+                .map_err(|e| self.files.failed(end.name, FileKind::Log, &e))?,
             None => 0,
         };
         if have < end.log_bytes {
-            return Err(self.files.corrupt(end.name, FileKind::Log, have, "file is cut"));
+            return Err(self
+                .files
+                .corrupt(end.name, FileKind::Log, have, "file is cut"));
         }
         (open.written.log, open.written.side) = (open.log_end, open.side_end);
-        Ok(Scanned { open, last, next_offset })
+        Ok(Scanned {
+            open,
+            last,
+            next_offset,
+        })
     }
 
     /// Hands the envelopes of a side file to `visit`, with their positions, until it says false or `upto` is reached.
@@ -221,7 +263,8 @@ impl PartitionLog {
         mut visit: impl FnMut(Envelope, u64) -> Result<bool, &'static str>,
     ) -> Result<(), LogError> {
         let corrupt = |position, reason: &str| {
-            self.files.corrupt(name, FileKind::Entries, position, reason)
+            self.files
+                .corrupt(name, FileKind::Entries, position, reason)
         };
         if upto == 0 {
             return Ok(());
@@ -230,7 +273,8 @@ impl PartitionLog {
             Some(file) => file,
             None => return Err(corrupt(0, "file is missing")),
         };
-        let read = |position, bytes| self.read_exact(&*file, name, FileKind::Entries, position, bytes);
+        let read =
+            |position, bytes| self.read_exact(&*file, name, FileKind::Entries, position, bytes);
         let mut position = from;
         if from == 0 {
             let header = read(0, SIDE_HEADER_BYTES)?;
@@ -240,7 +284,8 @@ impl PartitionLog {
         let mut window = Bytes::new();
         while position < upto {
             let left = usize::try_from(upto - position).unwrap_or(usize::MAX);
-            let need = Envelope::peek_bytes(&window).unwrap_or(super::super::envelope::ENVELOPE_BYTES_MIN);
+            let need =
+                Envelope::peek_bytes(&window).unwrap_or(super::super::envelope::ENVELOPE_BYTES_MIN);
             if window.len() < need {
                 if need > left {
                     return Err(corrupt(position, "entry is cut"));
@@ -275,7 +320,9 @@ impl PartitionLog {
         let read = file.read_at(&mut buffer, position);
         let read = read.map_err(|error| self.files.failed(name, kind, &error))?;
         if read < bytes {
-            return Err(self.files.corrupt(name, kind, position + read as u64, "file is cut"));
+            return Err(self
+                .files
+                .corrupt(name, kind, position + read as u64, "file is cut"));
         }
         Ok(buffer.freeze())
     }
@@ -312,7 +359,9 @@ impl PartitionLog {
         let Some(file) = self.files.open_if_exists(name, FileKind::Snapshot)? else {
             return Ok(None);
         };
-        let length = file.len().map_err(|e| self.files.failed(name, FileKind::Snapshot, &e))?;
+        let length = file
+            .len()
+            .map_err(|e| self.files.failed(name, FileKind::Snapshot, &e))?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let bytes = self.read_exact(&*file, name, FileKind::Snapshot, 0, length)?;
         let table = ProducerStateTable::decode(&bytes);
@@ -324,4 +373,3 @@ impl PartitionLog {
         Ok(table)
     }
 }
-

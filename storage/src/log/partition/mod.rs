@@ -95,7 +95,11 @@ impl PartitionLog {
         let config = checkpoint.config.clone();
         let mut state = State::at(LogPosition {
             last: checkpoint.purged,
-            next_offset: if checkpoint.has_files { checkpoint.end.name.base } else { checkpoint.log_start },
+            next_offset: if checkpoint.has_files {
+                checkpoint.end.name.base
+            } else {
+                checkpoint.log_start
+            },
             log_start: checkpoint.log_start,
             producers: ProducerStateTable::default(),
         });
@@ -128,7 +132,13 @@ impl PartitionLog {
             active.name.base = state.bounds.log_end;
             active.producers_before = Some(state.producers.clone());
         }
-        Ok(PartitionLog::with_state(shared, id, checkpoint.identity, config, state))
+        Ok(PartitionLog::with_state(
+            shared,
+            id,
+            checkpoint.identity,
+            config,
+            state,
+        ))
     }
 
     fn with_state(
@@ -174,10 +184,6 @@ impl PartitionLog {
     /// Partition.
     pub fn partition(&self) -> PartitionIndex {
         self.identity.partition
-    }
-
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
     }
 
     /// Settings in force.
@@ -229,7 +235,10 @@ impl PartitionLog {
         let starts = state.epochs.starts();
         let next = starts.iter().skip(1).map(|(first, _)| first.index);
         let next = next.chain([EntryIndex(state.bounds.last.index.0.saturating_add(1))]);
-        let held = starts.iter().zip(next).filter(|((first, _), next)| first.index < *next);
+        let held = starts
+            .iter()
+            .zip(next)
+            .filter(|((first, _), next)| first.index < *next);
         held.map(|(start, _)| *start).collect()
     }
 

@@ -24,7 +24,10 @@ pub(super) struct ReadHints(VecDeque<(Offset, SegmentName, u64)>);
 
 impl ReadHints {
     fn take(&mut self, offset: Offset, name: SegmentName) -> Option<u64> {
-        let at = self.0.iter().position(|(next, segment, _)| (*next, *segment) == (offset, name))?;
+        let at = self
+            .0
+            .iter()
+            .position(|(next, segment, _)| (*next, *segment) == (offset, name))?;
         self.0.remove(at).map(|(_, _, position)| position)
     }
 
@@ -58,7 +61,15 @@ impl PartitionLog {
         if let Err(error) = self.check_running() {
             return Some(Err(error));
         }
-        read_memory(&self.state.lock(), Wanted { from, upto, bytes_max, at_least_one })
+        read_memory(
+            &self.state.lock(),
+            Wanted {
+                from,
+                upto,
+                bytes_max,
+                at_least_one,
+            },
+        )
     }
 
     /// Reads whole batches of `from..upto`; blocks. The first batch is the one that holds `from`. Nothing at `upto` and
@@ -72,7 +83,12 @@ impl PartitionLog {
     ) -> Result<ReadData, LogError> {
         self.check_running()?;
         self.load_if_needed()?;
-        let wanted = Wanted { from, upto, bytes_max, at_least_one };
+        let wanted = Wanted {
+            from,
+            upto,
+            bytes_max,
+            at_least_one,
+        };
         let mut name = {
             let state = self.state.lock();
             if let Some(found) = read_memory(&state, wanted) {
@@ -87,21 +103,34 @@ impl PartitionLog {
             // Nothing at or behind the offset in this segment: the next one begins behind it.
             name = self.segment_after(segment);
         }
-        Ok(ReadData { next_offset: from, ..ReadData::default() })
+        Ok(ReadData {
+            next_offset: from,
+            ..ReadData::default()
+        })
     }
 
-    fn read_segment(&self, name: SegmentName, wanted: Wanted) -> Result<Option<ReadData>, LogError> {
+    fn read_segment(
+        &self,
+        name: SegmentName,
+        wanted: Wanted,
+    ) -> Result<Option<ReadData>, LogError> {
         let end = self.extent(name)?.log_bytes;
         let Some(mut records) = RecordFile::open(&self.files, name, end)? else {
             return Ok(None);
         };
         let hint = self.hints.lock().take(wanted.from, name);
-        let Some((position, first)) = self.find_batch(&mut records, name, wanted.from, hint)? else {
+        let Some((position, first)) = self.find_batch(&mut records, name, wanted.from, hint)?
+        else {
             return Ok(None);
         };
-        let nothing = ReadData { next_offset: wanted.from, ..ReadData::default() };
+        let nothing = ReadData {
+            next_offset: wanted.from,
+            ..ReadData::default()
+        };
         let first_bytes = first.size_bytes();
-        if first.next_offset() > wanted.upto || (first_bytes > wanted.bytes_max && !wanted.at_least_one) {
+        if first.next_offset() > wanted.upto
+            || (first_bytes > wanted.bytes_max && !wanted.at_least_one)
+        {
             return Ok(Some(nothing));
         }
         let left = usize::try_from(records.left(position)).unwrap_or(usize::MAX);
@@ -115,8 +144,14 @@ impl PartitionLog {
             (whole, next_offset) = (after, header.next_offset());
         }
         bytes.truncate(whole);
-        self.hints.lock().put(next_offset, name, position + whole as u64);
-        Ok(Some(ReadData { size_bytes: whole, pieces: vec![bytes], next_offset }))
+        self.hints
+            .lock()
+            .put(next_offset, name, position + whole as u64);
+        Ok(Some(ReadData {
+            size_bytes: whole,
+            pieces: vec![bytes],
+            next_offset,
+        }))
     }
 
     /// The first batch of a segment that ends after an offset. An index that leads astray is not believed.
@@ -149,8 +184,10 @@ impl PartitionLog {
         if let Some(open) = self.state.lock().segments.open(name) {
             return Ok(open.offsets.lookup(relative));
         }
-        self.search_index(name, FileKind::Index, |read, bytes| lookup_offset(read, bytes, relative))
-            .map(|found| found.unwrap_or(0))
+        self.search_index(name, FileKind::Index, |read, bytes| {
+            lookup_offset(read, bytes, relative)
+        })
+        .map(|found| found.unwrap_or(0))
     }
 
     /// Searches an index file; `None` if it is missing.
@@ -158,13 +195,20 @@ impl PartitionLog {
         &self,
         name: SegmentName,
         kind: FileKind,
-        search: impl FnOnce(&dyn Fn(&mut [u8], u64) -> std::io::Result<usize>, u64) -> std::io::Result<T>,
+        search: impl FnOnce(
+            &dyn Fn(&mut [u8], u64) -> std::io::Result<usize>,
+            u64,
+        ) -> std::io::Result<T>,
     ) -> Result<Option<T>, LogError> {
         let Some(file) = self.files.open_if_exists(name, kind)? else {
             return Ok(None);
         };
-        let found = file.len().and_then(|bytes| search(&|buf, at| file.read_at(buf, at), bytes));
-        found.map(Some).map_err(|error| self.files.failed(name, kind, &error))
+        let found = file
+            .len()
+            .and_then(|bytes| search(&|buf, at| file.read_at(buf, at), bytes));
+        found
+            .map(Some)
+            .map_err(|error| self.files.failed(name, kind, &error))
     }
 
     /// The segment that begins after another one.
@@ -184,7 +228,10 @@ impl PartitionLog {
                     offset_of_max: open.offset_of_max,
                 });
             }
-            let at = state.segments.closed.binary_search_by_key(&name, |closed| closed.name);
+            let at = state
+                .segments
+                .closed
+                .binary_search_by_key(&name, |closed| closed.name);
             match at.ok().and_then(|at| state.segments.closed.get(at)) {
                 Some(closed) => closed.extent,
                 None => return Ok(GONE),
@@ -195,7 +242,11 @@ impl PartitionLog {
         }
         let extent = self.read_extent(name)?;
         let mut state = self.state.lock();
-        let closed = state.segments.closed.iter_mut().find(|closed| closed.name == name);
+        let closed = state
+            .segments
+            .closed
+            .iter_mut()
+            .find(|closed| closed.name == name);
         if let Some(closed) = closed {
             closed.extent = Some(extent);
         }
@@ -206,23 +257,36 @@ impl PartitionLog {
         let Some(file) = self.files.open_if_exists(name, FileKind::Log)? else {
             return Ok(GONE);
         };
-        let log_bytes = file.len().map_err(|e| self.files.failed(name, FileKind::Log, &e))?;
+        let log_bytes = file
+            .len()
+            .map_err(|e| self.files.failed(name, FileKind::Log, &e))?;
         // Segments without records share the files of the next one that begins at the same offset.
-        if self.segment_after(name).is_some_and(|next| next.base == name.base) {
+        if self
+            .segment_after(name)
+            .is_some_and(|next| next.base == name.base)
+        {
             return Ok(GONE);
         }
-        let last = self.search_index(name, FileKind::TimeIndex, |read, bytes| last_time(read, bytes, name.base))?;
+        let last = self.search_index(name, FileKind::TimeIndex, |read, bytes| {
+            last_time(read, bytes, name.base)
+        })?;
         match last.flatten() {
-            Some((max_timestamp, offset_of_max)) => {
-                Ok(SegmentExtent { log_bytes, max_timestamp, offset_of_max })
-            }
+            Some((max_timestamp, offset_of_max)) => Ok(SegmentExtent {
+                log_bytes,
+                max_timestamp,
+                offset_of_max,
+            }),
             None => self.scan_extent(name, log_bytes),
         }
     }
 
     /// The time index is missing or empty: batches without timestamps, or a lost file.
     fn scan_extent(&self, name: SegmentName, log_bytes: u64) -> Result<SegmentExtent, LogError> {
-        let mut extent = SegmentExtent { log_bytes, offset_of_max: name.base, ..GONE };
+        let mut extent = SegmentExtent {
+            log_bytes,
+            offset_of_max: name.base,
+            ..GONE
+        };
         let Some(mut records) = RecordFile::open(&self.files, name, log_bytes)? else {
             return Ok(GONE);
         };
@@ -280,12 +344,20 @@ const GONE: SegmentExtent = SegmentExtent {
 /// Answers from memory where that is possible.
 fn read_memory(state: &State, wanted: Wanted) -> Option<Result<ReadData, LogError>> {
     let bounds = state.bounds;
-    let Wanted { from, upto, bytes_max, at_least_one } = wanted;
+    let Wanted {
+        from,
+        upto,
+        bytes_max,
+        at_least_one,
+    } = wanted;
     if from < bounds.log_start || from > bounds.log_end {
         let (offset, start, end) = (from, bounds.log_start, bounds.log_end);
         return Some(Err(LogError::OffsetOutOfRange { offset, start, end }));
     }
-    let mut data = ReadData { next_offset: from, ..ReadData::default() };
+    let mut data = ReadData {
+        next_offset: from,
+        ..ReadData::default()
+    };
     if from >= upto.min(bounds.log_end) {
         return Some(Ok(data));
     }
@@ -294,7 +366,8 @@ fn read_memory(state: &State, wanted: Wanted) -> Option<Result<ReadData, LogErro
             continue;
         }
         let bytes = tail.envelope.batch_bytes as usize;
-        let too_large = data.size_bytes + bytes > bytes_max && !(at_least_one && data.size_bytes == 0);
+        let too_large =
+            data.size_bytes + bytes > bytes_max && !(at_least_one && data.size_bytes == 0);
         if tail.envelope.next_offset() > upto || too_large {
             break;
         }

@@ -26,7 +26,11 @@ pub(crate) struct Replay {
 impl Replay {
     /// Before the first frame.
     pub fn of(log: &PartitionLog) -> Replay {
-        Replay { floor: log.bounds().last.index, deferred: Vec::new(), recount: false }
+        Replay {
+            floor: log.bounds().last.index,
+            deferred: Vec::new(),
+            recount: false,
+        }
     }
 }
 
@@ -41,7 +45,9 @@ impl PartitionLog {
         if frame.sequence <= self.state.lock().sequence {
             return Ok(false);
         }
-        self.replay_inner(replay, frame).map(|()| true).map_err(|error| self.stop(error))
+        self.replay_inner(replay, frame)
+            .map(|()| true)
+            .map_err(|error| self.stop(error))
     }
 
     fn replay_inner(&self, replay: &mut Replay, frame: ReplayedFrame) -> Result<(), LogError> {
@@ -84,7 +90,10 @@ impl PartitionLog {
         let last = self.bounds().last.index;
         let cuts_held_back = self.state.lock().suspect.is_some();
         if frame.prev_index != last && !cuts_held_back {
-            let reason = format!("frame follows entry {}, the log ends at {}", frame.prev_index.0, last.0);
+            let reason = format!(
+                "frame follows entry {}, the log ends at {}",
+                frame.prev_index.0, last.0
+            );
             return Err(damage(frame, reason));
         }
         match frame.kind {
@@ -101,7 +110,9 @@ impl PartitionLog {
         let entries = decode_append(&frame.payload).map_err(|reason| damage(frame, reason))?;
         let config = self.config();
         let mut state = self.state.lock();
-        state.check(&entries, Stamping::Follower).map_err(|reason| damage(frame, reason))?;
+        state
+            .check(&entries, Stamping::Follower)
+            .map_err(|reason| damage(frame, reason))?;
         state.append(entries, Stamping::Follower, &config, 0);
         Ok(())
     }
@@ -110,7 +121,10 @@ impl PartitionLog {
         let cut = decode_truncate(&frame.payload).ok_or_else(|| malformed(frame))?;
         let bounds = self.bounds();
         if cut.last.index < bounds.purged.index || cut.last.index > bounds.last.index {
-            return Err(damage(frame, format!("cut after {:?} is outside of {bounds:?}", cut.last)));
+            return Err(damage(
+                frame,
+                format!("cut after {:?} is outside of {bounds:?}", cut.last),
+            ));
         }
         let mut writing = self.writing.lock();
         if !self.state.lock().has_files {
@@ -143,7 +157,10 @@ impl PartitionLog {
             return Ok(());
         }
         if purged.index > bounds.last.index {
-            return Err(damage(frame, format!("purge to {purged:?} is outside of {bounds:?}")));
+            return Err(damage(
+                frame,
+                format!("purge to {purged:?} is outside of {bounds:?}"),
+            ));
         }
         replay.recount = true;
         let mut writing = self.writing.lock();
@@ -191,7 +208,11 @@ impl PartitionLog {
 }
 
 fn damage(frame: &ReplayedFrame, reason: String) -> LogError {
-    LogError::Corrupt { file: frame.file.clone(), position: frame.position, reason }
+    LogError::Corrupt {
+        file: frame.file.clone(),
+        position: frame.position,
+        reason,
+    }
 }
 
 fn malformed(frame: &ReplayedFrame) -> LogError {

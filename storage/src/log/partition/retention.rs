@@ -24,7 +24,9 @@ impl PartitionLog {
         let bounds = {
             let mut state = self.state.lock();
             if !state.producers_in_files {
-                state.producers.remove_expired(now, config.producer_id_expiration_ms);
+                state
+                    .producers
+                    .remove_expired(now, config.producer_id_expiration_ms);
             }
             let loaded = state.unloaded.is_none();
             let oldest = state.segments.oldest_timestamp().filter(|_| loaded);
@@ -92,15 +94,26 @@ impl PartitionLog {
 }
 
 /// Whether it is worth looking at the segments, by what is known without them.
-fn may_expire(config: &LogConfig, bounds: &LogBounds, oldest: TimestampMs, now: TimestampMs) -> bool {
-    let by_time = config.retention_ms.is_some_and(|ms| is_expired(oldest, now, ms));
-    let by_size = config.retention_bytes.is_some_and(|bytes| bounds.size_bytes > bytes);
+fn may_expire(
+    config: &LogConfig,
+    bounds: &LogBounds,
+    oldest: TimestampMs,
+    now: TimestampMs,
+) -> bool {
+    let by_time = config
+        .retention_ms
+        .is_some_and(|ms| is_expired(oldest, now, ms));
+    let by_size = config
+        .retention_bytes
+        .is_some_and(|bytes| bounds.size_bytes > bytes);
     config.delete && (by_time || by_size)
 }
 
 /// Kafka's rules of time and size for one segment, the oldest that is left.
 fn lets_go(config: &LogConfig, extent: &SegmentExtent, size_bytes: u64, now: TimestampMs) -> bool {
-    let by_time = config.retention_ms.is_some_and(|ms| is_expired(extent.max_timestamp, now, ms));
+    let by_time = config
+        .retention_ms
+        .is_some_and(|ms| is_expired(extent.max_timestamp, now, ms));
     let by_size = config
         .retention_bytes
         .is_some_and(|bytes| size_bytes.saturating_sub(extent.log_bytes) >= bytes);

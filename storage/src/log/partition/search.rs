@@ -28,7 +28,11 @@ impl PartitionLog {
         upto: Offset,
     ) -> Result<Option<TimestampOffset>, LogError> {
         let (names, log_start) = self.prepare_search()?;
-        let sought = Sought { at_or_after, from: log_start, upto };
+        let sought = Sought {
+            at_or_after,
+            from: log_start,
+            upto,
+        };
         for name in names {
             let extent = self.extent(name)?;
             if extent.log_bytes == 0 || extent.max_timestamp < at_or_after {
@@ -83,7 +87,11 @@ impl PartitionLog {
             return Ok(None);
         };
         let end = self.extent(name)?.log_bytes;
-        let sought = Sought { at_or_after, from: log_start, upto };
+        let sought = Sought {
+            at_or_after,
+            from: log_start,
+            upto,
+        };
         let Some(mut records) = RecordFile::open(&self.files, name, end)? else {
             return Ok(None);
         };
@@ -102,11 +110,18 @@ impl PartitionLog {
 
     /// Offset from which to look for a timestamp in a segment.
     fn lookup_timestamp(&self, name: SegmentName, at: TimestampMs) -> Result<Offset, LogError> {
-        let open = self.state.lock().segments.open(name).map(|open| open.times.lookup(at));
+        let open = self
+            .state
+            .lock()
+            .segments
+            .open(name)
+            .map(|open| open.times.lookup(at));
         let relative = match open {
             Some(relative) => relative,
             None => self
-                .search_index(name, FileKind::TimeIndex, |read, bytes| lookup_time(read, bytes, at))?
+                .search_index(name, FileKind::TimeIndex, |read, bytes| {
+                    lookup_time(read, bytes, at)
+                })?
                 .unwrap_or(0),
         };
         Ok(Offset(name.base.0.saturating_add_unsigned(relative)))
@@ -160,9 +175,18 @@ fn first_record(batch: &RecordBatch, sought: Sought) -> Result<Option<TimestampO
     for record in records {
         let record = record.map_err(|error| error.to_string())?;
         let timestamp = batch.record_timestamp(record.timestamp_delta);
-        let offset = Offset(batch.base_offset().0.saturating_add(i64::from(record.offset_delta)));
+        let offset = Offset(
+            batch
+                .base_offset()
+                .0
+                .saturating_add(i64::from(record.offset_delta)),
+        );
         if timestamp >= sought.at_or_after && offset >= sought.from && offset < sought.upto {
-            return Ok(Some(TimestampOffset { timestamp, offset, epoch: batch.leader_epoch() }));
+            return Ok(Some(TimestampOffset {
+                timestamp,
+                offset,
+                epoch: batch.leader_epoch(),
+            }));
         }
     }
     Ok(None)

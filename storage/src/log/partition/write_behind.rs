@@ -44,7 +44,9 @@ struct Work {
 impl PartitionLog {
     /// Writes what waits, once; called by the threads of the write queue. Returns whether more waits.
     pub(crate) fn write_behind(&self) -> bool {
-        let written = self.check_running().and_then(|()| self.write_step(&mut self.writing.lock()));
+        let written = self
+            .check_running()
+            .and_then(|()| self.write_step(&mut self.writing.lock()));
         match written {
             Ok(true) => return true,
             Ok(false) => {}
@@ -82,7 +84,12 @@ impl PartitionLog {
             self.begin_files(writing, work.name, header, producers.as_ref())?;
         }
         self.write_slices(work.name, FileKind::Log, &work.log, work.from.log)?;
-        let side_at = work.to.side - work.side.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+        let side_at = work.to.side
+            - work
+                .side
+                .iter()
+                .map(|bytes| bytes.len() as u64)
+                .sum::<u64>();
         self.write_slices(work.name, FileKind::Entries, &work.side, side_at)?;
         for (kind, position, bytes) in &work.indexes {
             if !bytes.is_empty() {
@@ -109,14 +116,23 @@ impl PartitionLog {
         if !state.has_files {
             return None;
         }
-        let open = state.segments.sealed.front().unwrap_or(&state.segments.active);
+        let open = state
+            .segments
+            .sealed
+            .front()
+            .unwrap_or(&state.segments.active);
         let (mut log, mut side) = (Vec::new(), Vec::new());
         let mut to = open.written;
         let mut last = state.tail.written();
         let mut bytes = 0;
         let beginning = (open.written.side == 0 && open.side_end > 0).then(|| {
-            let before = state.id_of(EntryIndex(open.name.first.0 - 1)).unwrap_or_default();
-            (side_header(self.id, open.name, before), open.producers_before.clone())
+            let before = state
+                .id_of(EntryIndex(open.name.first.0 - 1))
+                .unwrap_or_default();
+            (
+                side_header(self.id, open.name, before),
+                open.producers_before.clone(),
+            )
         });
         for tail in state.tail.pending().take(WRITE_ENTRIES_MAX) {
             if tail.segment != open.name || bytes > WRITE_BYTES_MAX {
@@ -140,10 +156,23 @@ impl PartitionLog {
         if to.log - to.hinted >= HINT_BYTES {
             to.hinted = to.log;
         }
-        let epoch = state.epochs.last_epoch().filter(|epoch| writing.epoch_written != Some(*epoch));
+        let epoch = state
+            .epochs
+            .last_epoch()
+            .filter(|epoch| writing.epoch_written != Some(*epoch));
         let epochs = epoch.map(|epoch| (epoch, state.epochs.checkpoint_text()));
         let name = open.name;
-        Some(Work { name, beginning, from: open.written, to, last, log, side, indexes, epochs })
+        Some(Work {
+            name,
+            beginning,
+            from: open.written,
+            to,
+            last,
+            log,
+            side,
+            indexes,
+            epochs,
+        })
     }
 
     fn begin_files(
@@ -161,7 +190,8 @@ impl PartitionLog {
         match producers {
             // Also when empty, so that nobody has to look further back; not at the very beginning.
             Some(table) if !table.is_empty() || name.base.0 > 0 => {
-                self.files.replace(&name.file_name(FileKind::Snapshot), &table.encode(), true)
+                self.files
+                    .replace(&name.file_name(FileKind::Snapshot), &table.encode(), true)
             }
             _ => Ok(()),
         }
@@ -178,7 +208,13 @@ impl PartitionLog {
             return Ok(());
         }
         let slices: Vec<_> = bytes.iter().map(|bytes| IoSlice::new(bytes)).collect();
-        self.write(&*self.files.create(name, kind)?, name, kind, &slices, position)
+        self.write(
+            &*self.files.create(name, kind)?,
+            name,
+            kind,
+            &slices,
+            position,
+        )
     }
 
     fn write(
@@ -189,7 +225,8 @@ impl PartitionLog {
         slices: &[IoSlice<'_>],
         position: u64,
     ) -> Result<(), LogError> {
-        file.write_at(slices, position).map_err(|error| self.files.failed(name, kind, &error))
+        file.write_at(slices, position)
+            .map_err(|error| self.files.failed(name, kind, &error))
     }
 
     /// Notes what was written; returns whether more waits.
@@ -214,15 +251,32 @@ fn index_bytes(open: &OpenSegment, to: &mut WrittenTo) -> [(FileKind, u64, Vec<u
     let at = |entries: usize, bytes: usize| (entries * bytes) as u64;
     use super::super::sparse_index::{OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES};
     [
-        (FileKind::Index, at(from.offsets, OFFSET_ENTRY_BYTES), open.offsets.bytes_from(from.offsets)),
-        (FileKind::TimeIndex, at(from.times, TIME_ENTRY_BYTES), open.times.bytes_from(from.times)),
-        (FileKind::EntryIndex, at(from.entries, OFFSET_ENTRY_BYTES), open.entries.bytes_from(from.entries)),
+        (
+            FileKind::Index,
+            at(from.offsets, OFFSET_ENTRY_BYTES),
+            open.offsets.bytes_from(from.offsets),
+        ),
+        (
+            FileKind::TimeIndex,
+            at(from.times, TIME_ENTRY_BYTES),
+            open.times.bytes_from(from.times),
+        ),
+        (
+            FileKind::EntryIndex,
+            at(from.entries, OFFSET_ENTRY_BYTES),
+            open.entries.bytes_from(from.entries),
+        ),
     ]
 }
 
 /// Moves sealed segments whose files are complete to the closed ones.
 fn close_sealed(state: &mut State, writing: &mut Writing) {
-    while state.segments.sealed.front().is_some_and(OpenSegment::is_written) {
+    while state
+        .segments
+        .sealed
+        .front()
+        .is_some_and(OpenSegment::is_written)
+    {
         let Some(open) = state.segments.sealed.pop_front() else {
             return;
         };
@@ -232,7 +286,10 @@ fn close_sealed(state: &mut State, writing: &mut Writing) {
             max_timestamp: open.max_timestamp,
             offset_of_max: open.offset_of_max,
         };
-        state.segments.closed.push(ClosedSegment { name: open.name, extent: Some(extent) });
+        state.segments.closed.push(ClosedSegment {
+            name: open.name,
+            extent: Some(extent),
+        });
     }
 }
 

@@ -89,12 +89,20 @@ impl BatchMark {
     fn first_sequence(self) -> Sequence {
         // Sequences wrap from 2^31-1 to 0.
         let first = i64::from(self.last_sequence.0) - i64::from(self.offset_delta);
-        let wrapped = if first < 0 { first + i64::from(i32::MAX) + 1 } else { first };
+        let wrapped = if first < 0 {
+            first + i64::from(i32::MAX) + 1
+        } else {
+            first
+        };
         Sequence(i32::try_from(wrapped).unwrap_or(0))
     }
 
     fn base_offset(self) -> Offset {
-        Offset(self.last_offset.0.saturating_sub(i64::from(self.offset_delta)))
+        Offset(
+            self.last_offset
+                .0
+                .saturating_sub(i64::from(self.offset_delta)),
+        )
     }
 }
 
@@ -125,7 +133,9 @@ impl ProducerState {
     }
 
     fn last_sequence(&self) -> Sequence {
-        self.marks().next_back().map_or(NO_SEQUENCE, |mark| mark.last_sequence)
+        self.marks()
+            .next_back()
+            .map_or(NO_SEQUENCE, |mark| mark.last_sequence)
     }
 
     fn push(&mut self, mark: BatchMark) {
@@ -140,7 +150,10 @@ impl ProducerState {
     fn check(&self, batch: &BatchHeader) -> SequenceCheck {
         let epoch = batch.producer_epoch();
         if epoch < self.epoch {
-            let error = SequenceError::StaleEpoch { got: epoch, current: self.epoch };
+            let error = SequenceError::StaleEpoch {
+                got: epoch,
+                current: self.epoch,
+            };
             return SequenceCheck::Reject(error);
         }
         if batch.is_control() {
@@ -148,16 +161,25 @@ impl ProducerState {
         }
         let (first, last) = (batch.base_sequence(), batch.last_sequence());
         if epoch == self.epoch
-            && let Some(mark) =
-                self.marks().find(|mark| mark.first_sequence() == first && mark.last_sequence == last)
+            && let Some(mark) = self
+                .marks()
+                .find(|mark| mark.first_sequence() == first && mark.last_sequence == last)
         {
             return SequenceCheck::Duplicate {
                 base_offset: mark.base_offset(),
                 max_timestamp: mark.timestamp,
             };
         }
-        let before = if epoch == self.epoch { self.last_sequence() } else { NO_SEQUENCE };
-        let expected = if before == NO_SEQUENCE { Sequence(0) } else { before.plus(1) };
+        let before = if epoch == self.epoch {
+            self.last_sequence()
+        } else {
+            NO_SEQUENCE
+        };
+        let expected = if before == NO_SEQUENCE {
+            Sequence(0)
+        } else {
+            before.plus(1)
+        };
         if first == expected {
             SequenceCheck::Accept
         } else {
@@ -205,12 +227,17 @@ impl PartialEq for ProducerStateTable {
 impl ProducerStateTable {
     /// Judges a batch by its sequence numbers; changes nothing.
     pub fn check(&self, batch: &BatchHeader) -> SequenceCheck {
-        self.get(batch.producer_id()).map_or(SequenceCheck::Accept, |state| state.check(batch))
+        self.get(batch.producer_id())
+            .map_or(SequenceCheck::Accept, |state| state.check(batch))
     }
 
     /// Judges a batch by this layer where it knows the producer, else by the layer below.
     pub fn check_over(&self, below: &ProducerStateTable, batch: &BatchHeader) -> SequenceCheck {
-        let layer = if self.get(batch.producer_id()).is_some() { self } else { below };
+        let layer = if self.get(batch.producer_id()).is_some() {
+            self
+        } else {
+            below
+        };
         layer.check(batch)
     }
 
@@ -292,7 +319,10 @@ impl ProducerStateTable {
     }
 
     fn iter(&self) -> impl Iterator<Item = (ProducerId, &ProducerState)> {
-        self.shards.iter().flat_map(|shard| shard.iter()).map(|(id, state)| (*id, state))
+        self.shards
+            .iter()
+            .flat_map(|shard| shard.iter())
+            .map(|(id, state)| (*id, state))
     }
 
     fn get(&self, id: ProducerId) -> Option<&ProducerState> {

@@ -30,7 +30,9 @@ impl ProducerStateTable {
         let mut sorted: Vec<_> = self.iter().collect();
         sorted.sort_by_key(|(id, _)| *id);
         let mut out = BytesMut::with_capacity(
-            HEAD_BYTES + OLDER_HEAD_BYTES + sorted.len() * (PRODUCER_BYTES + BATCHES_MAX * MARK_BYTES),
+            HEAD_BYTES
+                + OLDER_HEAD_BYTES
+                + sorted.len() * (PRODUCER_BYTES + BATCHES_MAX * MARK_BYTES),
         );
         out.put_i16(VERSION);
         out.put_u32(0);
@@ -46,7 +48,10 @@ impl ProducerStateTable {
             let older = state.marks().count() - 1;
             out.put_i64(id.0);
             out.put_u8(u8::try_from(older).unwrap_or(0));
-            state.marks().take(older).for_each(|mark| put_mark(&mut out, mark));
+            state
+                .marks()
+                .take(older)
+                .for_each(|mark| put_mark(&mut out, mark));
         }
         let crc = crc32c::crc32c(&out[CHECKSUMMED_FROM..]);
         out[2..CHECKSUMMED_FROM].copy_from_slice(&crc.to_be_bytes());
@@ -118,9 +123,15 @@ fn get_producer(input: &mut &[u8]) -> Option<(ProducerId, ProducerState)> {
     let timestamp = TimestampMs(input.try_get_i64().ok()?);
     state.last_timestamp = timestamp;
     state.coordinator_epoch = input.try_get_i32().ok()?;
-    state.transaction_start = Some(Offset(input.try_get_i64().ok()?)).filter(|offset| offset.0 >= 0);
+    state.transaction_start =
+        Some(Offset(input.try_get_i64().ok()?)).filter(|offset| offset.0 >= 0);
     if last_sequence.0 >= 0 {
-        state.push(BatchMark { last_sequence, last_offset, offset_delta, timestamp });
+        state.push(BatchMark {
+            last_sequence,
+            last_offset,
+            offset_delta,
+            timestamp,
+        });
     }
     Some((id, state))
 }
