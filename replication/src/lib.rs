@@ -16,6 +16,9 @@ mod replication;
 mod reporter;
 mod tasks;
 
+#[cfg(test)]
+mod tests;
+
 pub use controller::Controller;
 pub use errors::{
     AppendError, DeleteRecordsError, NotLeader, StartError, SubmitError, WaitLedError,

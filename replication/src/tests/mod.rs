@@ -1,0 +1,266 @@
+//! A broker's consensus groups on real logs in a temporary directory.
+
+mod cluster;
+mod lifecycle;
+mod produce;
+mod retention;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tidelog_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
+use tidelog_protocol::compression::Compression;
+use tidelog_protocol::types::{
+    BrokerId, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId,
+    TopicName,
+};
+use tidelog_storage::fs::RealFs;
+use tidelog_storage::journal::Durability;
+use tidelog_storage::kv::RocksKv;
+use tidelog_storage::log::LogConfig;
+use tidelog_storage::manager::{LogManager, StorageOptions};
+use uuid::Uuid;
+
+use crate::{
+    Acks, AppendError, AppendRequest, Appended, Command, LogConfigSource, MetadataImage, Outcome,
+    Partition, Replication, ReplicationOptions, TopicImage,
+};
+
+/// Longest wait for anything; a loaded machine may need some of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Reads `retention.ms`, `segment.bytes` and `durability` of a topic; `default` is the broker's `log.retention.ms`.
+#[derive(Default)]
+struct TestConfigs {
+    default_retention_ms: Mutex<Option<i64>>,
+}
+
+impl LogConfigSource for TestConfigs {
+    fn log_config(&self, topic: &TopicImage) -> LogConfig {
+        let number = |key: &str| {
+            topic
+                .configs
+                .get(key)
+                .and_then(|value| value.parse::<i64>().ok())
+        };
+        let os = topic
+            .configs
+            .get("durability")
+            .is_some_and(|value| value == "os");
+        LogConfig {
+            segment_bytes: number("segment.bytes").map_or(1 << 20, |bytes| bytes as u32),
+            segment_ms: i64::MAX,
+            index_bytes_max: 1 << 20,
+            index_interval_bytes: 4_096,
+            retention_ms: number("retention.ms").or(*self.default_retention_ms.lock()),
+            retention_bytes: None,
+            delete: true,
+            compact: false,
+            durability: if os { Durability::Os } else { Durability::Sync },
+            producer_id_expiration_ms: 86_400_000,
+        }
+    }
+
+    fn min_insync_replicas(&self, _topic: &TopicImage) -> usize {
+        1
+    }
+}
+
+/// A broker that can be stopped and started on the same directory.
+struct Broker {
+    directory: TempDir,
+    configs: Arc<TestConfigs>,
+    retention_check: Duration,
+    running: Option<(Arc<Replication>, Arc<LogManager>)>,
+}
+
+impl Broker {
+    async fn start() -> Broker {
+        Broker::start_with_retention_check(Duration::from_secs(3600)).await
+    }
+
+    async fn start_with_retention_check(retention_check: Duration) -> Broker {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut broker = Broker {
+            directory,
+            configs: Arc::default(),
+            retention_check,
+            running: None,
+        };
+        broker.run().await;
+        broker
+    }
+
+    async fn run(&mut self) {
+        let logs = open_logs(self.directory.path()).await;
+        let mut options = ReplicationOptions::new(
+            BrokerId(1),
+            Uuid::from_u128(11),
+            Uuid::from_u128(99),
+            self.configs.clone(),
+        );
+        options.retention_check_interval = self.retention_check;
+        let replication = Replication::start(options, logs.clone())
+            .await
+            .expect("starts");
+        self.running = Some((replication, logs));
+    }
+
+    async fn stop(&mut self) {
+        let (replication, logs) = self.running.take().expect("runs");
+        replication.shutdown().await;
+        drop(replication);
+        logs.shutdown().await;
+    }
+
+    async fn restart(&mut self) {
+        self.stop().await;
+        self.run().await;
+    }
+
+    fn replication(&self) -> &Arc<Replication> {
+        &self.running.as_ref().expect("runs").0
+    }
+
+    fn image(&self) -> Arc<MetadataImage> {
+        self.replication().image()
+    }
+
+    async fn submit(&self, command: Command) -> Outcome {
+        self.replication()
+            .controller()
+            .submit(command, PATIENCE)
+            .await
+            .expect("is carried out")
+    }
+
+    async fn create(&self, name: &str, partitions: usize) -> TopicId {
+        self.create_with(name, partitions, &[]).await
+    }
+
+    async fn create_with(
+        &self,
+        name: &str,
+        partitions: usize,
+        configs: &[(&str, &str)],
+    ) -> TopicId {
+        let id = TopicId(Uuid::new_v4());
+        let configs: BTreeMap<String, String> = configs
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
+        let assignments = vec![vec![BrokerId(1)]; partitions];
+        let name = TopicName::from(name);
+        self.submit(Command::CreateTopic {
+            name,
+            id,
+            assignments,
+            configs,
+        })
+        .await;
+        self.replication()
+            .wait_led(id, PATIENCE)
+            .await
+            .expect("is led");
+        id
+    }
+
+    fn partition(&self, topic: TopicId, index: i32) -> Arc<Partition> {
+        self.replication()
+            .partition(topic, PartitionIndex(index))
+            .expect("is hosted")
+    }
+}
+
+async fn open_logs(directory: &Path) -> Arc<LogManager> {
+    let directory = directory.to_owned();
+    let open = move || {
+        let kv = Arc::new(RocksKv::open(&directory.join("kv")).expect("opens"));
+        LogManager::open(StorageOptions::new(directory, Arc::new(RealFs), kv))
+            .expect("opens")
+            .0
+    };
+    tokio::task::spawn_blocking(open).await.expect("no panic")
+}
+
+/// A batch without a producer.
+fn batch(records: i32) -> RecordBatch {
+    build(BatchBuilder::new(Compression::None), records)
+}
+
+/// A batch of an idempotent producer.
+fn batch_of(producer: i64, sequence: i32, records: i32) -> RecordBatch {
+    let builder = BatchBuilder::new(Compression::None).producer(
+        ProducerId(producer),
+        ProducerEpoch(0),
+        Sequence(sequence),
+    );
+    build(builder, records)
+}
+
+fn build(mut builder: BatchBuilder, records: i32) -> RecordBatch {
+    for _ in 0..records {
+        let record = NewRecord {
+            timestamp: TimestampMs(1_000),
+            key: None,
+            value: Some(&[7; 100]),
+            headers: &[],
+        };
+        builder.push(record).expect("a small record");
+    }
+    builder.build().expect("a small batch")
+}
+
+async fn append(
+    partition: &Partition,
+    batch: RecordBatch,
+    acks: Acks,
+) -> Result<Appended, AppendError> {
+    let ticket = partition
+        .submit(AppendRequest {
+            batch,
+            acks,
+            epoch: None,
+        })
+        .await?;
+    tokio::time::timeout(PATIENCE, ticket)
+        .await
+        .expect("is answered")
+}
+
+/// Base offsets of all batches that a consumer would get.
+fn stored_offsets(partition: &Partition) -> Vec<i64> {
+    let state = partition.state();
+    let data = partition
+        .log()
+        .read_blocking(state.log_start, state.high_watermark, usize::MAX >> 1, true)
+        .expect("reads");
+    let mut bytes = bytes::Bytes::from(data.pieces.concat());
+    let mut offsets = Vec::new();
+    while !bytes.is_empty() {
+        offsets.push(
+            RecordBatch::split_first(&mut bytes)
+                .expect("a batch")
+                .base_offset()
+                .0,
+        );
+    }
+    offsets
+}
+
+/// Polls until it holds. For what no event tells.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn offset(result: Result<Appended, AppendError>) -> Offset {
+    result.expect("is appended").base_offset
+}
