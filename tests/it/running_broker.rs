@@ -1,0 +1,130 @@
+//! A broker process for tests: the binary beside this test program, on loopback ports and a folder of its own.
+//!
+//! `TIDELOG_TEST_ADDRESS` names a broker that runs already, Apache Kafka for one; then none is started.
+
+use std::env;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A start on a busy machine with two cores stays well below.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A running broker; dropping it ends the process by SIGTERM and checks that it went well.
+pub struct RunningBroker {
+    address: String,
+    process: Option<(Child, TempDir)>,
+}
+
+impl RunningBroker {
+    /// Starts the broker and returns once it accepts connections and says that it is ready.
+    pub fn start() -> Self {
+        if let Ok(address) = env::var("TIDELOG_TEST_ADDRESS") {
+            return Self {
+                address,
+                process: None,
+            };
+        }
+        let folder = TempDir::new().expect("temporary folder");
+        let [kafka, http] = free_ports();
+        let log = File::create(folder.path().join("broker.log")).expect("log file");
+        let child = Command::new(binary())
+            .args(["serve", "--data-dir"])
+            .arg(folder.path().join("data"))
+            .args(["--set", &format!("listeners=PLAINTEXT://127.0.0.1:{kafka}")])
+            .args(["--set", &format!("http.listeners=http://127.0.0.1:{http}")])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log file"))
+            .stderr(log)
+            .spawn()
+            .expect("the broker's binary: `make build` makes it");
+        let mut broker = Self {
+            address: format!("127.0.0.1:{kafka}"),
+            process: Some((child, folder)),
+        };
+        broker.wait_until_ready(http);
+        broker
+    }
+
+    /// host:port for a client's bootstrap list.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn wait_until_ready(&mut self, http: u16) {
+        let begun = Instant::now();
+        while !is_ready(http) {
+            let (child, folder) = self.process.as_mut().expect("started above");
+            let exited = child.try_wait().expect("state of the broker's process");
+            if exited.is_some() || begun.elapsed() > START_TIMEOUT {
+                let log = std::fs::read_to_string(folder.path().join("broker.log"));
+                panic!(
+                    "the broker did not start ({exited:?}):\n{}",
+                    log.unwrap_or_default()
+                );
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for RunningBroker {
+    fn drop(&mut self) {
+        let Some((mut child, _folder)) = self.process.take() else {
+            return;
+        };
+        let pid = Pid::from_child(&child);
+        let signalled = kill_process(pid, Signal::TERM);
+        let ended = child.wait();
+        if !thread::panicking() {
+            signalled.expect("the broker was still running");
+            let status = ended.expect("exit status of the broker");
+            assert!(status.success(), "the broker ended with {status}");
+        }
+    }
+}
+
+/// The binary that `cargo build` put beside this test program.
+fn binary() -> PathBuf {
+    if let Some(named) = env::var_os("TIDELOG_TEST_BINARY") {
+        return named.into();
+    }
+    let mut path = env::current_exe().expect("path of the test program");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path.join("tidelog")
+}
+
+/// Ports that were free a moment ago.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held =
+        std::array::from_fn::<_, N, _>(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    held.map(|listener| listener.local_addr().expect("address of a listener").port())
+}
+
+/// Whether `GET /health/ready` answers 200; written by hand to need no HTTP client.
+fn is_ready(port: u16) -> bool {
+    use std::io::{Read, Write};
+
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+        return false;
+    };
+    let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let mut answer = Vec::new();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .is_ok()
+        && stream.write_all(request).is_ok()
+        && stream.read_to_end(&mut answer).is_ok()
+        && answer.starts_with(b"HTTP/1.1 200")
+}
