@@ -18,6 +18,7 @@ use tracing::{Instrument, debug, debug_span};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::ConnectionInfo;
 use crate::kafka::dispatch::ReplyFuture;
+use crate::kafka::request_metrics::RequestTimer;
 use crate::server::Broker;
 
 /// Bounds of one connection.
@@ -51,6 +52,7 @@ pub(crate) mod limits {
 /// A started request on its way from the reader to the writer.
 struct InFlight {
     reply: ReplyFuture,
+    timer: RequestTimer,
     _memory: MemoryPermit,
     _slot: OwnedSemaphorePermit,
 }

@@ -7,12 +7,14 @@
 use std::future;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tidelog_protocol::api::{self, ApiKey};
 use tidelog_protocol::encode;
 use tidelog_protocol::frame::{self, RequestHeader};
 use tidelog_protocol::{Encodable, Request};
+use tokio_util::sync::CancellationToken;
 
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
@@ -22,6 +24,10 @@ use crate::kafka::handlers::{
     describe_topic_partitions, fetch, incremental_alter_configs, init_producer_id,
     list_config_resources, list_offsets, metadata, offset_for_leader_epoch, produce,
 };
+
+/// How long a parked group request may go on when the broker drains. A rebalance may take minutes; its members
+/// come back to the broker that takes over, or to this one after its restart.
+const PARKED_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What goes back to the client.
 #[derive(Debug)]
@@ -85,9 +91,14 @@ static APIS: &[Api] = &[
     api(ApiKey::DescribeTopicPartitions, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_topic_partitions::handle(cx, q)))),
 ];
 
+/// The APIs that there are handlers for.
+pub fn built() -> impl Iterator<Item = ApiKey> {
+    APIS.iter().map(|api| api.key)
+}
+
 /// Whether there is a handler for the API.
 pub fn is_built(key: ApiKey) -> bool {
-    APIS.iter().any(|api| api.key == key)
+    built().any(|built| built == key)
 }
 
 /// Starts a request: what must happen in order has happened when this returns.
@@ -96,7 +107,7 @@ pub async fn start(cx: RequestContext, body: Bytes) -> ReplyFuture {
         Some(api) => (api.start)(cx, body).await,
         None => {
             let unserved = format!("{:?} is not served", cx.header.api_key);
-            Box::pin(future::ready(Err(HandlerError::InvalidRequest(unserved))))
+            ready(Err(HandlerError::InvalidRequest(unserved)))
         }
     }
 }
@@ -159,7 +170,20 @@ where
     Q: Request + Send + 'static,
     A: Encodable + Send + 'static,
 {
-    first_step(Box::pin(run(cx, body, handler)))
+    let draining = cx.broker.draining.clone();
+    first_step(Box::pin(async move {
+        tokio::select! {
+            biased;
+            reply = run(cx, body, handler) => reply,
+            () = patience(draining) => Err(HandlerError::ShuttingDown),
+        }
+    }))
+}
+
+/// Ends when the broker has been draining for a while.
+async fn patience(draining: CancellationToken) {
+    draining.cancelled().await;
+    tokio::time::sleep(PARKED_TIME_MAX).await;
 }
 
 /// Takes the first step of a future now; whoever awaits the rest wakes it.

@@ -13,6 +13,7 @@ use crate::config::{BrokerConfig, ConfigManager, TopicSettings};
 use crate::kafka::budget::MemoryBudget;
 use crate::kafka::handlers::fetch::sessions::FetchSessions;
 use crate::kafka::handlers::init_producer_id::ProducerIds;
+use crate::kafka::request_metrics::RequestMetrics;
 
 /// The state that handlers, coordinators and listeners share.
 pub struct Broker {
@@ -34,6 +35,8 @@ pub struct Broker {
     pub fetch_sessions: FetchSessions,
     /// Ids for idempotent producers.
     pub producer_ids: ProducerIds,
+    /// What requests cost.
+    pub request_metrics: RequestMetrics,
     /// Cancelled when the broker begins to stop: no new requests, parked ones are answered.
     pub draining: CancellationToken,
 }

@@ -31,8 +31,10 @@ use self::storage::{DataDirectory, Storage};
 use crate::config::{BrokerConfig, ConfigManager, Loaded};
 use crate::http::{Health, HttpServer};
 use crate::kafka::budget::MemoryBudget;
+use crate::kafka::dispatch;
 use crate::kafka::handlers::fetch::sessions::FetchSessions;
 use crate::kafka::handlers::init_producer_id::ProducerIds;
+use crate::kafka::request_metrics::RequestMetrics;
 
 /// A running broker.
 #[derive(Debug)]
@@ -217,6 +219,7 @@ fn assemble(
         },
         fetch_sessions: FetchSessions::new(config.fetch.session_slots),
         producer_ids: ProducerIds::default(),
+        request_metrics: RequestMetrics::new(dispatch::built()),
         draining: CancellationToken::new(),
         configs,
     }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tidelog_protocol::frame::{self, Reaction};
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -15,6 +15,7 @@ use super::{InFlight, ReadEnd, limits};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::{ConnectionInfo, RequestContext};
 use crate::kafka::dispatch::{self, ReplyFuture};
+use crate::kafka::request_metrics::RequestTimer;
 use crate::server::Broker;
 
 pub(super) struct Reader {
@@ -65,8 +66,13 @@ impl Reader {
             read = self.read_frame() => read?,
         };
         metrics::counter!("tidelog_kafka_received_bytes_total").increment(frame.len() as u64 + 4);
-        let reply = self.start(frame).await?;
-        self.hand_over(reply, memory, slot)
+        let (reply, timer) = self.start(frame).await?;
+        self.hand_over(InFlight {
+            reply,
+            timer,
+            _memory: memory,
+            _slot: slot,
+        })
     }
 
     async fn read_frame(&mut self) -> Result<(Bytes, MemoryPermit), ReadEnd> {
@@ -124,42 +130,32 @@ impl Reader {
     }
 
     /// Starts the request: what must happen in order has happened when this returns.
-    async fn start(&self, mut frame: Bytes) -> Result<ReplyFuture, ReadEnd> {
+    async fn start(&self, mut frame: Bytes) -> Result<(ReplyFuture, RequestTimer), ReadEnd> {
         match frame::read_request_header(&mut frame) {
             Ok(header) => {
+                let timer = self.broker.request_metrics.begin(header.api_key);
                 let cx = RequestContext {
                     broker: Arc::clone(&self.broker),
                     connection: Arc::clone(&self.info),
                     header,
                 };
-                Ok(dispatch::start(cx, frame).await)
+                Ok((dispatch::start(cx, frame).await, timer))
             }
             Err(error) => match error.reaction() {
                 Reaction::ReplyApiVersionsUnsupported { correlation_id } => {
                     debug!(%error, "answered with the served range");
-                    Ok(dispatch::ready(dispatch::api_versions_unsupported(
-                        correlation_id,
-                    )))
+                    let reply = dispatch::api_versions_unsupported(correlation_id);
+                    Ok((dispatch::ready(reply), RequestTimer::none()))
                 }
                 Reaction::Close => Err(ReadEnd::Refused(error.to_string())),
             },
         }
     }
 
-    fn hand_over(
-        &self,
-        reply: ReplyFuture,
-        memory: MemoryPermit,
-        slot: OwnedSemaphorePermit,
-    ) -> Result<(), ReadEnd> {
+    fn hand_over(&self, request: InFlight) -> Result<(), ReadEnd> {
         // There are as many places in the channel as slots.
-        let in_flight = InFlight {
-            reply,
-            _memory: memory,
-            _slot: slot,
-        };
         self.started
-            .try_send(in_flight)
+            .try_send(request)
             .map_err(|_| ReadEnd::WriterStopped)
     }
 }

@@ -73,6 +73,7 @@ pub(super) async fn run(
 fn finish(mut request: InFlight) -> BoxFuture<'static, Finished> {
     Box::pin(async move {
         let reply = (&mut request.reply).await;
+        request.timer.end(reply.is_err());
         (reply, request)
     })
 }

@@ -45,6 +45,9 @@ pub enum HandlerError {
     /// The request contradicts itself in a way that has no error code.
     #[error("invalid request: {0}")]
     InvalidRequest(String),
+    /// The broker stops before the request can be answered.
+    #[error("the broker stops")]
+    ShuttingDown,
     /// A produce with `acks=0` failed; closing is how its client learns of it.
     #[error("acks=0 produce failed: {0}")]
     UnacknowledgedProduce(String),

@@ -1,0 +1,80 @@
+//! How many requests of each API, how long they take, how many end their connection.
+
+use std::time::Instant;
+
+use metrics::{Counter, Histogram, counter, histogram};
+use tidelog_protocol::api::ApiKey;
+
+/// The metrics of all APIs.
+#[derive(Debug)]
+pub struct RequestMetrics {
+    by_api: Vec<(ApiKey, ApiMetrics)>,
+}
+
+#[derive(Clone, Debug)]
+struct ApiMetrics {
+    requests: Counter,
+    failed: Counter,
+    seconds: Histogram,
+}
+
+/// Measures one request.
+#[derive(Debug)]
+pub(crate) struct RequestTimer {
+    begun: Instant,
+    metrics: Option<ApiMetrics>,
+}
+
+impl RequestMetrics {
+    /// Metrics of the APIs. Kept by the recorder that is installed when this is called.
+    pub fn new(apis: impl Iterator<Item = ApiKey>) -> RequestMetrics {
+        RequestMetrics {
+            by_api: apis.map(|api| (api, ApiMetrics::new(api))).collect(),
+        }
+    }
+
+    /// Begins to measure a request that was read just now.
+    pub(crate) fn begin(&self, api: ApiKey) -> RequestTimer {
+        let metrics = self
+            .by_api
+            .iter()
+            .find(|(key, _)| *key == api)
+            .map(|(_, metrics)| metrics.clone());
+        RequestTimer {
+            begun: Instant::now(),
+            metrics,
+        }
+    }
+}
+
+impl ApiMetrics {
+    fn new(api: ApiKey) -> ApiMetrics {
+        let api = format!("{api:?}");
+        ApiMetrics {
+            requests: counter!("tidelog_kafka_requests_total", "api" => api.clone()),
+            failed: counter!("tidelog_kafka_requests_failed_total", "api" => api.clone()),
+            seconds: histogram!("tidelog_kafka_request_seconds", "api" => api),
+        }
+    }
+}
+
+impl RequestTimer {
+    /// Measures nothing: for requests that are answered before they are understood.
+    pub(crate) fn none() -> RequestTimer {
+        RequestTimer {
+            begun: Instant::now(),
+            metrics: None,
+        }
+    }
+
+    /// The reply is ready, or the request failed in a way that ends the connection.
+    pub(crate) fn end(&self, is_failed: bool) {
+        if let Some(metrics) = &self.metrics {
+            metrics.requests.increment(1);
+            metrics.seconds.record(self.begun.elapsed());
+            if is_failed {
+                metrics.failed.increment(1);
+            }
+        }
+    }
+}

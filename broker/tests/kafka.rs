@@ -1,0 +1,12 @@
+//! The Kafka listener of a whole broker, driven with raw frames over real sockets.
+
+#[path = "kafka/connections.rs"]
+mod connections;
+#[path = "kafka/fetching.rs"]
+mod fetching;
+#[path = "kafka/harness.rs"]
+mod harness;
+#[path = "kafka/metadata.rs"]
+mod metadata;
+#[path = "kafka/producing.rs"]
+mod producing;
