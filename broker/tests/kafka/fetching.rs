@@ -117,11 +117,10 @@ async fn rule_18_sessions() {
     let opened: FetchResponse = client.call(12, &request).await;
     assert!(opened.session_id > 0);
     assert_eq!(opened.responses.len(), 1);
-    let mut next = FetchRequest {
-        session_id: opened.session_id,
-        session_epoch: 1,
-        ..request.clone()
-    };
+    let mut next = request
+        .clone()
+        .with_session_id(opened.session_id)
+        .with_session_epoch(1);
     next.topics.clear();
     let quiet: FetchResponse = client.call(12, &next).await;
     assert_eq!((quiet.error_code, quiet.session_id), (0, opened.session_id));

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A broker that serves.
 pub struct TestBroker {
     pub server: Server,
-    _directory: Option<tempfile::TempDir>,
+    pub directory: Option<tempfile::TempDir>,
 }
 
 impl TestBroker {
@@ -43,7 +43,7 @@ impl TestBroker {
     pub async fn with(sets: &[&str]) -> TestBroker {
         let directory = tempfile::tempdir().expect("temporary directory");
         let mut broker = TestBroker::at(directory.path(), sets).await;
-        broker._directory = Some(directory);
+        broker.directory = Some(directory);
         broker
     }
 
@@ -66,7 +66,7 @@ impl TestBroker {
         let server = Server::start(loaded).await.expect("the broker starts");
         TestBroker {
             server,
-            _directory: None,
+            directory: None,
         }
     }
 
