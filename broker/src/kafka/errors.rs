@@ -40,6 +40,8 @@ pub fn delete_records(error: &DeleteRecordsError) -> ErrorCode {
 pub fn read(error: &LogError) -> ErrorCode {
     match error {
         LogError::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        // Not what a read by offset meets.
+        LogError::Refused(_) | LogError::EntryOutOfRange { .. } => ErrorCode::UnknownServerError,
         LogError::Removed => ErrorCode::UnknownTopicOrPartition,
         LogError::Corrupt { .. } => ErrorCode::CorruptMessage,
         LogError::Stopped(_) | LogError::NoSpace(_) | LogError::Io(_) => {

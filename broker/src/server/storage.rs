@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidelog_protocol::types::BrokerId;
 use tidelog_storage::fs::{DirectoryIdentity, DirectoryLock, FileSystem, RealFs};
 use tidelog_storage::kv::{KeyValueStore, RocksKv};
-use tidelog_storage::manager::{LogManager, StorageOptions};
+use tidelog_storage::manager::{LogManager, SpaceReserve, StorageOptions};
 use tracing::{error, info};
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ impl DataDirectory {
             source,
         })?;
         let kv: Arc<dyn KeyValueStore> = Arc::new(kv);
-        let options = StorageOptions::new(directory.to_owned(), self.fs, kv);
+        let options = options(config, self.directory_id, self.fs, kv);
         let (logs, report) = LogManager::open(options)?;
         info!(
             clean = report.clean,
@@ -99,4 +99,31 @@ fn first_identity(
     let identity = DirectoryIdentity::generate(cluster_id::to_text(Uuid::new_v4()), broker);
     identity.store(fs, directory)?;
     Ok(identity)
+}
+
+/// What the configuration says of storage. Sizes beyond what this machine can address are its largest.
+fn options(
+    config: &BrokerConfig,
+    directory_id: Uuid,
+    fs: Arc<dyn FileSystem>,
+    kv: Arc<dyn KeyValueStore>,
+) -> StorageOptions {
+    let storage = &config.storage;
+    let mut options = StorageOptions::new(config.data_dir.clone(), fs, kv);
+    options.journal.directory_id = *directory_id.as_bytes();
+    options.journal.file_bytes = storage.journal_file_bytes;
+    options.journal.files_min = usize::try_from(storage.journal_files_min).unwrap_or(usize::MAX);
+    let files_max = storage.journal_bytes_max / storage.journal_file_bytes.max(1);
+    options.journal.files_max = usize::try_from(files_max)
+        .unwrap_or(usize::MAX)
+        .max(options.journal.files_min);
+    options.cache_bytes_max = usize::try_from(storage.cache_bytes).unwrap_or(usize::MAX);
+    if let Some(files_max) = storage.open_segment_files_max {
+        options.open_files_max = usize::try_from(files_max).unwrap_or(usize::MAX);
+    }
+    options.reserve = SpaceReserve {
+        per_mille: (storage.disk_reserve_percent * 10.0).clamp(0.0, 1000.0) as u16,
+        bytes_max: storage.disk_reserve_bytes,
+    };
+    options
 }

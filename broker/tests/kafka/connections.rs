@@ -251,7 +251,10 @@ async fn draining_answers_parked_fetches_and_takes_nothing_new() {
     let id = client.send(11, &fetch_of("t", 0, 60_000, 1)).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     let begun = Instant::now();
-    let TestBroker { server, directory: _directory } = broker;
+    let TestBroker {
+        server,
+        directory: _directory,
+    } = broker;
     assert!(server.shutdown().await, "everything was answered");
     assert!(begun.elapsed() < Duration::from_secs(5));
     let response: FetchResponse = client.receive::<FetchRequest, _>(11, id).await;
