@@ -15,7 +15,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
-pub use hostile::HostileFs;
+pub use hostile::{HostileFs, Operation};
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
 pub use real::RealFs;
@@ -65,6 +65,7 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
 }
 
 /// An open file. All calls block.
+#[allow(clippy::len_without_is_empty)] // A file's size is not a collection's; nobody asks whether it is empty.
 pub trait File: Debug + Send + Sync + 'static {
     /// Reads until `buf` is full or the file ends; returns bytes read.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;

@@ -131,7 +131,7 @@ impl Files {
         }
     }
 
-    fn error(&self, file_name: &str, error: &io::Error) -> JournalError {
+    pub(super) fn error(&self, file_name: &str, error: &io::Error) -> JournalError {
         JournalError {
             file: format!("{}/{file_name}", self.directory_name),
             reason: error.to_string(),
@@ -249,7 +249,8 @@ impl Files {
         }
         self.meters.reclaims.increment(1);
         tracing::debug!(file = %round.name, generation = round.header.generation.0, "journal file reclaimed");
-        if round.header.file_bytes == self.config.file_bytes {
+        let too_many = self.state.lock().total > self.config.files_max;
+        if round.header.file_bytes == self.config.file_bytes && !too_many {
             self.prepare_again(round)?;
         } else {
             self.remove(&round)?;
@@ -270,7 +271,7 @@ impl Files {
         Ok(())
     }
 
-    /// Removes a file of another size than the configured one.
+    /// Removes a file of another size than the configured one, or one too many.
     fn remove(&self, round: &RoundFile) -> Result<(), JournalError> {
         let removed = self.fs.remove_file(&self.directory.join(&round.file_name));
         removed

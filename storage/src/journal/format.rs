@@ -46,7 +46,7 @@ pub(super) struct FileHeader {
     pub(super) file_bytes: u64,
     /// Random for each round; part of every group's checksum.
     pub(super) salt: u64,
-    /// No frame numbered up to this one was submitted after the round was prepared.
+    /// Every frame submitted since the header was written has a greater number.
     pub(super) frame_floor: FrameSequence,
     pub(super) directory_id: [u8; 16],
 }
@@ -152,6 +152,11 @@ fn head_crc(salt: u64, head: &[u8]) -> Option<u32> {
 }
 
 impl FileHeader {
+    /// Of two copies, the one with the greater age was written later.
+    pub(super) fn age(&self) -> (FileGeneration, FrameSequence) {
+        (self.generation, self.frame_floor)
+    }
+
     /// One block.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(BLOCK_BYTES as usize);

@@ -185,21 +185,24 @@ fn join(thread: JoinHandle<()>) {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        if let Threads::Running { writer, .. } =
-            std::mem::replace(self.threads.get_mut(), Threads::Ended)
-        {
-            self.queue.close(false);
-            // The other threads must outlive the writer, which may be waiting for a file.
-            let files = self.files.clone();
-            let ended = thread::Builder::new()
-                .name("journal-end".to_owned())
-                .spawn(move || {
-                    join(writer);
-                    files.stop();
-                });
-            if ended.is_err() {
-                self.files.stop();
+        match std::mem::replace(self.threads.get_mut(), Threads::Ended) {
+            Threads::Waiting(_) => self.queue.close(true),
+            Threads::Running { writer, .. } => {
+                self.queue.close(false);
+                // The other threads must outlive the writer, which may be waiting for a file.
+                let files = self.files.clone();
+                let ended =
+                    thread::Builder::new()
+                        .name("journal-end".to_owned())
+                        .spawn(move || {
+                            join(writer);
+                            files.stop();
+                        });
+                if ended.is_err() {
+                    self.files.stop();
+                }
             }
+            Threads::Ended => {}
         }
     }
 }

@@ -19,6 +19,9 @@ mod side;
 mod walk;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 
 use crate::log::{EntryIndex, LogId};

@@ -274,10 +274,14 @@ impl Opener {
             state,
         ));
         files.make_first()?;
-        let (round, contents) = match active {
+        let (mut round, contents) = match active {
             Some(active) => active,
             None => (files.take_ready()?, Contents::new()),
         };
+        // Numbers given out from now on are used, even if no frame with one of them ever reaches the disk.
+        round.header.frame_floor = first;
+        RoundFile::write_header(&*round.file, &round.header)
+            .map_err(|error| files.error(&round.file_name, &error))?;
         let appender = Appender::resume(round, end);
         Ok(Writer {
             queue,

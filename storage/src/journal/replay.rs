@@ -161,8 +161,4 @@ impl Visitor for Replay<'_> {
     fn tail_cut(&mut self, file: &str, position: u64) {
         self.report.tail_cut = Some((file.to_owned(), position));
     }
-
-    fn new_run(&mut self) {
-        self.parts.clear();
-    }
 }

@@ -75,11 +75,7 @@ impl RoundFile {
                 continue;
             }
             match FileHeader::decode(&block) {
-                Ok(header)
-                    if best
-                        .as_ref()
-                        .is_none_or(|best| best.generation < header.generation) =>
-                {
+                Ok(header) if best.as_ref().is_none_or(|best| best.age() < header.age()) => {
                     best = Some(header);
                 }
                 Ok(_) | Err(HeaderError::Damaged) => {}

@@ -97,8 +97,6 @@ impl Visitor for Picker<'_> {
         // A full file has no torn tail.
         self.damage.push(position);
     }
-
-    fn new_run(&mut self) {}
 }
 
 impl SideFiles {

@@ -26,8 +26,6 @@ pub(super) trait Visitor {
     fn damage(&mut self, file: &str, position: u64, log: Option<LogId>, reason: &str);
     /// Something that was never acknowledged under `Sync` begins here.
     fn tail_cut(&mut self, file: &str, position: u64);
-    /// What was unfinished before will not be finished.
-    fn new_run(&mut self);
 }
 
 /// A place where a group may begin.
@@ -119,6 +117,13 @@ impl Walk<'_> {
             }
             let ahead = self.look_ahead(self.end.place);
             self.note(&ahead);
+            if self.is_unused(&ahead) {
+                self.end.place = Place {
+                    file: self.end.place.file + 1,
+                    position: FIRST_GROUP,
+                };
+                continue;
+            }
             match &ahead.first {
                 Some((file, head)) if self.is_attested(*file, head, ahead.synced_through) => {
                     self.lost(*file, head);
@@ -131,6 +136,18 @@ impl Walk<'_> {
         }
         self.check_readable()?;
         Ok(self.end)
+    }
+
+    /// Whether the first file was made and never used, which happens when making it failed at the end. Files are
+    /// reclaimed in their order, so a group that remembers another file says that this one held nothing needed.
+    fn is_unused(&self, ahead: &Lookahead) -> bool {
+        let Place { file, position } = self.end.place;
+        let generation = self.files.get(file).map(|round| round.header.generation.0);
+        self.end.last.is_none()
+            && position == FIRST_GROUP
+            && ahead.first.as_ref().is_some_and(|(index, head)| {
+                *index > file && Some(head.previous.generation) != generation
+            })
     }
 
     /// The next group, if nothing is missing before it.
@@ -199,15 +216,6 @@ impl Walk<'_> {
         };
         self.end.run = head.run;
         self.end.file_first = head.file_first;
-        if self
-            .end
-            .last
-            .as_ref()
-            .is_some_and(|last| last.sequence.0 + 1 != head.sequence.0)
-        {
-            // A new run begins: what the run before left unfinished stays so.
-            self.visitor.new_run();
-        }
         self.end.last = Some(head.link());
         self.end
             .unattested

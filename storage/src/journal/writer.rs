@@ -135,7 +135,13 @@ impl Writer {
         let mut done: Vec<Pending> = self.pending.drain(..complete).collect();
         if done.iter().any(|item| item.durability == Durability::Sync) {
             done = complete_unsynced(done, generation);
-            self.sync()?;
+            if let Err(error) = self.sync() {
+                // They are answered with all others, once the failure is known.
+                done.into_iter()
+                    .rev()
+                    .for_each(|item| self.pending.push_front(item));
+                return Err(error);
+            }
         }
         for item in done {
             item.complete(Ok(generation));

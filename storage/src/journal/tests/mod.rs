@@ -1,0 +1,7 @@
+//! The journal as its callers see it.
+
+mod basics;
+mod damage;
+
+mod harness;
+mod power;
