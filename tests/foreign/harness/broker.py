@@ -5,6 +5,7 @@ through `broker.is_tidelog`, which is for what only one of them has (its HTTP li
 """
 
 import base64
+import ctypes
 import os
 import re
 import shutil
@@ -27,6 +28,12 @@ COMMON = {
     "group.initial.rebalance.delay.ms": "100",
     "offsets.topic.num.partitions": "5",
 }
+
+
+def _die_with_parent():
+    """Runs in the new process: a test run that crashes must not leave its brokers behind."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def free_ports(count):
@@ -70,7 +77,7 @@ class Broker:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command(), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.home,
-                env=os.environ | {"RUST_BACKTRACE": "1"},
+                env=os.environ | {"RUST_BACKTRACE": "1"}, preexec_fn=_die_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready():
