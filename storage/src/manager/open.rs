@@ -4,6 +4,7 @@
 //! A log that cannot be believed is stopped; the others go on.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -20,6 +21,9 @@ use crate::log::{
     Checkpoint, LogConfig, LogError, LogId, PartitionLog, Replay, Shared, TOPICS, decode_reset,
     log_of_checkpoint, run_write_behind,
 };
+
+/// Folder of the journal.
+const JOURNAL: &str = "journal";
 
 /// Threads that move entries to segments: enough to keep one disk busy while another log's write waits.
 const WRITE_THREADS: usize = 2;
@@ -40,12 +44,7 @@ impl LogManager {
     /// Opens the directory and recovers it. Blocks.
     pub fn open(options: StorageOptions) -> Result<(Arc<LogManager>, RecoveryReport), OpenError> {
         let started = Instant::now();
-        let topics = options.directory.join(TOPICS);
-        let io = |source| OpenError::Io {
-            path: topics.display().to_string(),
-            source,
-        };
-        options.fs.create_dir_all(&topics).map_err(io)?;
+        make_folders(&options)?;
         let sizes = options.sizes();
         let (fs, kv) = (Arc::clone(&options.fs), Arc::clone(&options.kv));
         let shared = Arc::new(Shared::new(options.directory.clone(), fs, kv, sizes));
@@ -60,7 +59,7 @@ impl LogManager {
         recovery.read_checkpoints()?;
         recovery.report.clean = clean || recovery.logs.by_id.is_empty();
         let mut ids_max = recovery.logs.by_id.keys().map(|id| id.0).max().unwrap_or(0);
-        let journal_directory = options.directory.join("journal");
+        let journal_directory = options.directory.join(JOURNAL);
         let (journal, replayed) = Journal::open(
             Arc::clone(&options.fs),
             journal_directory,
@@ -230,6 +229,24 @@ impl Recovery {
             }
         }
     }
+}
+
+/// Makes the folders of the data directory, durably, before anything in them counts as durable.
+fn make_folders(options: &StorageOptions) -> Result<(), OpenError> {
+    let data = &options.directory;
+    let parent = data
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let make = || {
+        options.fs.create_dir_all(&data.join(TOPICS))?;
+        options.fs.create_dir_all(&data.join(JOURNAL))?;
+        options.fs.sync_dir(data)?;
+        options.fs.sync_dir(parent.unwrap_or(Path::new(".")))
+    };
+    make().map_err(|source| OpenError::Io {
+        path: data.display().to_string(),
+        source,
+    })
 }
 
 /// Identity and position of a log that a frame makes.

@@ -136,9 +136,9 @@ impl PartitionLog {
             .copied()
             .chain([end.name])
             .collect::<Vec<_>>();
-        let below = nexts
-            .iter()
-            .take_while(|next| is_below(**next, purged))
+        let pairs = names.iter().zip(&nexts);
+        let below = pairs
+            .take_while(|(_, next)| is_below(**next, purged))
             .count();
         for (name, next) in names.drain(..below).zip(nexts) {
             self.files.remove_segment(name, Some(next))?;

@@ -341,4 +341,10 @@ impl PartitionLog {
     pub(crate) fn evict_to(&self, index: EntryIndex) {
         self.state.lock().tail.evict_to(index);
     }
+
+    /// Files of all logs that are held open.
+    #[cfg(test)]
+    pub(crate) fn files_open(&self) -> usize {
+        self.shared.handles.len()
+    }
 }
