@@ -1,5 +1,6 @@
 //! The one integration binary: what crosses crates, driven from outside.
 
+mod every_version;
 mod kafka_apis;
 mod rskafka_client;
 mod running_broker;

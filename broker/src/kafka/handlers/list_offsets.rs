@@ -25,6 +25,8 @@ const LATEST_TIERED: i64 = -5;
 
 const READ_COMMITTED: i8 = 1;
 
+/// From this version on a reply has room for the epoch.
+const LEADER_EPOCH_VERSION_MIN: i16 = 4;
 /// From this version on an offset that is not known yet has an error code of its own.
 const NOT_AVAILABLE_VERSION_MIN: i16 = 5;
 
@@ -51,7 +53,7 @@ pub async fn handle(
             } else {
                 Err(ErrorCode::InvalidRequest)
             };
-            partitions.push(response(asked.partition_index, found));
+            partitions.push(response(asked.partition_index, found, cx.version()));
         }
         topics.push(
             ListOffsetsTopicResponse::default()
@@ -62,8 +64,15 @@ pub async fn handle(
     Ok(ListOffsetsResponse::default().with_topics(topics))
 }
 
-fn response(index: i32, found: Result<Found, ErrorCode>) -> ListOffsetsPartitionResponse {
-    let (timestamp, offset, epoch) = *found.as_ref().unwrap_or(&NOTHING);
+fn response(
+    index: i32,
+    found: Result<Found, ErrorCode>,
+    version: i16,
+) -> ListOffsetsPartitionResponse {
+    let (timestamp, offset, mut epoch) = *found.as_ref().unwrap_or(&NOTHING);
+    if version < LEADER_EPOCH_VERSION_MIN {
+        epoch = LeaderEpoch::NONE;
+    }
     ListOffsetsPartitionResponse::default()
         .with_partition_index(index)
         .with_error_code(found.err().map_or(0, |code| code.code()))
