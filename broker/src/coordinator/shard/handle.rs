@@ -99,7 +99,7 @@ impl ShardHandle {
     /// Asks the shard to send everybody away with this reason and to end; its state stays in the log.
     pub(in crate::coordinator) fn stop(self, reason: GroupError) -> JoinHandle<()> {
         // A task that has ended already needs no telling.
-        drop(self.stop.send(reason));
+        let _ = self.stop.send(reason);
         self.task
     }
 }
