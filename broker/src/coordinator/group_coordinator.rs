@@ -6,43 +6,26 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
-use tidelog_protocol::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName, TopicPartition};
+use tidelog_protocol::types::{
+    BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName, TopicPartition,
+};
 use tidelog_replication::{MetadataImage, PartitionImage, Replication};
 use tidelog_storage::kv::KeyValueStore;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::config::CoordinatorConfig;
 use super::group::{DescribedGroup, Event, GroupError, GroupId, GroupSettings, Reply, ReplyToken};
 use super::offsets_log::PartitionOffsetsLog;
-use super::offsets_topic::{OFFSETS_TOPIC, OffsetsTopicConfig, TopicCreator};
+use super::offsets_topic::{OFFSETS_TOPIC, TopicCreator};
 use super::placement::partition_of;
-use super::shard::{FetchedOffset, ListedGroup, ShardHandle, ShardRequest, ShardSender, ShardStart};
+use super::shard::{
+    FetchedOffset, ListedGroup, ShardHandle, ShardRequest, ShardSender, ShardStart,
+};
 use super::topic_registry::TopicRegistry;
-
-/// Settings of the coordinator.
-#[derive(Clone, Debug)]
-pub struct CoordinatorConfig {
-    /// Rules of the groups.
-    pub groups: GroupSettings,
-    /// The topic that holds them.
-    pub topic: OffsetsTopicConfig,
-    /// `offsets.retention.check.interval.ms`, default 600,000.
-    pub retention_check_interval: Duration,
-}
-
-impl Default for CoordinatorConfig {
-    fn default() -> Self {
-        CoordinatorConfig {
-            groups: GroupSettings::default(),
-            topic: OffsetsTopicConfig::default(),
-            retention_check_interval: Duration::from_secs(600),
-        }
-    }
-}
 
 /// Why a group's coordinator is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +113,14 @@ impl GroupCoordinator {
         let shard = self.shard_of(&group)?;
         let token = ReplyToken(self.next_token.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
-        shard.send(ShardRequest::Group { group, token, event: event(token), reply }).await?;
+        shard
+            .send(ShardRequest::Group {
+                group,
+                token,
+                event: event(token),
+                reply,
+            })
+            .await?;
         answer.await.map_err(|_| GroupError::NotCoordinator)
     }
 
@@ -142,12 +132,21 @@ impl GroupCoordinator {
     ) -> Result<Vec<FetchedOffset>, GroupError> {
         let shard = self.shard_of(&group)?;
         let (reply, answer) = oneshot::channel();
-        shard.send(ShardRequest::Fetch { group, partitions, reply }).await?;
+        shard
+            .send(ShardRequest::Fetch {
+                group,
+                partitions,
+                reply,
+            })
+            .await?;
         answer.await.map_err(|_| GroupError::NotCoordinator)
     }
 
     /// The group with its members; `None` if there is no such group.
-    pub async fn describe(self: &Arc<Self>, group: GroupId) -> Result<Option<DescribedGroup>, GroupError> {
+    pub async fn describe(
+        self: &Arc<Self>,
+        group: GroupId,
+    ) -> Result<Option<DescribedGroup>, GroupError> {
         let shard = self.shard_of(&group)?;
         let (reply, answer) = oneshot::channel();
         shard.send(ShardRequest::Describe { group, reply }).await?;
@@ -156,7 +155,12 @@ impl GroupCoordinator {
 
     /// All groups of this broker; an error while some of them are being loaded.
     pub async fn list(&self) -> Result<Vec<ListedGroup>, GroupError> {
-        let senders: Vec<ShardSender> = self.shards.read().values().map(|shard| shard.handle.sender()).collect();
+        let senders: Vec<ShardSender> = self
+            .shards
+            .read()
+            .values()
+            .map(|shard| shard.handle.sender())
+            .collect();
         let mut groups = Vec::new();
         for shard in senders {
             let (reply, answer) = oneshot::channel();
@@ -181,8 +185,10 @@ impl GroupCoordinator {
         self.tasks.close();
         self.tasks.wait().await;
         let shards = std::mem::take(&mut *self.shards.write());
-        let ended: Vec<_> =
-            shards.into_values().map(|shard| shard.handle.stop(GroupError::CoordinatorNotAvailable)).collect();
+        let ended: Vec<_> = shards
+            .into_values()
+            .map(|shard| shard.handle.stop(GroupError::CoordinatorNotAvailable))
+            .collect();
         for task in ended {
             report_end(task.await);
         }
@@ -197,11 +203,15 @@ impl GroupCoordinator {
             self.create_topic();
             return Err(GroupError::CoordinatorNotAvailable);
         };
-        let index = partition_of(group, topic.partitions.len()).ok_or(GroupError::CoordinatorNotAvailable)?;
+        let index = partition_of(group, topic.partitions.len())
+            .ok_or(GroupError::CoordinatorNotAvailable)?;
         if let Some(shard) = self.shards.read().get(&index) {
             return Ok(shard.handle.sender());
         }
-        match topic.partition(index).and_then(|partition| partition.leader) {
+        match topic
+            .partition(index)
+            .and_then(|partition| partition.leader)
+        {
             // Led here, but its shard is not started yet.
             Some(leader) if leader == self.replication.broker() => Err(GroupError::LoadInProgress),
             _ => Err(GroupError::NotCoordinator),
@@ -237,8 +247,14 @@ impl GroupCoordinator {
         let wanted = self.led_here(&image);
         let outdated: Vec<PartitionIndex> = {
             let shards = self.shards.read();
-            let moved = |(index, shard): &(&PartitionIndex, &LedShard)| wanted.get(*index) != Some(&shard.term);
-            shards.iter().filter(moved).map(|(index, _)| *index).collect()
+            let moved = |(index, shard): &(&PartitionIndex, &LedShard)| {
+                wanted.get(*index) != Some(&shard.term)
+            };
+            shards
+                .iter()
+                .filter(moved)
+                .map(|(index, _)| *index)
+                .collect()
         };
         for index in outdated {
             let removed = self.shards.write().remove(&index);
@@ -254,13 +270,21 @@ impl GroupCoordinator {
     }
 
     fn led_here(&self, image: &MetadataImage) -> HashMap<PartitionIndex, LedTerm> {
-        let Some(topic) = image.topic(&TopicName::from(OFFSETS_TOPIC)) else { return HashMap::new() };
+        let Some(topic) = image.topic(&TopicName::from(OFFSETS_TOPIC)) else {
+            return HashMap::new();
+        };
         let led = |partition: &PartitionImage| partition.leader == Some(self.replication.broker());
         (0i32..)
             .zip(&topic.partitions)
             .filter(|(_, partition)| led(partition))
             .map(|(index, partition)| {
-                (PartitionIndex(index), LedTerm { topic: topic.id, epoch: partition.leader_epoch })
+                (
+                    PartitionIndex(index),
+                    LedTerm {
+                        topic: topic.id,
+                        epoch: partition.leader_epoch,
+                    },
+                )
             })
             .collect()
     }
@@ -279,7 +303,13 @@ impl GroupCoordinator {
             topics: self.topics.clone(),
             name,
         };
-        self.shards.write().insert(index, LedShard { term, handle: ShardHandle::start(start) });
+        self.shards.write().insert(
+            index,
+            LedShard {
+                term,
+                handle: ShardHandle::start(start),
+            },
+        );
     }
 
     /// Tells all shards which topics are gone.
@@ -289,9 +319,16 @@ impl GroupCoordinator {
             return;
         }
         let deleted = Arc::new(deleted);
-        let senders: Vec<ShardSender> = self.shards.read().values().map(|shard| shard.handle.sender()).collect();
+        let senders: Vec<ShardSender> = self
+            .shards
+            .read()
+            .values()
+            .map(|shard| shard.handle.sender())
+            .collect();
         for shard in senders {
-            shard.tell(ShardRequest::TopicsDeleted(deleted.clone())).await;
+            shard
+                .tell(ShardRequest::TopicsDeleted(deleted.clone()))
+                .await;
         }
     }
 }

@@ -4,6 +4,7 @@
 //! partition's task that carries out what its groups decide, [`GroupCoordinator`] finds the shard of a group. The
 //! leader of a partition coordinates the groups whose names hash to it. Never knows requests or sockets.
 
+mod config;
 mod group_coordinator;
 mod offsets_log;
 mod offsets_topic;
@@ -14,6 +15,7 @@ mod topic_registry;
 pub mod group;
 pub mod records;
 
-pub use group_coordinator::{CoordinatorConfig, CoordinatorError, GroupCoordinator};
+pub use config::CoordinatorConfig;
+pub use group_coordinator::{CoordinatorError, GroupCoordinator};
 pub use offsets_topic::{OFFSETS_TOPIC, OffsetsTopicConfig};
 pub use shard::{FetchedOffset, ListedGroup};

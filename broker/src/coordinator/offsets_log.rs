@@ -94,7 +94,12 @@ impl OffsetsLog for PartitionOffsetsLog {
     }
 
     fn read_blocking(&self, from: Offset, upto: Offset) -> Result<Vec<RecordBatch>, ReadFailure> {
-        let failed = |error: String| ReadFailure::Failed(format!("{} at offset {from}: {error}", self.partition.name()));
+        let failed = |error: String| {
+            ReadFailure::Failed(format!(
+                "{} at offset {from}: {error}",
+                self.partition.name()
+            ))
+        };
         let data = self
             .partition
             .log()
@@ -111,7 +116,11 @@ impl OffsetsLog for PartitionOffsetsLog {
         let (partition, epoch) = (self.partition.clone(), self.epoch);
         let count = i64::from(batch.record_count());
         Box::pin(async move {
-            let request = AppendRequest { batch, acks: Acks::All, epoch: Some(epoch) };
+            let request = AppendRequest {
+                batch,
+                acks: Acks::All,
+                epoch: Some(epoch),
+            };
             let ticket = partition.submit(request).await.map_err(failure)?;
             let appended = ticket.await.map_err(failure)?;
             Ok(Offset(appended.base_offset.0.saturating_add(count)))

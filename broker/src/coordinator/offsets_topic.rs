@@ -27,7 +27,11 @@ pub struct OffsetsTopicConfig {
 
 impl Default for OffsetsTopicConfig {
     fn default() -> Self {
-        OffsetsTopicConfig { partition_count: 50, replication_factor: 3, segment_bytes: 100 * 1024 * 1024 }
+        OffsetsTopicConfig {
+            partition_count: 50,
+            replication_factor: 3,
+            segment_bytes: 100 * 1024 * 1024,
+        }
     }
 }
 
@@ -45,20 +49,30 @@ impl TopicCreator {
         }
         let command = creation(&replication.image(), config);
         let outcome = match command {
-            Some(command) => replication.controller().submit(command, CREATE_TIMEOUT).await.map(drop),
+            Some(command) => replication
+                .controller()
+                .submit(command, CREATE_TIMEOUT)
+                .await
+                .map(drop),
             None => Ok(()),
         };
         self.running.store(false, Ordering::Release);
         match outcome {
             Ok(()) | Err(SubmitError::Metadata(MetadataError::TopicExists(_))) => {}
-            Err(error) => tracing::warn!(topic = OFFSETS_TOPIC, %error, "the topic was not created"),
+            Err(error) => {
+                tracing::warn!(topic = OFFSETS_TOPIC, %error, "the topic was not created")
+            }
         }
     }
 }
 
 /// The command that creates the topic; `None` while no broker can hold it.
 fn creation(image: &MetadataImage, config: &OffsetsTopicConfig) -> Option<Command> {
-    let brokers: Vec<BrokerId> = image.brokers().filter(|broker| !broker.fenced).map(|broker| broker.id).collect();
+    let brokers: Vec<BrokerId> = image
+        .brokers()
+        .filter(|broker| !broker.fenced)
+        .map(|broker| broker.id)
+        .collect();
     if brokers.is_empty() {
         return None;
     }
@@ -78,7 +92,13 @@ fn creation(image: &MetadataImage, config: &OffsetsTopicConfig) -> Option<Comman
 fn assignments(brokers: &[BrokerId], config: &OffsetsTopicConfig) -> Vec<Vec<BrokerId>> {
     let replicas = config.replication_factor.clamp(1, brokers.len().max(1));
     let replica = |partition: usize| {
-        brokers.iter().cycle().skip(partition % brokers.len().max(1)).take(replicas).copied().collect()
+        brokers
+            .iter()
+            .cycle()
+            .skip(partition % brokers.len().max(1))
+            .take(replicas)
+            .copied()
+            .collect()
     };
     (0..config.partition_count).map(replica).collect()
 }
@@ -90,9 +110,15 @@ mod tests {
     #[test]
     fn partitions_are_spread_and_replicas_differ() {
         let brokers = [BrokerId(1), BrokerId(2)];
-        let config = OffsetsTopicConfig { partition_count: 3, ..OffsetsTopicConfig::default() };
+        let config = OffsetsTopicConfig {
+            partition_count: 3,
+            ..OffsetsTopicConfig::default()
+        };
         let (a, b) = (BrokerId(1), BrokerId(2));
-        assert_eq!(assignments(&brokers, &config), [vec![a, b], vec![b, a], vec![a, b]]);
+        assert_eq!(
+            assignments(&brokers, &config),
+            [vec![a, b], vec![b, a], vec![a, b]]
+        );
         assert_eq!(assignments(&brokers[..1], &config), [[a], [a], [a]]);
     }
 }

@@ -7,7 +7,9 @@ use super::group::GroupId;
 /// The group's partition of `count`: Java's `String.hashCode`, its sign bit cleared, modulo the count. `None` if
 /// there are no partitions.
 pub(super) fn partition_of(group: &GroupId, count: usize) -> Option<PartitionIndex> {
-    let hash = group.0.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let hash = group.0.encode_utf16().fold(0i32, |hash, unit| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
+    });
     let count = i32::try_from(count).ok().filter(|count| *count > 0)?;
     Some(PartitionIndex((hash & i32::MAX) % count))
 }
@@ -27,7 +29,11 @@ mod tests {
             ("polygenelubricants", 0),
             ("\u{1d11e}", 44),
         ] {
-            assert_eq!(partition_of(&GroupId::from(group), 50), Some(PartitionIndex(place)), "{group}");
+            assert_eq!(
+                partition_of(&GroupId::from(group), 50),
+                Some(PartitionIndex(place)),
+                "{group}"
+            );
         }
         assert_eq!(partition_of(&GroupId::from("a"), 0), None);
     }

@@ -20,11 +20,17 @@ pub(super) struct TopicRegistry {
 
 impl TopicRegistry {
     pub(super) fn new(lookup: TopicLookup) -> Self {
-        TopicRegistry { lookup, topics: Mutex::default() }
+        TopicRegistry {
+            lookup,
+            topics: Mutex::default(),
+        }
     }
 
     /// Notes topics that offsets point to. Returns those that do not exist.
-    pub(super) fn note<'a>(&self, names: impl Iterator<Item = &'a TopicName>) -> HashSet<TopicName> {
+    pub(super) fn note<'a>(
+        &self,
+        names: impl Iterator<Item = &'a TopicName>,
+    ) -> HashSet<TopicName> {
         let mut missing = HashSet::new();
         let mut topics = self.topics.lock();
         for name in names {
@@ -59,7 +65,9 @@ impl TopicRegistry {
 
 impl fmt::Debug for TopicRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TopicRegistry").field("topics", &self.topics.lock().len()).finish_non_exhaustive()
+        f.debug_struct("TopicRegistry")
+            .field("topics", &self.topics.lock().len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,17 +82,29 @@ mod tests {
     #[test]
     fn deleted_and_recreated_topics_are_noticed_once() {
         let cluster: Arc<Mutex<HashMap<TopicName, TopicId>>> = Arc::default();
-        let names: Vec<TopicName> = ["stays", "goes", "comes-back", "never-was"].map(TopicName::from).to_vec();
+        let names: Vec<TopicName> = ["stays", "goes", "comes-back", "never-was"]
+            .map(TopicName::from)
+            .to_vec();
         for (name, id) in names.iter().zip(1u128..=3) {
-            cluster.lock().insert(name.clone(), TopicId(Uuid::from_u128(id)));
+            cluster
+                .lock()
+                .insert(name.clone(), TopicId(Uuid::from_u128(id)));
         }
         let seen = cluster.clone();
         let registry = TopicRegistry::new(Box::new(move |name| seen.lock().get(name).copied()));
-        assert_eq!(registry.note(names.iter()), HashSet::from([names[3].clone()]));
+        assert_eq!(
+            registry.note(names.iter()),
+            HashSet::from([names[3].clone()])
+        );
         assert!(registry.take_deleted().is_empty());
         cluster.lock().remove(&names[1]);
-        cluster.lock().insert(names[2].clone(), TopicId(Uuid::from_u128(9)));
-        assert_eq!(registry.take_deleted(), HashSet::from([names[1].clone(), names[2].clone()]));
+        cluster
+            .lock()
+            .insert(names[2].clone(), TopicId(Uuid::from_u128(9)));
+        assert_eq!(
+            registry.take_deleted(),
+            HashSet::from([names[1].clone(), names[2].clone()])
+        );
         assert!(registry.take_deleted().is_empty());
     }
 }

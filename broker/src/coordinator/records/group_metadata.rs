@@ -21,11 +21,15 @@ pub(super) fn encode(metadata: &GroupMetadata) -> Result<Bytes, FieldTooLong> {
     put_nullable_string(&mut out, metadata.protocol.as_deref())?;
     put_nullable_string(&mut out, metadata.leader.as_ref().map(|leader| &*leader.0))?;
     out.put_i64(metadata.state_timestamp.0);
-    let count = i32::try_from(metadata.members.len()).map_err(|_| FieldTooLong(metadata.members.len()))?;
+    let count =
+        i32::try_from(metadata.members.len()).map_err(|_| FieldTooLong(metadata.members.len()))?;
     out.put_i32(count);
     for member in &metadata.members {
         put_string(&mut out, &member.id.0)?;
-        put_nullable_string(&mut out, member.instance.as_ref().map(|instance| &*instance.0))?;
+        put_nullable_string(
+            &mut out,
+            member.instance.as_ref().map(|instance| &*instance.0),
+        )?;
         put_string(&mut out, &member.client.id)?;
         put_string(&mut out, &member.client.host)?;
         out.put_i32(millis(member.timeouts.rebalance_ms));
@@ -53,7 +57,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<GroupMetadata, RecordError> {
         members.push(decode_member(&mut fields)?);
     }
     fields.end()?;
-    Ok(GroupMetadata { protocol_type, generation, protocol, leader, state_timestamp, members })
+    Ok(GroupMetadata {
+        protocol_type,
+        generation,
+        protocol,
+        leader,
+        state_timestamp,
+        members,
+    })
 }
 
 fn decode_member(fields: &mut Fields<'_>) -> Result<StoredMember, RecordError> {
@@ -66,8 +77,14 @@ fn decode_member(fields: &mut Fields<'_>) -> Result<StoredMember, RecordError> {
     Ok(StoredMember {
         id,
         instance,
-        client: ClientIdentity { id: client_id, host },
-        timeouts: Timeouts { session_ms, rebalance_ms },
+        client: ClientIdentity {
+            id: client_id,
+            host,
+        },
+        timeouts: Timeouts {
+            session_ms,
+            rebalance_ms,
+        },
         subscription: fields.bytes("subscription")?,
         assignment: fields.bytes("assignment")?,
     })

@@ -20,7 +20,10 @@ pub(super) enum Key {
     Group(GroupId),
 }
 
-pub(super) fn encode_offset(group: &GroupId, partition: &TopicPartition) -> Result<Bytes, FieldTooLong> {
+pub(super) fn encode_offset(
+    group: &GroupId,
+    partition: &TopicPartition,
+) -> Result<Bytes, FieldTooLong> {
     let mut out = Vec::with_capacity(10 + group.0.len() + partition.topic.as_str().len());
     out.put_i16(OFFSET);
     put_string(&mut out, &group.0)?;

@@ -61,7 +61,10 @@ pub fn encode(group: &GroupId, record: &GroupRecord) -> Result<EncodedRecord, Fi
 }
 
 /// Reads a record; `None` if its key is of a version that is not the coordinator's.
-pub fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Option<(GroupId, GroupRecord)>, RecordError> {
+pub fn decode(
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<Option<(GroupId, GroupRecord)>, RecordError> {
     Ok(match key::decode(key)? {
         Some(Key::Offset(group, partition)) => {
             let offset = value.map(offset_commit::decode).transpose()?;

@@ -40,14 +40,26 @@ pub(super) fn decode(bytes: &[u8]) -> Result<CommittedOffset, RecordError> {
         return Err(RecordError::Version("committed offset", version));
     }
     let offset = Offset(fields.i64("offset")?);
-    let epoch = if version == WITH_EPOCH { fields.i32("leader epoch")? } else { NO_EPOCH };
+    let epoch = if version == WITH_EPOCH {
+        fields.i32("leader epoch")?
+    } else {
+        NO_EPOCH
+    };
     let metadata = fields.string("offset metadata")?;
     let commit_timestamp = TimestampMs(fields.i64("commit timestamp")?);
     let expire_timestamp = match version {
-        WITH_EXPIRY => Some(TimestampMs(fields.i64("expire timestamp")?)).filter(|at| *at != TimestampMs::NONE),
+        WITH_EXPIRY => {
+            Some(TimestampMs(fields.i64("expire timestamp")?)).filter(|at| *at != TimestampMs::NONE)
+        }
         _ => None,
     };
     fields.end()?;
     let leader_epoch = (epoch >= 0).then_some(LeaderEpoch(epoch));
-    Ok(CommittedOffset { offset, leader_epoch, metadata, commit_timestamp, expire_timestamp })
+    Ok(CommittedOffset {
+        offset,
+        leader_epoch,
+        metadata,
+        commit_timestamp,
+        expire_timestamp,
+    })
 }

@@ -4,15 +4,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicName, TopicPartition};
+use tidelog_protocol::types::{
+    LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicName, TopicPartition,
+};
 
 use super::*;
 use crate::coordinator::group::{
-    ClientIdentity, CommittedOffset, Generation, GroupMetadata, InstanceId, MemberId, StoredMember, Timeouts,
+    ClientIdentity, CommittedOffset, Generation, GroupMetadata, InstanceId, MemberId, StoredMember,
+    Timeouts,
 };
 
 fn partition() -> TopicPartition {
-    TopicPartition { topic: TopicName::from("t"), partition: PartitionIndex(7) }
+    TopicPartition {
+        topic: TopicName::from("t"),
+        partition: PartitionIndex(7),
+    }
 }
 
 fn committed() -> CommittedOffset {
@@ -35,8 +41,14 @@ fn metadata() -> GroupMetadata {
         members: vec![StoredMember {
             id: MemberId::from("m"),
             instance: Some(InstanceId::from("i")),
-            client: ClientIdentity { id: Arc::from("c"), host: Arc::from("/h") },
-            timeouts: Timeouts { session_ms: 10, rebalance_ms: 20 },
+            client: ClientIdentity {
+                id: Arc::from("c"),
+                host: Arc::from("/h"),
+            },
+            timeouts: Timeouts {
+                session_ms: 10,
+                rebalance_ms: 20,
+            },
             subscription: Bytes::from_static(b"s"),
             assignment: Bytes::from_static(b"as"),
         }],
@@ -54,12 +66,19 @@ fn offset_record_is_kafkas_byte_for_byte() {
 
 #[test]
 fn offset_with_its_own_expiry_is_of_version_1() {
-    let offset = CommittedOffset { leader_epoch: None, expire_timestamp: Some(TimestampMs(2_000)), ..committed() };
+    let offset = CommittedOffset {
+        leader_epoch: None,
+        expire_timestamp: Some(TimestampMs(2_000)),
+        ..committed()
+    };
     let record = GroupRecord::Offset(partition(), Some(offset));
     let encoded = encode(&GroupId::from("g"), &record).expect("short");
     let value = b"\0\x01\0\0\0\0\0\0\0\x2a\0\x02hi\0\0\0\0\0\0\x03\xe8\0\0\0\0\0\0\x07\xd0";
     assert_eq!(encoded.value.as_deref(), Some(&value[..]));
-    assert_eq!(decode(&encoded.key, encoded.value.as_deref()), Ok(Some((GroupId::from("g"), record))));
+    assert_eq!(
+        decode(&encoded.key, encoded.value.as_deref()),
+        Ok(Some((GroupId::from("g"), record)))
+    );
 }
 
 #[test]
@@ -85,7 +104,10 @@ fn records_come_back_as_they_were() {
         GroupRecord::Metadata(None),
     ] {
         let encoded = encode(&group, &record).expect("short");
-        assert_eq!(decode(&encoded.key, encoded.value.as_deref()), Ok(Some((group.clone(), record))));
+        assert_eq!(
+            decode(&encoded.key, encoded.value.as_deref()),
+            Ok(Some((group.clone(), record)))
+        );
     }
 }
 
@@ -99,22 +121,37 @@ fn keys_of_other_versions_are_passed_over() {
 #[test]
 fn names_that_do_not_fit_are_refused() {
     let group = GroupId::from("x".repeat(40_000).as_str());
-    assert_eq!(encode(&group, &GroupRecord::Metadata(None)), Err(FieldTooLong(40_000)));
+    assert_eq!(
+        encode(&group, &GroupRecord::Metadata(None)),
+        Err(FieldTooLong(40_000))
+    );
 }
 
 #[test]
 fn every_cut_is_noticed() {
-    for record in [GroupRecord::Offset(partition(), Some(committed())), GroupRecord::Metadata(Some(metadata()))] {
+    for record in [
+        GroupRecord::Offset(partition(), Some(committed())),
+        GroupRecord::Metadata(Some(metadata())),
+    ] {
         let encoded = encode(&GroupId::from("g"), &record).expect("short");
         let value = encoded.value.expect("no tombstone");
         for cut in 0..value.len() {
-            assert!(decode(&encoded.key, Some(&value[..cut])).is_err(), "value cut at {cut}");
+            assert!(
+                decode(&encoded.key, Some(&value[..cut])).is_err(),
+                "value cut at {cut}"
+            );
         }
         for cut in 0..encoded.key.len() {
-            assert!(decode(&encoded.key[..cut], Some(&value)).is_err(), "key cut at {cut}");
+            assert!(
+                decode(&encoded.key[..cut], Some(&value)).is_err(),
+                "key cut at {cut}"
+            );
         }
         let longer = [&value[..], b"x"].concat();
-        assert_eq!(decode(&encoded.key, Some(&longer)), Err(RecordError::Trailing(1)));
+        assert_eq!(
+            decode(&encoded.key, Some(&longer)),
+            Err(RecordError::Trailing(1))
+        );
     }
 }
 

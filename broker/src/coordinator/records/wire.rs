@@ -11,7 +11,10 @@ pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], RecordError> {
-        let (field, rest) = self.0.split_first_chunk::<N>().ok_or(RecordError::Cut(what))?;
+        let (field, rest) = self
+            .0
+            .split_first_chunk::<N>()
+            .ok_or(RecordError::Cut(what))?;
         self.0 = rest;
         Ok(*field)
     }
@@ -34,9 +37,15 @@ impl<'a> Fields<'a> {
         self.array(what).map(i64::from_be_bytes)
     }
 
-    pub(super) fn nullable_string(&mut self, what: &'static str) -> Result<Option<Arc<str>>, RecordError> {
-        let Ok(len) = usize::try_from(self.i16(what)?) else { return Ok(None) };
-        let text = std::str::from_utf8(self.slice(len, what)?).map_err(|_| RecordError::NotText(what))?;
+    pub(super) fn nullable_string(
+        &mut self,
+        what: &'static str,
+    ) -> Result<Option<Arc<str>>, RecordError> {
+        let Ok(len) = usize::try_from(self.i16(what)?) else {
+            return Ok(None);
+        };
+        let text =
+            std::str::from_utf8(self.slice(len, what)?).map_err(|_| RecordError::NotText(what))?;
         Ok(Some(Arc::from(text)))
     }
 
@@ -50,7 +59,11 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn end(self) -> Result<(), RecordError> {
-        if self.0.is_empty() { Ok(()) } else { Err(RecordError::Trailing(self.0.len())) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(RecordError::Trailing(self.0.len()))
+        }
     }
 }
 
@@ -61,7 +74,10 @@ pub(super) fn put_string(out: &mut Vec<u8>, text: &str) -> Result<(), FieldTooLo
     Ok(())
 }
 
-pub(super) fn put_nullable_string(out: &mut Vec<u8>, text: Option<&str>) -> Result<(), FieldTooLong> {
+pub(super) fn put_nullable_string(
+    out: &mut Vec<u8>,
+    text: Option<&str>,
+) -> Result<(), FieldTooLong> {
     match text {
         Some(text) => put_string(out, text),
         None => {

@@ -30,7 +30,9 @@ pub(super) fn gather(waiting: &mut VecDeque<Change>, now: TimestampMs) -> Option
         if !changes.is_empty() && !fits {
             break;
         }
-        let Some(change) = waiting.pop_front() else { break };
+        let Some(change) = waiting.pop_front() else {
+            break;
+        };
         changes.push((change.group, change.append));
         pushed = change.records.iter().try_for_each(|record| {
             builder.push(NewRecord {

@@ -15,14 +15,21 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn start() -> Clock {
-        Clock { origin: Instant::now() }
+        Clock {
+            origin: Instant::now(),
+        }
     }
 
     pub(super) fn now(&self) -> Now {
         let mono = i64::try_from(self.origin.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let wall = i64::try_from(wall.as_millis()).unwrap_or(i64::MAX);
-        Now { mono: MonotonicMs(mono), wall: TimestampMs(wall) }
+        Now {
+            mono: MonotonicMs(mono),
+            wall: TimestampMs(wall),
+        }
     }
 
     /// When the moment comes on the runtime's clock.

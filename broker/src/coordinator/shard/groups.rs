@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 
 use super::request::{FetchedOffset, ListedGroup, ShardRequest};
 use crate::coordinator::group::{
-    AppendId, Effect, Event, Group, GroupError, GroupId, GroupRecord, GroupSettings, MonotonicMs, Now, Reply,
-    ReplyToken,
+    AppendId, Effect, Event, Group, GroupError, GroupId, GroupRecord, GroupSettings, MonotonicMs,
+    Now, Reply, ReplyToken,
 };
 use crate::coordinator::records::{self, EncodedRecord};
 
@@ -54,7 +54,10 @@ impl Groups {
     /// Replays one stored record.
     pub(super) fn load(&mut self, group: GroupId, record: GroupRecord) {
         let settings = &self.settings;
-        let loading = self.groups.entry(group.clone()).or_insert_with(|| Group::new(settings.clone()));
+        let loading = self
+            .groups
+            .entry(group.clone())
+            .or_insert_with(|| Group::new(settings.clone()));
         loading.load(record);
         if loading.is_vacant() {
             self.groups.remove(&group);
@@ -65,7 +68,11 @@ impl Groups {
     pub(super) fn loaded(&mut self, now: Now) {
         let ids: Vec<GroupId> = self.groups.keys().cloned().collect();
         for id in ids {
-            let effects = self.groups.get_mut(&id).map(|group| group.loaded(now)).unwrap_or_default();
+            let effects = self
+                .groups
+                .get_mut(&id)
+                .map(|group| group.loaded(now))
+                .unwrap_or_default();
             self.carry_out(&id, effects, now);
         }
     }
@@ -73,24 +80,38 @@ impl Groups {
     /// Does what is asked.
     pub(super) fn handle(&mut self, request: ShardRequest, now: Now) {
         match request {
-            ShardRequest::Group { group, token, event, reply } => {
+            ShardRequest::Group {
+                group,
+                token,
+                event,
+                reply,
+            } => {
                 self.replies.insert(token, reply);
                 self.step(&group, event, now);
             }
             // Whoever asked may be gone; then the answer goes nowhere.
-            ShardRequest::Fetch { group, partitions, reply } => drop(reply.send(self.fetch(&group, partitions))),
+            ShardRequest::Fetch {
+                group,
+                partitions,
+                reply,
+            } => drop(reply.send(self.fetch(&group, partitions))),
             ShardRequest::Describe { group, reply } => {
                 drop(reply.send(self.groups.get(&group).and_then(Group::describe)));
             }
             ShardRequest::List { reply } => drop(reply.send(self.list())),
-            ShardRequest::TopicsDeleted(topics) => self.step_all(&Event::TopicsDeleted(topics), now),
+            ShardRequest::TopicsDeleted(topics) => {
+                self.step_all(&Event::TopicsDeleted(topics), now)
+            }
         }
     }
 
     /// Lets one group take an event.
     pub(super) fn step(&mut self, id: &GroupId, event: Event, now: Now) {
         let settings = &self.settings;
-        let group = self.groups.entry(id.clone()).or_insert_with(|| Group::new(settings.clone()));
+        let group = self
+            .groups
+            .entry(id.clone())
+            .or_insert_with(|| Group::new(settings.clone()));
         let effects = group.step(event, now);
         self.carry_out(id, effects, now);
     }
@@ -104,7 +125,13 @@ impl Groups {
     }
 
     /// The append of a change ended.
-    pub(super) fn appended(&mut self, group: &GroupId, append: AppendId, outcome: Result<(), GroupError>, now: Now) {
+    pub(super) fn appended(
+        &mut self,
+        group: &GroupId,
+        append: AppendId,
+        outcome: Result<(), GroupError>,
+        now: Now,
+    ) {
         if self.groups.contains_key(group) {
             self.step(group, Event::Appended(append, outcome), now);
         }
@@ -128,7 +155,9 @@ impl Groups {
     /// Wakes the groups whose moment has come.
     pub(super) fn wake(&mut self, now: Now) {
         while self.next_wake().is_some_and(|at| at <= now.mono) {
-            let Some(Reverse((_, id))) = self.wakes.pop() else { return };
+            let Some(Reverse((_, id))) = self.wakes.pop() else {
+                return;
+            };
             if self.groups.contains_key(&id) {
                 self.step(&id, Event::Tick, now);
             }
@@ -142,12 +171,17 @@ impl Groups {
 
     /// Names of all topics with offsets.
     pub(super) fn topics(&self) -> HashSet<&TopicName> {
-        self.groups.values().flat_map(|group| group.offsets().keys().map(|tp| &tp.topic)).collect()
+        self.groups
+            .values()
+            .flat_map(|group| group.offsets().keys().map(|tp| &tp.topic))
+            .collect()
     }
 
     /// Every stored record of every group.
     pub(super) fn stored_records(&self) -> impl Iterator<Item = (&GroupId, GroupRecord)> {
-        self.groups.iter().flat_map(|(id, group)| group.stored_records().map(move |record| (id, record)))
+        self.groups
+            .iter()
+            .flat_map(|(id, group)| group.stored_records().map(move |record| (id, record)))
     }
 
     fn carry_out(&mut self, id: &GroupId, effects: Vec<Effect>, now: Now) {
@@ -163,7 +197,12 @@ impl Groups {
                 Effect::WakeAt(at) => self.wakes.push(Reverse((at, id.clone()))),
                 Effect::Append(append, records) => match encode(id, &records) {
                     Some((records, size_bytes)) => {
-                        self.changes.push_back(Change { group: id.clone(), append, records, size_bytes });
+                        self.changes.push_back(Change {
+                            group: id.clone(),
+                            append,
+                            records,
+                            size_bytes,
+                        });
                     }
                     None => refused.push(append),
                 },
@@ -171,18 +210,29 @@ impl Groups {
         }
         for append in refused {
             tracing::warn!(group = %id, "a change of the group is too large to be stored");
-            self.step(id, Event::Appended(append, Err(GroupError::RecordTooLarge)), now);
+            self.step(
+                id,
+                Event::Appended(append, Err(GroupError::RecordTooLarge)),
+                now,
+            );
         }
         if self.groups.get(id).is_some_and(Group::is_vacant) {
             self.groups.remove(id);
         }
     }
 
-    fn fetch(&self, group: &GroupId, partitions: Option<Vec<TopicPartition>>) -> Vec<FetchedOffset> {
+    fn fetch(
+        &self,
+        group: &GroupId,
+        partitions: Option<Vec<TopicPartition>>,
+    ) -> Vec<FetchedOffset> {
         let offsets = self.groups.get(group).map(Group::offsets);
         match (partitions, offsets) {
             (None, None) => Vec::new(),
-            (None, Some(offsets)) => offsets.iter().map(|(tp, offset)| (tp.clone(), Some(offset.clone()))).collect(),
+            (None, Some(offsets)) => offsets
+                .iter()
+                .map(|(tp, offset)| (tp.clone(), Some(offset.clone())))
+                .collect(),
             (Some(asked), offsets) => asked
                 .into_iter()
                 .map(|tp| {

@@ -88,12 +88,20 @@ impl ShardHandle {
         let (stop, stopped) = oneshot::channel();
         let status = Arc::new(StatusCell(AtomicU8::new(ShardStatus::Loading as u8)));
         let task = ShardTask::new(start, mailbox, stopped, status.clone());
-        ShardHandle { requests, status, stop, task: tokio::spawn(task.run()) }
+        ShardHandle {
+            requests,
+            status,
+            stop,
+            task: tokio::spawn(task.run()),
+        }
     }
 
     /// The way in.
     pub(in crate::coordinator) fn sender(&self) -> ShardSender {
-        ShardSender { requests: self.requests.clone(), status: self.status.clone() }
+        ShardSender {
+            requests: self.requests.clone(),
+            status: self.status.clone(),
+        }
     }
 
     /// Asks the shard to send everybody away with this reason and to end; its state stays in the log.
@@ -106,14 +114,20 @@ impl ShardHandle {
 
 impl ShardSender {
     /// Hands a request to the shard. Its place in the order is taken at the first poll.
-    pub(in crate::coordinator) async fn send(&self, request: ShardRequest) -> Result<(), GroupError> {
+    pub(in crate::coordinator) async fn send(
+        &self,
+        request: ShardRequest,
+    ) -> Result<(), GroupError> {
         match self.status.get() {
             ShardStatus::Loading => return Err(GroupError::LoadInProgress),
             ShardStatus::Failed => return Err(GroupError::CoordinatorNotAvailable),
             ShardStatus::Stopped => return Err(GroupError::NotCoordinator),
             ShardStatus::Serving => {}
         }
-        self.requests.send(request).await.map_err(|_| GroupError::NotCoordinator)
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| GroupError::NotCoordinator)
     }
 
     /// Hands over what the shard has to know even while it loads.

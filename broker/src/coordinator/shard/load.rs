@@ -50,7 +50,11 @@ pub(super) fn load_blocking(
             break;
         }
     }
-    Ok(Loaded { groups, next_offset: next_offset.max(range.end), replayed })
+    Ok(Loaded {
+        groups,
+        next_offset: next_offset.max(range.end),
+        replayed,
+    })
 }
 
 fn from_snapshot(
@@ -69,7 +73,10 @@ fn from_snapshot(
         }
         Ok(Some(snapshot)) => {
             tracing::warn!(
-                log = log.id().0, at = snapshot.next_offset.0, start = range.start.0, end = range.end.0,
+                log = log.id().0,
+                at = snapshot.next_offset.0,
+                start = range.start.0,
+                end = range.end.0,
                 "coordinator snapshot does not fit its log; reading the whole log"
             );
             (groups, range.start)
@@ -84,7 +91,9 @@ fn from_snapshot(
 
 /// Replays the records of a batch from an offset on; says how many.
 fn replay(batch: &RecordBatch, from: Offset, groups: &mut Groups) -> Result<usize, ReadFailure> {
-    let failed = |what: String| ReadFailure::Failed(format!("batch at offset {}: {what}", batch.base_offset()));
+    let failed = |what: String| {
+        ReadFailure::Failed(format!("batch at offset {}: {what}", batch.base_offset()))
+    };
     if !batch.checksum_matches() {
         return Err(failed("the checksum does not match".to_owned()));
     }
@@ -92,12 +101,16 @@ fn replay(batch: &RecordBatch, from: Offset, groups: &mut Groups) -> Result<usiz
         return Ok(0);
     }
     let mut count = 0;
-    for record in batch.read_records().map_err(|error| failed(error.to_string()))? {
+    for record in batch
+        .read_records()
+        .map_err(|error| failed(error.to_string()))?
+    {
         if record.offset < from {
             continue;
         }
         let key = record.key.as_deref().unwrap_or_default();
-        let decoded = records::decode(key, record.value.as_deref()).map_err(|error| failed(error.to_string()))?;
+        let decoded = records::decode(key, record.value.as_deref())
+            .map_err(|error| failed(error.to_string()))?;
         count += 1;
         if let Some((group, record)) = decoded {
             groups.load(group, record);

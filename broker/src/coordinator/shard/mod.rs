@@ -16,5 +16,5 @@ mod task;
 mod tests;
 
 pub(super) use handle::{ShardHandle, ShardSender, ShardStart};
-pub use request::{FetchedOffset, ListedGroup};
 pub(super) use request::ShardRequest;
+pub use request::{FetchedOffset, ListedGroup};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tidelog_protocol::types::{TopicName, TopicPartition};
 use tokio::sync::oneshot;
 
-use crate::coordinator::group::{CommittedOffset, DescribedGroup, Event, GroupId, GroupState, Reply, ReplyToken};
+use crate::coordinator::group::{
+    CommittedOffset, DescribedGroup, Event, GroupId, GroupState, Reply, ReplyToken,
+};
 
 /// A partition and what is committed for it, if anything.
 pub type FetchedOffset = (TopicPartition, Option<CommittedOffset>);

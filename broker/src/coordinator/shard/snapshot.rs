@@ -48,7 +48,9 @@ pub(super) fn write(log: LogId, next_offset: Offset, groups: &Groups) -> (Vec<Kv
     let mut count = 0usize;
     for (group, record) in groups.stored_records() {
         // What is stored was encoded before, so it fits its fields.
-        let Ok(record) = records::encode(group, &record) else { continue };
+        let Ok(record) = records::encode(group, &record) else {
+            continue;
+        };
         count += 1;
         put(&mut chunk, &record.key);
         put(&mut chunk, record.value.as_deref().unwrap_or_default());
@@ -64,7 +66,10 @@ pub(super) fn write(log: LogId, next_offset: Offset, groups: &Groups) -> (Vec<Kv
     header.put_i64(next_offset.0);
     header.put_u32(chunks.len() as u32);
     header.put_u64(count as u64);
-    let mut writes = vec![delete(log), KvWrite::Put(KeySpace::Coordinator, key(log, 0), Bytes::from(header))];
+    let mut writes = vec![
+        delete(log),
+        KvWrite::Put(KeySpace::Coordinator, key(log, 0), Bytes::from(header)),
+    ];
     for (chunk, number) in chunks.into_iter().zip(1u32..) {
         writes.push(KvWrite::Put(KeySpace::Coordinator, key(log, number), chunk));
     }
@@ -78,9 +83,14 @@ pub(super) fn delete(log: LogId) -> KvWrite {
 }
 
 /// Reads the log's snapshot; `None` if there is none. Blocks.
-pub(super) fn read_blocking(store: &dyn KeyValueStore, log: LogId) -> Result<Option<Snapshot>, SnapshotError> {
+pub(super) fn read_blocking(
+    store: &dyn KeyValueStore,
+    log: LogId,
+) -> Result<Option<Snapshot>, SnapshotError> {
     let pairs = store.scan(KeySpace::Coordinator, &log.0.to_be_bytes())?;
-    let Some(((_, header), chunks)) = pairs.split_first() else { return Ok(None) };
+    let Some(((_, header), chunks)) = pairs.split_first() else {
+        return Ok(None);
+    };
     let (next_offset, chunk_count, record_count) = read_header(header)?;
     if chunks.len() as u64 != u64::from(chunk_count) {
         return Err(SnapshotError::Damaged("a chunk is missing"));
@@ -89,7 +99,9 @@ pub(super) fn read_blocking(store: &dyn KeyValueStore, log: LogId) -> Result<Opt
     for (_, chunk) in chunks {
         let mut rest = &chunk[..];
         while !rest.is_empty() {
-            let (key, value) = take(&mut rest).zip(take(&mut rest)).ok_or(SnapshotError::Damaged("a record is cut"))?;
+            let (key, value) = take(&mut rest)
+                .zip(take(&mut rest))
+                .ok_or(SnapshotError::Damaged("a record is cut"))?;
             let record = records::decode(key, Some(value))?;
             records.push(record.ok_or(SnapshotError::Damaged("a key has an unknown version"))?);
         }
@@ -97,7 +109,10 @@ pub(super) fn read_blocking(store: &dyn KeyValueStore, log: LogId) -> Result<Opt
     if records.len() as u64 != record_count {
         return Err(SnapshotError::Damaged("records are missing"));
     }
-    Ok(Some(Snapshot { next_offset, records }))
+    Ok(Some(Snapshot {
+        next_offset,
+        records,
+    }))
 }
 
 fn read_header(header: &[u8]) -> Result<(Offset, u32, u64), SnapshotError> {
@@ -113,7 +128,11 @@ fn read_header(header: &[u8]) -> Result<(Offset, u32, u64), SnapshotError> {
     if u16::from_be_bytes(*version) != FORMAT_VERSION {
         return Err(SnapshotError::Damaged("the format version is not known"));
     }
-    Ok((Offset(i64::from_be_bytes(*offset)), u32::from_be_bytes(*chunks), u64::from_be_bytes(*count)))
+    Ok((
+        Offset(i64::from_be_bytes(*offset)),
+        u32::from_be_bytes(*chunks),
+        u64::from_be_bytes(*count),
+    ))
 }
 
 /// Log id, then the chunk's number; 0 is the header. Big-endian, so that they come back in order.

@@ -65,7 +65,13 @@ impl ShardTask {
         stopped: oneshot::Receiver<GroupError>,
         status: Arc<StatusCell>,
     ) -> ShardTask {
-        ShardTask { start, mailbox, stopped, status, clock: Clock::start() }
+        ShardTask {
+            start,
+            mailbox,
+            stopped,
+            status,
+            clock: Clock::start(),
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -80,7 +86,9 @@ impl ShardTask {
                     let mut serving = self.begin(loaded);
                     match self.serve(&mut serving).await {
                         End::Stop(reason) => return self.end(serving, reason).await,
-                        End::Reload => serving.groups.unload(GroupError::NotCoordinator, self.clock.now()),
+                        End::Reload => serving
+                            .groups
+                            .unload(GroupError::NotCoordinator, self.clock.now()),
                     }
                     tokio::time::sleep(RELOAD_PAUSE).await;
                 }
@@ -94,7 +102,11 @@ impl ShardTask {
     }
 
     fn begin(&self, loaded: Loaded) -> Serving {
-        let Loaded { mut groups, next_offset, replayed } = loaded;
+        let Loaded {
+            mut groups,
+            next_offset,
+            replayed,
+        } = loaded;
         let now = self.clock.now();
         groups.loaded(now);
         let missing = self.start.topics.note(groups.topics().into_iter());
@@ -118,7 +130,10 @@ impl ShardTask {
         loop {
             self.begin_append(serving);
             self.maybe_save(serving);
-            let wake = serving.groups.next_wake().map_or(serving.next_expiry, |at| self.clock.instant(at));
+            let wake = serving
+                .groups
+                .next_wake()
+                .map_or(serving.next_expiry, |at| self.clock.instant(at));
             tokio::select! {
                 biased;
                 reason = &mut self.stopped => {
@@ -162,7 +177,9 @@ impl ShardTask {
     fn begin_append(&self, serving: &mut Serving) {
         while serving.append.is_none() {
             let now = self.clock.now();
-            let Some(GatheredBatch { batch, changes }) = batch::gather(serving.groups.changes_mut(), now.wall) else {
+            let Some(GatheredBatch { batch, changes }) =
+                batch::gather(serving.groups.changes_mut(), now.wall)
+            else {
                 return;
             };
             match batch {
@@ -174,7 +191,12 @@ impl ShardTask {
                 Err(error) => {
                     tracing::error!(partition = %self.start.name, %error, "a batch of groups cannot be built");
                     for (group, append) in changes {
-                        serving.groups.appended(&group, append, Err(GroupError::StorageFailed), now);
+                        serving.groups.appended(
+                            &group,
+                            append,
+                            Err(GroupError::StorageFailed),
+                            now,
+                        );
                     }
                 }
             }
@@ -182,7 +204,11 @@ impl ShardTask {
     }
 
     /// The append on its way has arrived.
-    fn arrived(&self, serving: &mut Serving, outcome: Result<Offset, AppendFailure>) -> Option<End> {
+    fn arrived(
+        &self,
+        serving: &mut Serving,
+        outcome: Result<Offset, AppendFailure>,
+    ) -> Option<End> {
         serving.append = None;
         let outcome = match outcome {
             Ok(next_offset) => {
@@ -207,7 +233,8 @@ impl ShardTask {
 
     /// Writes a snapshot; the sender is dropped once it is stored, or could not be.
     fn save(&self, serving: &mut Serving, done: Option<oneshot::Sender<()>>) {
-        let (writes, count) = snapshot::write(self.start.log.id(), serving.next_offset, &serving.groups);
+        let (writes, count) =
+            snapshot::write(self.start.log.id(), serving.next_offset, &serving.groups);
         serving.unsaved = 0;
         serving.saved = count;
         let partition = self.start.name.clone();
@@ -245,13 +272,20 @@ impl ShardTask {
 
 async fn load(start: &ShardStart) -> Result<Loaded, ReadFailure> {
     let range = start.log.ready().await?;
-    let ShardStart { log, store, settings, .. } = start.clone();
+    let ShardStart {
+        log,
+        store,
+        settings,
+        ..
+    } = start.clone();
     let loaded = spawn_blocking(move || load_blocking(&*log, &*store, &settings, range)).await;
     loaded.unwrap_or_else(|error| Err(ReadFailure::Failed(error.to_string())))
 }
 
 /// Resolves when the append on its way does; never if none is.
-async fn arrival(append: &mut Option<LogFuture<Result<Offset, AppendFailure>>>) -> Result<Offset, AppendFailure> {
+async fn arrival(
+    append: &mut Option<LogFuture<Result<Offset, AppendFailure>>>,
+) -> Result<Offset, AppendFailure> {
     match append {
         Some(append) => append.await,
         None => std::future::pending().await,

@@ -13,12 +13,23 @@ pub async fn handle(
     cx: &RequestContext,
     request: DeleteGroupsRequest,
 ) -> Result<DeleteGroupsResponse, HandlerError> {
-    let results = join_all(request.groups_names.into_iter().map(|group| delete(cx, group))).await;
+    let results = join_all(
+        request
+            .groups_names
+            .into_iter()
+            .map(|group| delete(cx, group)),
+    )
+    .await;
     Ok(DeleteGroupsResponse::default().with_results(results))
 }
 
 async fn delete(cx: &RequestContext, id: GroupId) -> DeletableGroupResult {
-    let outcome = match cx.broker.groups.request(fields::group_id(&id), Event::Delete).await {
+    let outcome = match cx
+        .broker
+        .groups
+        .request(fields::group_id(&id), Event::Delete)
+        .await
+    {
         Ok(Reply::Delete(outcome)) => outcome,
         Ok(_) => Err(GroupError::StorageFailed),
         Err(error) => Err(error),

@@ -19,12 +19,19 @@ pub async fn handle(
     cx: &RequestContext,
     request: DescribeGroupsRequest,
 ) -> Result<DescribeGroupsResponse, HandlerError> {
-    let operations = if request.include_authorized_operations && cx.version() >= OPERATIONS_VERSION_MIN {
-        authorized_operations::GROUP
-    } else {
-        authorized_operations::NOT_ASKED
-    };
-    let groups = join_all(request.groups.into_iter().map(|group| describe(cx, group, operations))).await;
+    let operations =
+        if request.include_authorized_operations && cx.version() >= OPERATIONS_VERSION_MIN {
+            authorized_operations::GROUP
+        } else {
+            authorized_operations::NOT_ASKED
+        };
+    let groups = join_all(
+        request
+            .groups
+            .into_iter()
+            .map(|group| describe(cx, group, operations)),
+    )
+    .await;
     Ok(DescribeGroupsResponse::default().with_groups(groups))
 }
 
@@ -33,8 +40,11 @@ async fn describe(cx: &RequestContext, id: GroupId, operations: i32) -> Describe
         Ok(Some(group)) => found(group).with_authorized_operations(operations),
         Ok(None) => missing(cx, &id),
         Err(error) => {
-            let message = (cx.version() >= NOT_FOUND_VERSION_MIN).then(|| fields::wire(&error.to_string()));
-            DescribedGroup::default().with_error_code(error.code().code()).with_error_message(message)
+            let message =
+                (cx.version() >= NOT_FOUND_VERSION_MIN).then(|| fields::wire(&error.to_string()));
+            DescribedGroup::default()
+                .with_error_code(error.code().code())
+                .with_error_message(message)
         }
     };
     described.with_group_id(id)
@@ -66,5 +76,8 @@ fn missing(cx: &RequestContext, id: &GroupId) -> DescribedGroup {
         return dead;
     }
     dead.with_error_code(ErrorCode::GroupIdNotFound.code())
-        .with_error_message(Some(fields::wire(&format!("Group {} not found.", id.as_str()))))
+        .with_error_message(Some(fields::wire(&format!(
+            "Group {} not found.",
+            id.as_str()
+        ))))
 }

@@ -58,16 +58,34 @@ fn locate(
     match key_type {
         GROUP => {}
         TRANSACTION => {
-            return Err((ErrorCode::UnsupportedVersion, "this broker does not serve transactions".to_owned()));
+            return Err((
+                ErrorCode::UnsupportedVersion,
+                "this broker does not serve transactions".to_owned(),
+            ));
         }
         SHARE => {
-            return Err((ErrorCode::UnsupportedVersion, "this broker does not serve share groups".to_owned()));
+            return Err((
+                ErrorCode::UnsupportedVersion,
+                "this broker does not serve share groups".to_owned(),
+            ));
         }
-        other => return Err((ErrorCode::InvalidRequest, format!("unknown coordinator type {other}"))),
+        other => {
+            return Err((
+                ErrorCode::InvalidRequest,
+                format!("unknown coordinator type {other}"),
+            ));
+        }
     }
     let unavailable = |reason: String| (ErrorCode::CoordinatorNotAvailable, reason);
-    let broker =
-        cx.broker.groups.coordinator_of(&fields::group_id(key)).map_err(|error| unavailable(error.to_string()))?;
-    endpoints::node(&cx.broker.replication.image(), broker, &cx.connection.listener)
-        .ok_or_else(|| unavailable(format!("broker {broker} does not have this listener")))
+    let broker = cx
+        .broker
+        .groups
+        .coordinator_of(&fields::group_id(key))
+        .map_err(|error| unavailable(error.to_string()))?;
+    endpoints::node(
+        &cx.broker.replication.image(),
+        broker,
+        &cx.connection.listener,
+    )
+    .ok_or_else(|| unavailable(format!("broker {broker} does not have this listener")))
 }

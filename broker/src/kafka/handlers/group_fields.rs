@@ -18,7 +18,11 @@ pub fn group_id(name: &StrBytes) -> GroupId {
 
 /// A group's name where it must not be empty, as in everything that a member does.
 pub fn member_group_id(name: &StrBytes) -> Result<GroupId, GroupError> {
-    if name.is_empty() { Err(GroupError::InvalidGroupId) } else { Ok(group_id(name)) }
+    if name.is_empty() {
+        Err(GroupError::InvalidGroupId)
+    } else {
+        Ok(group_id(name))
+    }
 }
 
 /// A member id; empty is none.
@@ -48,5 +52,8 @@ pub fn wire(text: &str) -> StrBytes {
 
 /// A partition.
 pub fn partition(topic: &TopicName, index: i32) -> TopicPartition {
-    TopicPartition { topic: topic.clone(), partition: PartitionIndex(index) }
+    TopicPartition {
+        topic: topic.clone(),
+        partition: PartitionIndex(index),
+    }
 }

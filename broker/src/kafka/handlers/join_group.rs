@@ -7,8 +7,8 @@ use tidelog_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use uuid::Uuid;
 
 use crate::coordinator::group::{
-    ClientIdentity, Event, GroupError, Join, JoinReply, Joined, JoinedMember, MemberId, Protocol, Reply,
-    ReplyToken, Timeouts,
+    ClientIdentity, Event, GroupError, Join, JoinReply, Joined, JoinedMember, MemberId, Protocol,
+    Reply, ReplyToken, Timeouts,
 };
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{HandlerError, group_fields as fields};
@@ -37,9 +37,11 @@ pub async fn handle(
     let join = |token| Event::Join(join_of(cx, &request, token));
     Ok(match cx.broker.groups.request(group, join).await {
         Ok(Reply::Join(JoinReply::Joined(joined))) => accepted(cx, *joined),
-        Ok(Reply::Join(JoinReply::Refused { error, member })) => {
-            refused(cx, error, member.map(|id| fields::wire(&id.0)).unwrap_or_default())
-        }
+        Ok(Reply::Join(JoinReply::Refused { error, member })) => refused(
+            cx,
+            error,
+            member.map(|id| fields::wire(&id.0)).unwrap_or_default(),
+        ),
         Ok(_) => refused(cx, GroupError::StorageFailed, member),
         Err(error) => refused(cx, error, member),
     })
@@ -65,7 +67,10 @@ fn join_of(cx: &RequestContext, request: &JoinGroupRequest, token: ReplyToken) -
             id: cx.client_id().into(),
             host: format!("/{}", cx.connection.peer.ip()).into(),
         },
-        timeouts: Timeouts { session_ms, rebalance_ms },
+        timeouts: Timeouts {
+            session_ms,
+            rebalance_ms,
+        },
         protocol_type: fields::text(&request.protocol_type),
         protocols: request.protocols.iter().map(protocol).collect(),
         requires_known_member: cx.version() >= KNOWN_MEMBER_VERSION_MIN,
@@ -76,7 +81,9 @@ fn join_of(cx: &RequestContext, request: &JoinGroupRequest, token: ReplyToken) -
 /// An id nobody has, that tells a person who it is: the instance or the client in front.
 fn fresh_id(cx: &RequestContext, instance: Option<&StrBytes>) -> MemberId {
     let prefix = instance.map_or(cx.client_id(), |instance| instance.as_str());
-    let end = (0..=MEMBER_ID_PREFIX_MAX.min(prefix.len())).rev().find(|at| prefix.is_char_boundary(*at));
+    let end = (0..=MEMBER_ID_PREFIX_MAX.min(prefix.len()))
+        .rev()
+        .find(|at| prefix.is_char_boundary(*at));
     let prefix = prefix.get(..end.unwrap_or(0)).unwrap_or_default();
     MemberId::from(format!("{prefix}-{}", Uuid::new_v4()).as_str())
 }
@@ -91,8 +98,16 @@ fn accepted(cx: &RequestContext, joined: Joined) -> JoinGroupResponse {
     JoinGroupResponse::default()
         .with_generation_id(joined.generation.0)
         .with_protocol_type(joined.protocol_type.map(|name| fields::wire(&name)))
-        .with_protocol_name(protocol_name(cx, joined.protocol.map(|name| fields::wire(&name))))
-        .with_leader(joined.leader.map(|leader| fields::wire(&leader.0)).unwrap_or_default())
+        .with_protocol_name(protocol_name(
+            cx,
+            joined.protocol.map(|name| fields::wire(&name)),
+        ))
+        .with_leader(
+            joined
+                .leader
+                .map(|leader| fields::wire(&leader.0))
+                .unwrap_or_default(),
+        )
         .with_skip_assignment(joined.skip_assignment)
         .with_member_id(fields::wire(&joined.member.0))
         .with_members(joined.members.into_iter().map(member).collect())
@@ -106,5 +121,9 @@ fn refused(cx: &RequestContext, error: GroupError, member: StrBytes) -> JoinGrou
 }
 
 fn protocol_name(cx: &RequestContext, name: Option<StrBytes>) -> Option<StrBytes> {
-    if cx.version() >= NULL_PROTOCOL_VERSION_MIN { name } else { Some(name.unwrap_or_default()) }
+    if cx.version() >= NULL_PROTOCOL_VERSION_MIN {
+        name
+    } else {
+        Some(name.unwrap_or_default())
+    }
 }

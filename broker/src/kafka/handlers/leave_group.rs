@@ -20,13 +20,18 @@ pub async fn handle(
     let members = if batched {
         request.members.clone()
     } else {
-        vec![MemberIdentity::default().with_member_id(request.member_id.clone()).with_group_instance_id(None)]
+        vec![
+            MemberIdentity::default()
+                .with_member_id(request.member_id.clone())
+                .with_group_instance_id(None),
+        ]
     };
     let outcomes = match leave(cx, &request, &members).await {
         Ok(outcomes) => outcomes,
         Err(error) => return Ok(LeaveGroupResponse::default().with_error_code(error.code().code())),
     };
-    let code = |outcome: &Result<(), GroupError>| outcome.err().map_or(0, |error| error.code().code());
+    let code =
+        |outcome: &Result<(), GroupError>| outcome.err().map_or(0, |error| error.code().code());
     if !batched {
         return Ok(LeaveGroupResponse::default().with_error_code(outcomes.first().map_or(0, code)));
     }
@@ -50,7 +55,12 @@ async fn leave(
         instance: fields::instance_id(member.group_instance_id.as_ref()),
     };
     let members = members.iter().map(leaver).collect();
-    match cx.broker.groups.request(group, |token| Event::Leave(Leave { token, members })).await? {
+    match cx
+        .broker
+        .groups
+        .request(group, |token| Event::Leave(Leave { token, members }))
+        .await?
+    {
         Reply::Leave(outcome) => outcome,
         _ => Err(GroupError::StorageFailed),
     }

@@ -20,7 +20,10 @@ pub async fn handle(
         Err(error) => return Ok(ListGroupsResponse::default().with_error_code(error.code().code())),
     };
     let passes = |filter: &[StrBytes], name: &str| {
-        filter.is_empty() || filter.iter().any(|wanted| wanted.eq_ignore_ascii_case(name))
+        filter.is_empty()
+            || filter
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(name))
     };
     let groups = listed
         .into_iter()

@@ -8,16 +8,28 @@
 pub mod api_versions;
 pub mod authorized_operations;
 mod auto_create;
+pub mod delete_groups;
 pub mod describe_cluster;
+pub mod describe_groups;
 pub mod describe_topic_partitions;
 pub mod endpoints;
 pub mod fetch;
+pub mod find_coordinator;
+mod group_fields;
+pub mod heartbeat;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod partitions;
 pub mod produce;
+pub mod sync_group;
 
 use tidelog_protocol::encode::EncodeError;
 use tidelog_protocol::frame::DecodeError;

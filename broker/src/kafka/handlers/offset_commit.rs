@@ -36,7 +36,12 @@ pub async fn handle(
         }
     }
     drop(image);
-    let mut codes = if offsets.is_empty() { Vec::new() } else { commit(cx, &request, offsets).await }.into_iter();
+    let mut codes = if offsets.is_empty() {
+        Vec::new()
+    } else {
+        commit(cx, &request, offsets).await
+    }
+    .into_iter();
     let mut known = known.into_iter();
     let mut code = || match known.next() {
         Some(true) => codes.next().unwrap_or(ErrorCode::UnknownServerError.code()),
@@ -48,7 +53,9 @@ pub async fn handle(
                 .with_partition_index(partition.partition_index)
                 .with_error_code(code())
         });
-        OffsetCommitResponseTopic::default().with_partitions(partitions.collect()).with_name(topic.name)
+        OffsetCommitResponseTopic::default()
+            .with_partitions(partitions.collect())
+            .with_name(topic.name)
     });
     Ok(OffsetCommitResponse::default().with_topics(topics.collect()))
 }
@@ -56,8 +63,13 @@ pub async fn handle(
 fn to_commit(asked: &OffsetCommitRequestPartition) -> OffsetToCommit {
     OffsetToCommit {
         offset: Offset(asked.committed_offset),
-        leader_epoch: (asked.committed_leader_epoch >= 0).then_some(LeaderEpoch(asked.committed_leader_epoch)),
-        metadata: asked.committed_metadata.as_ref().map(fields::text).unwrap_or_default(),
+        leader_epoch: (asked.committed_leader_epoch >= 0)
+            .then_some(LeaderEpoch(asked.committed_leader_epoch)),
+        metadata: asked
+            .committed_metadata
+            .as_ref()
+            .map(fields::text)
+            .unwrap_or_default(),
     }
 }
 
@@ -68,28 +80,34 @@ async fn commit(
     offsets: Vec<(TopicPartition, OffsetToCommit)>,
 ) -> Vec<i16> {
     let count = offsets.len();
-    cx.broker.groups.note_topics(offsets.iter().map(|(partition, _)| &partition.topic));
+    cx.broker
+        .groups
+        .note_topics(offsets.iter().map(|(partition, _)| &partition.topic));
     let retention_ms = (request.retention_time_ms >= 0).then_some(request.retention_time_ms);
-    let reply = cx.broker.groups.request(fields::group_id(&request.group_id), |token| {
-        Event::Commit(Commit {
-            token,
-            member: fields::member_id(&request.member_id),
-            instance: fields::instance_id(request.group_instance_id.as_ref()),
-            generation: Generation(request.generation_id_or_member_epoch),
-            knows_group_not_found: cx.version() >= GROUP_NOT_FOUND_VERSION_MIN,
-            retention_ms,
-            offsets,
-        })
-    });
+    let reply = cx
+        .broker
+        .groups
+        .request(fields::group_id(&request.group_id), |token| {
+            Event::Commit(Commit {
+                token,
+                member: fields::member_id(&request.member_id),
+                instance: fields::instance_id(request.group_instance_id.as_ref()),
+                generation: Generation(request.generation_id_or_member_epoch),
+                knows_group_not_found: cx.version() >= GROUP_NOT_FOUND_VERSION_MIN,
+                retention_ms,
+                offsets,
+            })
+        });
     let outcome = match reply.await {
         Ok(Reply::Commit(outcome)) => outcome,
         Ok(_) => Err(GroupError::StorageFailed),
         Err(error) => Err(error),
     };
     match outcome {
-        Ok(outcomes) => {
-            outcomes.into_iter().map(|outcome| outcome.err().map_or(0, |error| error.code().code())).collect()
-        }
+        Ok(outcomes) => outcomes
+            .into_iter()
+            .map(|outcome| outcome.err().map_or(0, |error| error.code().code()))
+            .collect(),
         Err(error) => vec![error.code().code(); count],
     }
 }

@@ -34,12 +34,17 @@ pub async fn handle(
     drop(image);
     let outcomes = match delete(cx, &request, partitions).await {
         Ok(outcomes) => outcomes,
-        Err(error) => return Ok(OffsetDeleteResponse::default().with_error_code(error.code().code())),
+        Err(error) => {
+            return Ok(OffsetDeleteResponse::default().with_error_code(error.code().code()));
+        }
     };
     let mut known = known.into_iter();
     let mut outcomes = outcomes.into_iter();
     let mut code = || match known.next() {
-        Some(true) => outcomes.next().and_then(Result::err).map_or(0, |error| error.code().code()),
+        Some(true) => outcomes
+            .next()
+            .and_then(Result::err)
+            .map_or(0, |error| error.code().code()),
         _ => ErrorCode::UnknownTopicOrPartition.code(),
     };
     let topics = request.topics.into_iter().map(|topic| {
@@ -48,7 +53,9 @@ pub async fn handle(
                 .with_partition_index(partition.partition_index)
                 .with_error_code(code())
         });
-        OffsetDeleteResponseTopic::default().with_partitions(partitions.collect()).with_name(topic.name)
+        OffsetDeleteResponseTopic::default()
+            .with_partitions(partitions.collect())
+            .with_name(topic.name)
     });
     Ok(OffsetDeleteResponse::default().with_topics(topics.collect()))
 }
@@ -59,7 +66,12 @@ async fn delete(
     partitions: Vec<TopicPartition>,
 ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
     let group = fields::group_id(&request.group_id);
-    match cx.broker.groups.request(group, |token| Event::DeleteOffsets(token, partitions)).await? {
+    match cx
+        .broker
+        .groups
+        .request(group, |token| Event::DeleteOffsets(token, partitions))
+        .await?
+    {
         Reply::DeleteOffsets(outcome) => outcome,
         _ => Err(GroupError::StorageFailed),
     }

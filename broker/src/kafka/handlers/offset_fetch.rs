@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use tidelog_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions, OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use tidelog_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse};
 use tidelog_protocol::types::{TopicName, TopicPartition};
@@ -35,31 +35,52 @@ pub async fn handle(
     request: OffsetFetchRequest,
 ) -> Result<OffsetFetchResponse, HandlerError> {
     if cx.version() >= BATCHED_VERSION_MIN {
-        let groups = join_all(request.groups.into_iter().map(|group| fetch_group(cx, group))).await;
+        let groups = join_all(
+            request
+                .groups
+                .into_iter()
+                .map(|group| fetch_group(cx, group)),
+        )
+        .await;
         return Ok(OffsetFetchResponse::default().with_groups(groups));
     }
     let asked: Option<Vec<AskedTopic>> = request.topics.map(|topics| {
-        topics.into_iter().map(|topic| (TopicName::from(&topic.name), topic.partition_indexes)).collect()
+        topics
+            .into_iter()
+            .map(|topic| (TopicName::from(&topic.name), topic.partition_indexes))
+            .collect()
     });
     match fetch(cx, &request.group_id, asked.clone()).await {
-        Ok(topics) => {
-            Ok(OffsetFetchResponse::default().with_topics(topics.into_iter().map(|topic| single(topic, 0)).collect()))
-        }
+        Ok(topics) => Ok(OffsetFetchResponse::default()
+            .with_topics(topics.into_iter().map(|topic| single(topic, 0)).collect())),
         Err(error) if cx.version() >= GROUP_ERROR_VERSION_MIN => {
             Ok(OffsetFetchResponse::default().with_error_code(error.code().code()))
         }
         Err(error) => {
             let nothing = |(name, partitions): AskedTopic| {
-                single((name, partitions.into_iter().map(|index| (index, None)).collect()), error.code().code())
+                single(
+                    (
+                        name,
+                        partitions.into_iter().map(|index| (index, None)).collect(),
+                    ),
+                    error.code().code(),
+                )
             };
-            Ok(OffsetFetchResponse::default().with_topics(asked.into_iter().flatten().map(nothing).collect()))
+            Ok(OffsetFetchResponse::default()
+                .with_topics(asked.into_iter().flatten().map(nothing).collect()))
         }
     }
 }
 
-async fn fetch_group(cx: &RequestContext, group: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+async fn fetch_group(
+    cx: &RequestContext,
+    group: OffsetFetchRequestGroup,
+) -> OffsetFetchResponseGroup {
     let asked = group.topics.map(|topics| {
-        topics.into_iter().map(|topic| (TopicName::from(&topic.name), topic.partition_indexes)).collect()
+        topics
+            .into_iter()
+            .map(|topic| (TopicName::from(&topic.name), topic.partition_indexes))
+            .collect()
     });
     let response = OffsetFetchResponseGroup::default();
     let response = match fetch(cx, &group.group_id, asked).await {
@@ -76,11 +97,18 @@ async fn fetch(
 ) -> Result<Vec<FetchedTopic>, GroupError> {
     let partitions: Option<Vec<TopicPartition>> = asked.map(|topics| {
         let of_topic = |(name, indexes): &AskedTopic| -> Vec<TopicPartition> {
-            indexes.iter().map(|index| fields::partition(name, *index)).collect()
+            indexes
+                .iter()
+                .map(|index| fields::partition(name, *index))
+                .collect()
         };
         topics.iter().flat_map(of_topic).collect()
     });
-    let fetched = cx.broker.groups.fetch_offsets(fields::group_id(group), partitions).await?;
+    let fetched = cx
+        .broker
+        .groups
+        .fetch_offsets(fields::group_id(group), partitions)
+        .await?;
     Ok(by_topic(fetched))
 }
 

@@ -38,7 +38,12 @@ async fn sync(cx: &RequestContext, request: SyncGroupRequest) -> Result<Synced, 
             assignments: request
                 .assignments
                 .iter()
-                .map(|part| (MemberId::from(part.member_id.as_str()), fields::bytes(&part.assignment)))
+                .map(|part| {
+                    (
+                        MemberId::from(part.member_id.as_str()),
+                        fields::bytes(&part.assignment),
+                    )
+                })
                 .collect(),
         })
     });
