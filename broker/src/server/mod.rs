@@ -218,7 +218,7 @@ fn assemble(
     let config = configs.broker();
     let groups = GroupCoordinator::start(
         Arc::clone(&replication),
-        Arc::clone(&storage.kv),
+        Arc::clone(storage.logs.kv()),
         CoordinatorConfig::of(&config),
     );
     Broker {
