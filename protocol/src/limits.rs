@@ -43,3 +43,20 @@ pub const REPLY_ROPES_MAX: usize = REQUEST_ELEMENTS_MAX;
 /// Pieces below this are copied into the reply instead of spliced: an entry of a vectored write and a
 /// reference count cost more than moving this many bytes.
 pub const SPLICE_BYTES_MIN: usize = 2048;
+
+/// Requests that wait for one partition of `__consumer_offsets`. Enough for the members of its groups to join at
+/// once; more wait in their connections, which bound themselves.
+pub const COORDINATOR_MAILBOX_MAX: usize = 1_024;
+
+/// Requests that a coordinator takes from its mailbox before it looks at timers and appends again.
+pub const COORDINATOR_TURN_MAX: usize = 256;
+
+/// Record bytes up to which a coordinator gathers waiting changes into one batch: Kafka's batch size for it.
+pub const COORDINATOR_BATCH_BYTES: usize = 1024 * 1024;
+
+/// Largest change that a coordinator stores, all its records together: a group of 10,000 members with 1 KiB each
+/// fits. Consumers of `__consumer_offsets` must be able to fetch it.
+pub const COORDINATOR_CHANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes that a coordinator reads at once when it loads its state.
+pub const COORDINATOR_LOAD_BYTES: usize = 4 * 1024 * 1024;

@@ -81,9 +81,9 @@ fn batch() -> Bytes {
     builder
         .push(NewRecord {
             timestamp: TimestampMs(1_700_000_000_000),
-            key: Some(Bytes::from_static(b"key")),
-            value: Some(Bytes::from_static(b"value")),
-            headers: Vec::new(),
+            key: Some(b"key"),
+            value: Some(b"value"),
+            headers: &[],
         })
         .expect("one record fits");
     builder.build().expect("a batch").to_bytes()
@@ -170,9 +170,7 @@ fn data_path(asker: &mut Asker, api: ApiKey, version: i16, id: uuid::Uuid) -> bo
             assert_eq!(reply.topics[0].error_code, 0, "Metadata version {version}");
         }
         ApiKey::OffsetForLeaderEpoch => {
-            use offset_for_leader_epoch_request::{
-                OffsetForLeaderPartition, OffsetForLeaderTopic,
-            };
+            use offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
             let request = OffsetForLeaderEpochRequest::default()
                 .with_replica_id(BrokerId(if version >= 3 { -1 } else { -2 }))
                 .with_topics(vec![
@@ -274,8 +272,7 @@ fn groups(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
             } else {
                 LeaveGroupRequest::default().with_member_id(member)
             };
-            let _: LeaveGroupResponse =
-                asker.ask(api, version, &request.with_group_id(group()));
+            let _: LeaveGroupResponse = asker.ask(api, version, &request.with_group_id(group()));
         }
         ApiKey::SyncGroup => {
             let request = SyncGroupRequest::default()
@@ -284,9 +281,7 @@ fn groups(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
             let _: SyncGroupResponse = asker.ask(api, version, &request);
         }
         ApiKey::OffsetCommit => {
-            use offset_commit_request::{
-                OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-            };
+            use offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
             let partition = OffsetCommitRequestPartition::default()
                 .with_committed_offset(1)
                 .with_committed_metadata(Some(text("note")));
@@ -308,8 +303,7 @@ fn groups(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
             assert_eq!(reply.groups.len(), 2);
         }
         ApiKey::ListGroups => {
-            let reply: ListGroupsResponse =
-                asker.ask(api, version, &ListGroupsRequest::default());
+            let reply: ListGroupsResponse = asker.ask(api, version, &ListGroupsRequest::default());
             assert_eq!(reply.error_code, 0);
         }
         ApiKey::DeleteGroups => {
@@ -397,8 +391,7 @@ fn administration(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
             } else {
                 DeleteTopicsRequest::default().with_topic_names(vec![scratch])
             };
-            let _: DeleteTopicsResponse =
-                asker.ask(api, version, &request.with_timeout_ms(10_000));
+            let _: DeleteTopicsResponse = asker.ask(api, version, &request.with_timeout_ms(10_000));
         }
         ApiKey::DeleteRecords => {
             use delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};

@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{
-    HandlerError, alter_configs, api_versions, create_partitions, create_topics, delete_records,
-    delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
-    describe_topic_partitions, fetch, incremental_alter_configs, init_producer_id,
-    list_config_resources, list_offsets, metadata, offset_for_leader_epoch, produce,
+    HandlerError, alter_configs, api_versions, create_partitions, create_topics, delete_groups,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_producers, describe_topic_partitions, fetch, find_coordinator,
+    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_config_resources, list_groups, list_offsets, metadata, offset_commit, offset_delete,
+    offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
 
 /// How long a parked group request may go on when the broker drains. A rebalance may take minutes; its members
@@ -74,6 +76,17 @@ static APIS: &[Api] = &[
     api(ApiKey::Fetch, |cx, body| first_step(Box::pin(fetch::serve(cx, body)))),
     api(ApiKey::ListOffsets, |cx, body| whole(cx, body, |cx, q| Box::pin(list_offsets::handle(cx, q)))),
     api(ApiKey::Metadata, |cx, body| whole(cx, body, |cx, q| Box::pin(metadata::handle(cx, q)))),
+    api(ApiKey::OffsetCommit, |cx, body| begun(cx, body, |cx, q| Box::pin(offset_commit::handle(cx, q)))),
+    api(ApiKey::OffsetFetch, |cx, body| begun(cx, body, |cx, q| Box::pin(offset_fetch::handle(cx, q)))),
+    api(ApiKey::FindCoordinator, |cx, body| begun(cx, body, |cx, q| Box::pin(find_coordinator::handle(cx, q)))),
+    api(ApiKey::JoinGroup, |cx, body| begun(cx, body, |cx, q| Box::pin(join_group::handle(cx, q)))),
+    api(ApiKey::Heartbeat, |cx, body| begun(cx, body, |cx, q| Box::pin(heartbeat::handle(cx, q)))),
+    api(ApiKey::LeaveGroup, |cx, body| begun(cx, body, |cx, q| Box::pin(leave_group::handle(cx, q)))),
+    api(ApiKey::SyncGroup, |cx, body| begun(cx, body, |cx, q| Box::pin(sync_group::handle(cx, q)))),
+    api(ApiKey::DescribeGroups, |cx, body| begun(cx, body, |cx, q| Box::pin(describe_groups::handle(cx, q)))),
+    api(ApiKey::ListGroups, |cx, body| begun(cx, body, |cx, q| Box::pin(list_groups::handle(cx, q)))),
+    api(ApiKey::DeleteGroups, |cx, body| begun(cx, body, |cx, q| Box::pin(delete_groups::handle(cx, q)))),
+    api(ApiKey::OffsetDelete, |cx, body| begun(cx, body, |cx, q| Box::pin(offset_delete::handle(cx, q)))),
     api(ApiKey::ApiVersions, |cx, body| whole(cx, body, |cx, q| Box::pin(api_versions::handle(cx, q)))),
     api(ApiKey::InitProducerId, |cx, body| whole(cx, body, |cx, q| Box::pin(init_producer_id::handle(cx, q)))),
     api(ApiKey::OffsetForLeaderEpoch, |cx, body| whole(cx, body, |cx, q| Box::pin(offset_for_leader_epoch::handle(cx, q)))),
@@ -164,7 +177,6 @@ where
     Box::pin(async move { ready(run(cx, body, handler).await) })
 }
 
-#[expect(dead_code, reason = "group handlers are ordered so")]
 fn begun<Q, A>(cx: RequestContext, body: Bytes, handler: Handler<Q, A>) -> Ordered
 where
     Q: Request + Send + 'static,

@@ -10,6 +10,7 @@ use tidelog_storage::manager::LogManager;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BrokerConfig, ConfigManager, TopicSettings};
+use crate::coordinator::GroupCoordinator;
 use crate::kafka::budget::MemoryBudget;
 use crate::kafka::handlers::fetch::sessions::FetchSessions;
 use crate::kafka::handlers::init_producer_id::ProducerIds;
@@ -27,6 +28,8 @@ pub struct Broker {
     pub replication: Arc<Replication>,
     /// The logs of the data directory.
     pub logs: Arc<LogManager>,
+    /// Consumer groups.
+    pub groups: Arc<GroupCoordinator>,
     /// Memory of requests.
     pub memory: MemoryBudget,
     /// Bounds of connections.

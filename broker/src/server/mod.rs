@@ -29,6 +29,7 @@ pub(crate) use self::listener::bind;
 use self::listener::Connections;
 use self::storage::{DataDirectory, Storage};
 use crate::config::{BrokerConfig, ConfigManager, Loaded};
+use crate::coordinator::{CoordinatorConfig, GroupCoordinator};
 use crate::http::{Health, HttpServer};
 use crate::kafka::budget::MemoryBudget;
 use crate::kafka::dispatch;
@@ -112,6 +113,13 @@ impl Server {
         info!("draining: no new requests are taken");
         self.health.drain();
         self.broker.draining.cancel();
+        // Members whose requests wait for a rebalance are told to come back.
+        if timeout_at(deadline, self.broker.groups.shutdown())
+            .await
+            .is_err()
+        {
+            warn!("consumer groups did not stop in time");
+        }
         self.tasks.close();
         let drained = timeout_at(deadline, self.tasks.wait()).await.is_ok();
         if !drained {
@@ -207,10 +215,16 @@ fn assemble(
     storage: &Storage,
 ) -> Broker {
     let config = configs.broker();
+    let groups = GroupCoordinator::start(
+        Arc::clone(&replication),
+        Arc::clone(storage.logs.kv()),
+        CoordinatorConfig::of(&config),
+    );
     Broker {
         id: config.node_id,
         cluster_id,
         replication,
+        groups,
         logs: Arc::clone(&storage.logs),
         memory: MemoryBudget::new(config.process.request_memory_bytes),
         limits: ConnectionLimits {

@@ -62,6 +62,10 @@ impl Group {
 
     /// Handles everything whose time has come and arms the next wake-up.
     pub(super) fn tick(&mut self, now: Now) {
+        if self.armed.is_none_or(|at| at > now.mono) {
+            // A wake-up that an earlier one has overtaken: nothing is due, and the next one is asked for already.
+            return;
+        }
         self.armed = None;
         self.expire_pending_members(now);
         self.expire_sessions(now);
