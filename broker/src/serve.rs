@@ -15,6 +15,9 @@ use tracing_subscriber::EnvFilter;
 /// Exit code after a second signal: what was in flight was dropped.
 const EXIT_ABORTED: u8 = 130;
 
+/// What is logged of libraries unless `log.level` names them.
+const QUIET: &str = "openraft=warn";
+
 /// Threads that read segments; more readers of a disk than this only wait for each other.
 const BLOCKING_THREADS_MAX: usize = 64;
 
@@ -148,7 +151,8 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
 }
 
 fn start_logging(config: &BrokerConfig) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&config.process.log_level)
+    // The consensus library tells every step of an election; its warnings are enough unless it is named.
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.process.log_level))
         .map_err(|error| format!("log.level: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

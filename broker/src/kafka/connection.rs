@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, debug_span};
+use tracing::{Instrument, debug, debug_span, error};
 
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::ConnectionInfo;
@@ -133,7 +133,10 @@ async fn finish(
     };
     match ended {
         Ok(Ok(())) => {}
+        Ok(Err(reason)) if reason.is_broker_fault() => {
+            error!(%reason, "a request was not answered")
+        }
         Ok(Err(reason)) => debug!(%reason, "connection ended"),
-        Err(panic) => tracing::error!(%panic, "a request handler failed"),
+        Err(panic) => error!(%panic, "a request handler failed"),
     }
 }

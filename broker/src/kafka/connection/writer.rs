@@ -25,6 +25,13 @@ pub(super) enum WriteEnd {
     Io(#[from] io::Error),
 }
 
+impl WriteEnd {
+    /// Whether a person should look at it: clients end connections all the time.
+    pub(super) fn is_broker_fault(&self) -> bool {
+        matches!(self, WriteEnd::Handler(error) if error.is_broker_fault())
+    }
+}
+
 /// A finished request; its memory and slot are given back when this is dropped.
 type Finished = (Result<Reply, HandlerError>, InFlight);
 
