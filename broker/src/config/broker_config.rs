@@ -205,6 +205,6 @@ pub struct ProcessConfig {
     pub log_level: String,
     /// `shutdown.timeout.ms`: the drain ends after this at the latest.
     pub shutdown_timeout: Duration,
-    /// `request.memory.bytes`: frames being read or answered, all connections together.
+    /// `queued.max.request.bytes`: frames being read or answered, all connections together.
     pub request_memory_bytes: usize,
 }

@@ -196,7 +196,7 @@ async fn hostile_bodies_of_every_api_close_and_cost_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_many_connections_share_a_small_budget() {
     let broker = TestBroker::with(&[
-        "request.memory.bytes=200000",
+        "queued.max.request.bytes=200000",
         "socket.request.max.bytes=150000",
     ])
     .await;
