@@ -187,6 +187,7 @@ fn data_path(asker: &mut Asker, api: ApiKey, version: i16, id: uuid::Uuid) -> bo
         }
         ApiKey::InitProducerId => {
             let request = InitProducerIdRequest::default()
+                .with_transactional_id(None)
                 .with_producer_id(ProducerId(-1))
                 .with_producer_epoch(-1);
             let reply: InitProducerIdResponse = asker.ask(api, version, &request);
@@ -254,7 +255,19 @@ fn groups(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
             } else {
                 FindCoordinatorRequest::default().with_key(text(GROUP))
             };
-            let _: FindCoordinatorResponse = asker.ask(api, version, &request);
+            // The offsets topic comes into being on the first request.
+            for _ in 0..200 {
+                let reply: FindCoordinatorResponse = asker.ask(api, version, &request);
+                let code = reply
+                    .coordinators
+                    .first()
+                    .map_or(reply.error_code, |found| found.error_code);
+                if code == 0 {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            panic!("no coordinator, FindCoordinator version {version}");
         }
         ApiKey::JoinGroup => join(asker, version),
         ApiKey::Heartbeat => {
@@ -321,8 +334,9 @@ fn groups(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
     true
 }
 
-/// Joins a group of its own and stays alone in it.
+/// Joins a group of its own and stays alone in it. Its partition may still be loading.
 fn join(asker: &mut Asker, version: i16) {
+    const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
     use join_group_request::JoinGroupRequestProtocol;
     let mut request = JoinGroupRequest::default()
         .with_group_id(GroupId(text(&format!("join-{version}"))))
@@ -335,6 +349,10 @@ fn join(asker: &mut Asker, version: i16) {
                 .with_metadata(Bytes::from_static(b"m")),
         ]);
     let mut reply: JoinGroupResponse = asker.ask(ApiKey::JoinGroup, version, &request);
+    while reply.error_code == COORDINATOR_LOAD_IN_PROGRESS {
+        std::thread::sleep(Duration::from_millis(50));
+        reply = asker.ask(ApiKey::JoinGroup, version, &request);
+    }
     if reply.error_code == 79 {
         request.member_id = reply.member_id.clone();
         reply = asker.ask(ApiKey::JoinGroup, version, &request);

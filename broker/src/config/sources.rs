@@ -61,6 +61,11 @@ pub struct Mention {
 /// Prefix of the variables that are read.
 pub const ENVIRONMENT_PREFIX: &str = "TIDELOG_";
 
+/// Variables with that prefix that belong to others: the build, the command line's clients.
+const OTHERS_VARIABLES: [&str; 2] = ["TIDELOG_CACHE", "TIDELOG_BOOTSTRAP_SERVER"];
+/// The tests' variables.
+const TESTS_PREFIX: &str = "TIDELOG_TEST_";
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -92,6 +97,12 @@ pub fn variable_of(name: &str) -> String {
     )
 }
 
+fn is_property_variable(name: &str) -> bool {
+    name.starts_with(ENVIRONMENT_PREFIX)
+        && !name.starts_with(TESTS_PREFIX)
+        && !OTHERS_VARIABLES.contains(&name)
+}
+
 /// All mentions, lowest precedence first; reads the file.
 pub fn gather(args: &LoadArgs, errors: &mut Vec<ConfigError>) -> Vec<Mention> {
     let mut mentions = Vec::new();
@@ -104,7 +115,7 @@ pub fn gather(args: &LoadArgs, errors: &mut Vec<ConfigError>) -> Vec<Mention> {
     let mut variables: Vec<_> = args
         .environment
         .iter()
-        .filter(|(n, _)| n.starts_with(ENVIRONMENT_PREFIX))
+        .filter(|(name, _)| is_property_variable(name))
         .collect();
     variables.sort();
     mentions.extend(variables.into_iter().map(|(name, value)| Mention {

@@ -11,14 +11,15 @@ use crate::topics::{TopicError, ensure_topic, is_internal, name};
 /// Longest wait for the controller and the leaders. The client asks again, and finds the topic.
 const CREATE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Creates the topic if the client allows it and the broker does (`auto.create.topics.enable`).
-///
-/// Otherwise the code that says why it is not there. Kafka answers the first request with an error and creates the
-/// topic meanwhile; here its leaders are waited for, which saves the client a round.
-pub async fn topic(cx: &RequestContext, topic: &str, allowed: bool) -> Result<(), ErrorCode> {
-    name::check(topic).map_err(|error| error.code())?;
+/// Creates the topic if the client allows it and the broker does (`auto.create.topics.enable`), and answers as Kafka
+/// does to the request that caused it: with an error. The client asks again, and finds the topic, whose leaders were
+/// waited for. A client that only wanted to know whether the topic exists is told that it did not.
+pub async fn topic(cx: &RequestContext, topic: &str, allowed: bool) -> ErrorCode {
+    if let Err(error) = name::check(topic) {
+        return error.code();
+    }
     if !allowed || !cx.broker.config().topics.auto_create || is_internal(topic) {
-        return Err(ErrorCode::UnknownTopicOrPartition);
+        return ErrorCode::UnknownTopicOrPartition;
     }
     let (replication, configs) = (&cx.broker.replication, &cx.broker.configs);
     match ensure_topic(
@@ -29,13 +30,13 @@ pub async fn topic(cx: &RequestContext, topic: &str, allowed: bool) -> Result<()
     )
     .await
     {
-        // Without leaders it is shown as it is.
-        Ok(_) | Err(TopicError::NotLedYet) => Ok(()),
+        Ok(_) => ErrorCode::UnknownTopicOrPartition,
+        Err(TopicError::NotLedYet) => ErrorCode::LeaderNotAvailable,
         // Whatever keeps the controller from answering: the client asks again.
         Err(TopicError::Controller(error)) => {
             tracing::warn!(topic, %error, "topic not created on first use");
-            Err(ErrorCode::LeaderNotAvailable)
+            ErrorCode::LeaderNotAvailable
         }
-        Err(error) => Err(error.code()),
+        Err(error) => error.code(),
     }
 }

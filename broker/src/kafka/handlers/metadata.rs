@@ -95,13 +95,7 @@ async fn missing_topic(
     name: messages::TopicName,
     auto_create: bool,
 ) -> MetadataResponseTopic {
-    let code = match auto_create::topic(cx, &name, auto_create).await {
-        Ok(()) => match answerer.topic_by_name(&cx.broker.replication.image(), &name) {
-            Some(answer) => return answer,
-            None => ErrorCode::LeaderNotAvailable,
-        },
-        Err(code) => code,
-    };
+    let code = auto_create::topic(cx, &name, auto_create).await;
     answerer.refused(Some(name), Uuid::nil(), code)
 }
 
