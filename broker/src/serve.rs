@@ -9,14 +9,14 @@ use tidelog_broker::config::{self, BrokerConfig, LoadArgs, LogFormat};
 use tidelog_broker::server::{Server, ServerError};
 use tikv_jemalloc_ctl::{background_thread, max_background_threads};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Exit code after a second signal: what was in flight was dropped.
 const EXIT_ABORTED: u8 = 130;
 
 /// What is logged of libraries unless `log.level` names them.
-const QUIET: &str = "openraft=warn";
+const QUIET: &str = "openraft=error";
 
 /// Threads that read segments; more readers of a disk than this only wait for each other.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -151,7 +151,7 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
 }
 
 fn start_logging(config: &BrokerConfig) -> Result<(), String> {
-    // The consensus library tells every step of an election; its warnings are enough unless it is named.
+    // The consensus library tells every step of an election, some as warnings; its errors are enough unless it is named.
     let filter = EnvFilter::try_new(format!("{QUIET},{}", config.process.log_level))
         .map_err(|error| format!("log.level: {error}"))?;
     let builder = tracing_subscriber::fmt()
@@ -181,7 +181,7 @@ fn raise_open_files() {
         maximum: limit.maximum,
     };
     match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => info!(limit = limit.maximum.unwrap_or(u64::MAX), "open files"),
+        Ok(()) => debug!(limit = limit.maximum.unwrap_or(u64::MAX), "open files"),
         Err(error) => {
             warn!(%error, current = limit.current.unwrap_or(u64::MAX), "the open-file limit stays as it is")
         }

@@ -169,6 +169,10 @@ where
     reply(&cx.header, &response)
 }
 
+#[expect(
+    clippy::async_yields_async,
+    reason = "what is left of the request comes out"
+)]
 fn whole<Q, A>(cx: RequestContext, body: Bytes, handler: Handler<Q, A>) -> Ordered
 where
     Q: Request + Send + 'static,
@@ -199,6 +203,10 @@ async fn patience(draining: CancellationToken) {
 }
 
 /// Takes the first step of a future now; whoever awaits the rest wakes it.
+#[expect(
+    clippy::async_yields_async,
+    reason = "what is left of the request comes out"
+)]
 pub fn first_step(mut rest: ReplyFuture) -> Ordered {
     Box::pin(async move {
         match future::poll_fn(|task| Poll::Ready(rest.as_mut().poll(task))).await {
