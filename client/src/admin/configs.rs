@@ -1,0 +1,135 @@
+//! Reading and changing a topic's settings.
+
+use tidelog_protocol::StrBytes;
+use tidelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use tidelog_protocol::messages::incremental_alter_configs_request::{
+    AlterConfigsResource, AlterableConfig,
+};
+use tidelog_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+use tidelog_protocol::types::TopicName;
+
+use super::topics::missing;
+use super::{Admin, text};
+use crate::error::Error;
+
+/// Kafka's number of the resource type "topic".
+const TOPIC: i8 = 2;
+/// Kafka's number of the source "set on this topic".
+const TOPIC_SOURCE: i8 = 1;
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+
+/// One setting as it holds now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigEntry {
+    /// Kafka's name of it.
+    pub name: String,
+    /// Its value; `None` when it is secret or unset.
+    pub value: Option<String>,
+    /// Whether it was set on this topic, as opposed to inherited.
+    pub is_set_here: bool,
+    /// Whether it cannot be changed.
+    pub is_read_only: bool,
+    /// Whether its value is kept secret.
+    pub is_sensitive: bool,
+}
+
+/// One change of a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigChange {
+    /// Give it this value.
+    Set {
+        /// Kafka's name of it.
+        name: String,
+        /// The value.
+        value: String,
+    },
+    /// Go back to the broker's default.
+    Reset {
+        /// Kafka's name of it.
+        name: String,
+    },
+}
+
+impl Admin {
+    /// All settings of a topic, by name.
+    pub async fn topic_configs(&self, name: &TopicName) -> Result<Vec<ConfigEntry>, Error> {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(name.into())
+            .with_configuration_keys(None);
+        let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+        self.client
+            .retry(&[], async || {
+                let connection = self.client.controller().await?;
+                let reply = connection
+                    .call(self.timeout(), |_| request.clone())
+                    .await?;
+                let result = reply
+                    .results
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| missing(connection.address()))?;
+                Error::check(
+                    result.error_code,
+                    result.error_message.as_ref().map(StrBytes::as_str),
+                )?;
+                let mut entries: Vec<_> = result
+                    .configs
+                    .into_iter()
+                    .map(|config| ConfigEntry {
+                        name: config.name.to_string(),
+                        value: config.value.map(|value| value.to_string()),
+                        is_set_here: config.config_source == TOPIC_SOURCE,
+                        is_read_only: config.read_only,
+                        is_sensitive: config.is_sensitive,
+                    })
+                    .collect();
+                entries.sort_by(|a, b| a.name.cmp(&b.name));
+                Ok(entries)
+            })
+            .await
+    }
+
+    /// Changes settings of a topic; all of them or none.
+    pub async fn alter_topic_configs(
+        &self,
+        name: &TopicName,
+        changes: &[ConfigChange],
+    ) -> Result<(), Error> {
+        let configs = changes
+            .iter()
+            .map(|change| match change {
+                ConfigChange::Set { name, value } => AlterableConfig::default()
+                    .with_name(text(name))
+                    .with_config_operation(SET)
+                    .with_value(Some(text(value))),
+                ConfigChange::Reset { name } => AlterableConfig::default()
+                    .with_name(text(name))
+                    .with_config_operation(DELETE)
+                    .with_value(None),
+            })
+            .collect();
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(name.into())
+            .with_configs(configs);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        self.client
+            .retry(&[], async || {
+                let connection = self.client.controller().await?;
+                let reply = connection
+                    .call(self.timeout(), |_| request.clone())
+                    .await?;
+                let result = reply
+                    .responses
+                    .first()
+                    .ok_or_else(|| missing(connection.address()))?;
+                Error::check(
+                    result.error_code,
+                    result.error_message.as_ref().map(StrBytes::as_str),
+                )
+            })
+            .await
+    }
+}

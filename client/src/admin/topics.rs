@@ -1,0 +1,256 @@
+//! Creating, listing, describing, growing and deleting topics, and cutting their records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tidelog_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use tidelog_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use tidelog_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
+use tidelog_protocol::messages::{
+    CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+};
+use tidelog_protocol::types::{Offset, TopicId, TopicName, TopicPartition};
+use tidelog_protocol::{ErrorCode, StrBytes};
+
+use super::{Admin, text};
+use crate::client::{Lane, Topics};
+use crate::error::Error;
+use crate::metadata::TopicInfo;
+
+/// A topic to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    /// Its name.
+    pub name: TopicName,
+    /// Number of partitions; `None` is the broker's `num.partitions`.
+    pub partitions: Option<i32>,
+    /// Replicas of each partition; `None` is the broker's `default.replication.factor`.
+    pub replication_factor: Option<i16>,
+    /// Settings that differ from the broker's defaults.
+    pub configs: BTreeMap<String, String>,
+}
+
+impl NewTopic {
+    /// A topic with the broker's defaults.
+    pub fn new(name: &str) -> Self {
+        NewTopic {
+            name: name.into(),
+            partitions: None,
+            replication_factor: None,
+            configs: BTreeMap::new(),
+        }
+    }
+}
+
+/// What was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedTopic {
+    /// Its id.
+    pub id: TopicId,
+    /// Number of partitions; -1 from brokers that do not say.
+    pub partitions: i32,
+    /// Replicas of each partition; -1 from brokers that do not say.
+    pub replication_factor: i16,
+}
+
+/// A topic in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// Its name.
+    pub name: TopicName,
+    /// Its id.
+    pub id: TopicId,
+    /// Whether brokers keep their own state in it.
+    pub is_internal: bool,
+    /// Number of partitions.
+    pub partitions: usize,
+    /// Replicas of its first partition.
+    pub replication_factor: usize,
+}
+
+impl Admin {
+    /// Creates a topic.
+    pub async fn create_topic(&self, topic: &NewTopic) -> Result<CreatedTopic, Error> {
+        let wire = CreatableTopic::default()
+            .with_name((&topic.name).into())
+            .with_num_partitions(topic.partitions.unwrap_or(-1))
+            .with_replication_factor(topic.replication_factor.unwrap_or(-1))
+            .with_configs(
+                topic
+                    .configs
+                    .iter()
+                    .map(|(name, value)| {
+                        CreatableTopicConfig::default()
+                            .with_name(text(name))
+                            .with_value(Some(text(value)))
+                    })
+                    .collect(),
+            );
+        let request = CreateTopicsRequest::default()
+            .with_topics(vec![wire])
+            .with_timeout_ms(self.timeout_ms());
+        self.client
+            .retry(&[], async || {
+                let connection = self.client.controller().await?;
+                let reply = connection
+                    .call(self.timeout(), |_| request.clone())
+                    .await?;
+                let result = reply
+                    .topics
+                    .first()
+                    .ok_or_else(|| missing(connection.address()))?;
+                Error::check(
+                    result.error_code,
+                    result.error_message.as_ref().map(StrBytes::as_str),
+                )?;
+                Ok(CreatedTopic {
+                    id: TopicId(result.topic_id),
+                    partitions: result.num_partitions,
+                    replication_factor: result.replication_factor,
+                })
+            })
+            .await
+    }
+
+    /// Deletes a topic and all its records.
+    pub async fn delete_topic(&self, name: &TopicName) -> Result<(), Error> {
+        let request = DeleteTopicsRequest::default()
+            .with_topic_names(vec![name.into()])
+            .with_timeout_ms(self.timeout_ms());
+        self.client
+            .retry(&[], async || {
+                let connection = self.client.controller().await?;
+                let reply = connection
+                    .call(self.timeout(), |_| request.clone())
+                    .await?;
+                let result = reply
+                    .responses
+                    .first()
+                    .ok_or_else(|| missing(connection.address()))?;
+                final_unless_moved(Error::check(
+                    result.error_code,
+                    result.error_message.as_ref().map(StrBytes::as_str),
+                ))
+            })
+            .await?
+    }
+
+    /// All topics, by name.
+    pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, Error> {
+        self.client
+            .retry(&[], async || {
+                self.client.refresh(Topics::All, false).await
+            })
+            .await?;
+        let image = self.client.image();
+        let mut topics: Vec<_> = image
+            .topics()
+            .map(|topic| TopicSummary {
+                name: topic.name.clone(),
+                id: topic.id,
+                is_internal: topic.is_internal,
+                partitions: topic.partitions.len(),
+                replication_factor: topic
+                    .partitions
+                    .first()
+                    .map_or(0, |partition| partition.replicas.len()),
+            })
+            .collect();
+        topics.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(topics)
+    }
+
+    /// A topic as the brokers know it now; never creates it.
+    pub async fn describe_topic(&self, name: &TopicName) -> Result<Arc<TopicInfo>, Error> {
+        let mut errors = self
+            .client
+            .refresh(Topics::Some(std::slice::from_ref(name)), false)
+            .await?;
+        if errors.remove(name).is_none()
+            && let Some((_, topic)) = self.client.image().topic(name)
+        {
+            return Ok(topic);
+        }
+        self.client.topic(name, false).await
+    }
+
+    /// Raises the number of partitions to `total`.
+    pub async fn create_partitions(&self, name: &TopicName, total: i32) -> Result<(), Error> {
+        let topic = CreatePartitionsTopic::default()
+            .with_name(name.into())
+            .with_count(total)
+            .with_assignments(None);
+        let request = CreatePartitionsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(self.timeout_ms());
+        self.client
+            .retry(&[], async || {
+                let connection = self.client.controller().await?;
+                let reply = connection
+                    .call(self.timeout(), |_| request.clone())
+                    .await?;
+                let result = reply
+                    .results
+                    .first()
+                    .ok_or_else(|| missing(connection.address()))?;
+                final_unless_moved(Error::check(
+                    result.error_code,
+                    result.error_message.as_ref().map(StrBytes::as_str),
+                ))
+            })
+            .await?
+    }
+
+    /// Deletes the records of a partition before `before` (`None`: all that there are). Yields the partition's
+    /// new first offset.
+    pub async fn delete_records(
+        &self,
+        of: &TopicPartition,
+        before: Option<Offset>,
+    ) -> Result<Offset, Error> {
+        self.client.topic(&of.topic, false).await?;
+        let partition = DeleteRecordsPartition::default()
+            .with_partition_index(of.partition.0)
+            .with_offset(before.unwrap_or(Offset::NONE).0);
+        let topic = DeleteRecordsTopic::default()
+            .with_name((&of.topic).into())
+            .with_partitions(vec![partition]);
+        let request = DeleteRecordsRequest::default()
+            .with_topics(vec![topic])
+            .with_timeout_ms(self.timeout_ms());
+        self.client
+            .retry(std::slice::from_ref(&of.topic), async || {
+                let connection = self.client.leader(of, Lane::General).await?;
+                let reply = connection
+                    .call(self.timeout(), |_| request.clone())
+                    .await?;
+                let result = reply
+                    .topics
+                    .first()
+                    .and_then(|topic| topic.partitions.first())
+                    .ok_or_else(|| missing(connection.address()))?;
+                Error::check(result.error_code, None)?;
+                Ok(Offset(result.low_watermark))
+            })
+            .await
+    }
+}
+
+/// An unknown topic is retriable where metadata lags; to a controller it is an answer.
+fn final_unless_moved(result: Result<(), Error>) -> Result<Result<(), Error>, Error> {
+    match result {
+        Err(error) if error.is(ErrorCode::UnknownTopicOrPartition) => Ok(Err(error)),
+        Err(error) => Err(error),
+        Ok(()) => Ok(Ok(())),
+    }
+}
+
+/// The broker answered without naming what it was asked about.
+pub(super) fn missing(address: &str) -> Error {
+    Error::Malformed {
+        address: address.to_owned(),
+        reason: "the answer names nothing".to_owned(),
+    }
+}
