@@ -1,5 +1,6 @@
 //! The `tidelog` command: argument parsing and what to run.
 
+mod cli;
 mod serve;
 
 use std::process::ExitCode;
@@ -23,10 +24,13 @@ struct Cli {
 enum Command {
     /// Run a broker in the foreground.
     Serve(serve::ServeArgs),
+    #[command(flatten)]
+    Client(cli::ClientCommand),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Client(command) => cli::run(command),
     }
 }

@@ -250,9 +250,8 @@ impl Client {
     /// The broker that coordinates a group.
     pub(crate) async fn coordinator(&self, group: &str) -> Result<BrokerId, Error> {
         let connection = self.any().await?;
-        let request = |_| {
-            FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()))
-        };
+        let request =
+            |_| FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
         let reply = connection
             .call(self.inner.config.request_timeout, request)
             .await?;
@@ -294,9 +293,7 @@ impl Client {
 /// The broker's description of this error speaks of any topic; a person wants to know which.
 fn unknown_topic(name: &TopicName, error: Error) -> Error {
     match error {
-        Error::Broker(mut error)
-            if error.code == ErrorCode::UnknownTopicOrPartition.code() =>
-        {
+        Error::Broker(mut error) if error.code == ErrorCode::UnknownTopicOrPartition.code() => {
             error.message = format!("topic '{name}' does not exist");
             Error::Broker(error)
         }

@@ -261,9 +261,7 @@ impl Connection {
             let call = self.prepare(api, version, &ReplyBuffer::new(), &request, true)?;
             let mut body = self.exchange(call, timeout).await?;
             // A broker that does not know the version answers in the oldest one, error first.
-            let code = body
-                .get(..2)
-                .map_or(0, |mut code: &[u8]| code.get_i16());
+            let code = body.get(..2).map_or(0, |mut code: &[u8]| code.get_i16());
             if code == ErrorCode::UnsupportedVersion.code() && version > 0 {
                 version = 0;
                 continue;

@@ -30,8 +30,8 @@ mod producer;
 mod versions;
 
 pub use admin::{
-    Admin, CommittedOffset, ConfigChange, ConfigEntry, CreatedTopic, GroupDescription,
-    GroupMember, GroupSummary, ListedOffset, NewTopic, OffsetSpec, TopicSummary,
+    Admin, CommittedOffset, ConfigChange, ConfigEntry, CreatedTopic, GroupDescription, GroupMember,
+    GroupSummary, ListedOffset, NewTopic, OffsetSpec, TopicSummary,
 };
 pub use client::Client;
 pub use config::ClientConfig;

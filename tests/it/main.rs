@@ -1,5 +1,7 @@
 //! The one integration binary: what crosses crates, driven from outside.
 
+mod client_library;
+mod command_line;
 mod every_version;
 mod kafka_apis;
 mod rskafka_client;

@@ -92,7 +92,7 @@ impl Drop for RunningBroker {
 }
 
 /// The binary that `cargo build` put beside this test program.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     if let Some(named) = env::var_os("TIDELOG_TEST_BINARY") {
         return named.into();
     }

@@ -53,7 +53,12 @@ pub struct ConsumeArgs {
     #[arg(long, value_enum, value_name = "FIELDS", value_delimiter = ',')]
     print: Vec<Field>,
     /// What stands between the fields of text
-    #[arg(long, value_name = "TEXT", default_value = "\t", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "\t",
+        hide_default_value = true
+    )]
     separator: String,
     /// What text shows for null
     #[arg(long, value_name = "TEXT", default_value = "null")]
@@ -110,7 +115,10 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     let mut ends = BTreeMap::new();
     if args.end {
         for of in &partitions {
-            let end = admin.list_offset(of, OffsetSpec::Latest).await.map_err(about)?;
+            let end = admin
+                .list_offset(of, OffsetSpec::Latest)
+                .await
+                .map_err(about)?;
             ends.insert(of.clone(), end.offset.unwrap_or_default());
         }
     }
@@ -217,14 +225,20 @@ async fn print(
         }
         let records = reader.poll().await?;
         if records.is_empty() {
-            if args.timeout.is_some_and(|timeout| last.elapsed() >= timeout) {
+            if args
+                .timeout
+                .is_some_and(|timeout| last.elapsed() >= timeout)
+            {
                 return Ok(());
             }
             continue;
         }
         for record in &records {
             // What is written meanwhile lies behind the end.
-            if ends.get(&record.partition).is_some_and(|end| record.offset >= *end) {
+            if ends
+                .get(&record.partition)
+                .is_some_and(|end| record.offset >= *end)
+            {
                 continue;
             }
             if *printed == most {
@@ -248,7 +262,9 @@ fn chosen(
     all: &[PartitionIndex],
     named: &[i32],
 ) -> Result<Vec<TopicPartition>, Failure> {
-    let missing = named.iter().find(|index| !all.contains(&PartitionIndex(**index)));
+    let missing = named
+        .iter()
+        .find(|index| !all.contains(&PartitionIndex(**index)));
     if let Some(index) = missing {
         let last = all.len().saturating_sub(1);
         return Err(Failure::Failed(format!(

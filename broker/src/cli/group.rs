@@ -189,7 +189,16 @@ fn describe_text(group: &GroupDescription, partitions: &Partitions) -> String {
     );
     let number = |offset: Option<i64>| offset.map_or(String::new(), |offset| offset.to_string());
     if !partitions.is_empty() {
-        let head = ["TOPIC", "PARTITION", "OFFSET", "END", "LAG", "MEMBER", "CLIENT", "HOST"];
+        let head = [
+            "TOPIC",
+            "PARTITION",
+            "OFFSET",
+            "END",
+            "LAG",
+            "MEMBER",
+            "CLIENT",
+            "HOST",
+        ];
         let mut table = Table::new(head);
         for (of, progress) in partitions {
             let member = progress.member.as_ref();

@@ -99,9 +99,7 @@ impl ProduceArgs {
         };
         let idempotence = self.idempotence.unwrap_or(acks == Acks::All);
         if idempotence && acks != Acks::All {
-            return Err(Failure::Usage(
-                "--idempotence needs --acks all".to_owned(),
-            ));
+            return Err(Failure::Usage("--idempotence needs --acks all".to_owned()));
         }
         Ok(ProducerConfig {
             acks,

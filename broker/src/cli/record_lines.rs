@@ -85,9 +85,15 @@ mod tests {
     #[test]
     fn the_first_separator_ends_the_key() {
         let record = lines(Some("::")).read(b"k::v::w").unwrap();
-        assert_eq!((record.key, record.value), (Some("k".into()), Some("v::w".into())));
+        assert_eq!(
+            (record.key, record.value),
+            (Some("k".into()), Some("v::w".into()))
+        );
         let record = lines(Some("::")).read(b"::").unwrap();
-        assert_eq!((record.key, record.value), (Some("".into()), Some("".into())));
+        assert_eq!(
+            (record.key, record.value),
+            (Some("".into()), Some("".into()))
+        );
         let error = lines(Some("::")).read(b"k:v").unwrap_err();
         assert_eq!(error, "no key separator '::' in it");
     }

@@ -286,7 +286,11 @@ fn describe_json(topic: &TopicInfo, configs: &[ConfigEntry]) -> Value {
 async fn alter(args: AlterArgs) -> Result<(), Failure> {
     let name = TopicName::from(args.topic.as_str());
     let set = unique(args.config)?;
-    if let Some(both) = args.delete_config.iter().find(|name| set.contains_key(*name)) {
+    if let Some(both) = args
+        .delete_config
+        .iter()
+        .find(|name| set.contains_key(*name))
+    {
         let message = format!("'{both}' is both given and deleted");
         return Err(Failure::Usage(message));
     }

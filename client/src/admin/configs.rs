@@ -62,9 +62,7 @@ impl Admin {
         self.client
             .retry(&[], async || {
                 let connection = self.client.controller().await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .results
                     .into_iter()
@@ -118,9 +116,7 @@ impl Admin {
         self.client
             .retry(&[], async || {
                 let connection = self.client.controller().await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .responses
                     .first()

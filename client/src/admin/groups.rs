@@ -1,5 +1,6 @@
 //! Consumer groups: who is in them, what they have committed, and removing them.
 
+use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
@@ -8,7 +9,6 @@ use tidelog_protocol::messages::{
     OffsetFetchRequest,
 };
 use tidelog_protocol::types::{Offset, PartitionIndex, TopicName, TopicPartition};
-use tidelog_protocol::StrBytes;
 
 use super::topics::missing;
 use super::{Admin, by_topic, text};
@@ -105,9 +105,7 @@ impl Admin {
             .retry(&[], async || {
                 let coordinator = self.client.coordinator(id).await?;
                 let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let group = reply
                     .groups
                     .first()
@@ -149,9 +147,7 @@ impl Admin {
             .retry(&[], async || {
                 let coordinator = self.client.coordinator(id).await?;
                 let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 Error::check(reply.error_code, None)?;
                 let mut offsets = Vec::new();
                 for topic in &reply.topics {
@@ -194,9 +190,7 @@ impl Admin {
             .retry(&[], async || {
                 let coordinator = self.client.coordinator(id).await?;
                 let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 reply
                     .topics
                     .iter()
@@ -213,9 +207,7 @@ impl Admin {
             .retry(&[], async || {
                 let coordinator = self.client.coordinator(id).await?;
                 let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .results
                     .first()
@@ -227,9 +219,7 @@ impl Admin {
 }
 
 /// Offsets as a commit carries them.
-pub(crate) fn commit_topics(
-    offsets: &[(TopicPartition, Offset)],
-) -> Vec<OffsetCommitRequestTopic> {
+pub(crate) fn commit_topics(offsets: &[(TopicPartition, Offset)]) -> Vec<OffsetCommitRequestTopic> {
     by_topic(offsets.iter().cloned())
         .into_iter()
         .map(|(topic, partitions)| {

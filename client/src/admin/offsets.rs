@@ -59,9 +59,7 @@ impl Admin {
         self.client
             .retry(std::slice::from_ref(&of.topic), async || {
                 let connection = self.client.leader(of, Lane::General).await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let found = reply
                     .topics
                     .first()

@@ -94,9 +94,7 @@ impl Admin {
         self.client
             .retry(&[], async || {
                 let connection = self.client.controller().await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .topics
                     .first()
@@ -122,9 +120,7 @@ impl Admin {
         self.client
             .retry(&[], async || {
                 let connection = self.client.controller().await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .responses
                     .first()
@@ -140,9 +136,7 @@ impl Admin {
     /// All topics, by name.
     pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, Error> {
         self.client
-            .retry(&[], async || {
-                self.client.refresh(Topics::All, false).await
-            })
+            .retry(&[], async || self.client.refresh(Topics::All, false).await)
             .await?;
         let image = self.client.image();
         let mut topics: Vec<_> = image
@@ -188,9 +182,7 @@ impl Admin {
         self.client
             .retry(&[], async || {
                 let connection = self.client.controller().await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .results
                     .first()
@@ -223,9 +215,7 @@ impl Admin {
         self.client
             .retry(std::slice::from_ref(&of.topic), async || {
                 let connection = self.client.leader(of, Lane::General).await?;
-                let reply = connection
-                    .call(self.timeout(), |_| request.clone())
-                    .await?;
+                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
                 let result = reply
                     .topics
                     .first()

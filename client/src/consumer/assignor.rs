@@ -131,8 +131,16 @@ mod tests {
         }
     }
 
-    fn check(strategy: Strategy, members: &[Subscriber], topics: &[(&str, usize)], want: &[(&str, &str)]) {
-        let partitions = topics.iter().map(|(name, n)| (TopicName::from(*name), *n)).collect();
+    fn check(
+        strategy: Strategy,
+        members: &[Subscriber],
+        topics: &[(&str, usize)],
+        want: &[(&str, &str)],
+    ) {
+        let partitions = topics
+            .iter()
+            .map(|(name, n)| (TopicName::from(*name), *n))
+            .collect();
         let assignment = strategy.assign(members, &partitions);
         let shown: Vec<(String, String)> = assignment
             .into_iter()
@@ -172,7 +180,11 @@ mod tests {
 
     #[test]
     fn members_get_only_topics_that_they_subscribe_to() {
-        let members = [member("a", &["t"]), member("b", &["u"]), member("c", &["t"])];
+        let members = [
+            member("a", &["t"]),
+            member("b", &["u"]),
+            member("c", &["t"]),
+        ];
         for strategy in OFFERED {
             check(
                 strategy,
@@ -186,7 +198,12 @@ mod tests {
     #[test]
     fn members_without_partitions_are_named_too() {
         let members = [member("a", &["t"]), member("b", &["t"])];
-        check(Strategy::Range, &members, &[("t", 1)], &[("a", "t-0"), ("b", "")]);
+        check(
+            Strategy::Range,
+            &members,
+            &[("t", 1)],
+            &[("a", "t-0"), ("b", "")],
+        );
         check(Strategy::Range, &members, &[], &[("a", ""), ("b", "")]);
     }
 
@@ -195,6 +212,11 @@ mod tests {
         let mut first = member("z", &["t"]);
         first.instance_id = Some("1".to_owned());
         let members = [member("a", &["t"]), first];
-        check(Strategy::Range, &members, &[("t", 3)], &[("a", "t-2"), ("z", "t-0 t-1")]);
+        check(
+            Strategy::Range,
+            &members,
+            &[("t", 3)],
+            &[("a", "t-2"), ("z", "t-0 t-1")],
+        );
     }
 }

@@ -116,10 +116,7 @@ mod tests {
     #[test]
     fn subscriptions_are_as_kafka_writes_them() {
         let bytes = write_subscription(&["ab".into(), "c".into()]);
-        assert_eq!(
-            &bytes[..],
-            b"\0\0\0\0\0\x02\0\x02ab\0\x01c\xff\xff\xff\xff"
-        );
+        assert_eq!(&bytes[..], b"\0\0\0\0\0\x02\0\x02ab\0\x01c\xff\xff\xff\xff");
         assert_eq!(
             read_subscription(&bytes),
             Some(vec!["ab".into(), "c".into()])
@@ -145,7 +142,10 @@ mod tests {
     fn lengths_that_lie_are_not_believed() {
         assert_eq!(read_subscription(b"\0\0\x7f\xff\xff\xff"), None);
         assert_eq!(read_subscription(b"\xff\xff\0\0\0\0"), None);
-        assert_eq!(read_assignment(b"\0\0\0\0\0\x01\0\x01a\x7f\xff\xff\xff"), None);
+        assert_eq!(
+            read_assignment(b"\0\0\0\0\0\x01\0\x01a\x7f\xff\xff\xff"),
+            None
+        );
         assert_eq!(read_assignment(b"\0\0\0\0\0\x01\x7f\xff"), None);
         let whole = write_assignment(&[partition("topic", 7)]);
         for cut in 1..whole.len() - 4 {

@@ -242,7 +242,9 @@ impl GroupConsumer {
         let committed = self
             .admin
             .client()
-            .retry(&topics, async || self.membership.committed(partitions).await)
+            .retry(&topics, async || {
+                self.membership.committed(partitions).await
+            })
             .await?;
         let mut starts = Vec::with_capacity(partitions.len());
         for of in partitions {

@@ -162,7 +162,10 @@ impl Consumer {
             let pause = deadline.min(Instant::now() + Duration::from_millis(IDLE_MS));
             if self.fetches.is_empty() {
                 // Every partition waits for its next attempt, or there is none.
-                let pause = self.positions.next_attempt().map_or(pause, |at| at.min(pause));
+                let pause = self
+                    .positions
+                    .next_attempt()
+                    .map_or(pause, |at| at.min(pause));
                 tokio::time::sleep_until(pause).await;
             } else {
                 match tokio::time::timeout_at(pause, self.fetches.join_next()).await {
@@ -202,10 +205,7 @@ impl Consumer {
         let topics: Vec<TopicName> = self.positions.topics_in_trouble();
         if !topics.is_empty() {
             // A failure shows when the partitions are tried again.
-            self.client
-                .refresh(Topics::Some(&topics), false)
-                .await
-                .ok();
+            self.client.refresh(Topics::Some(&topics), false).await.ok();
             self.positions.refreshed();
         }
     }

@@ -25,7 +25,10 @@ struct Position {
 }
 
 impl Positions {
-    pub(super) fn replace(&mut self, partitions: impl IntoIterator<Item = (TopicPartition, Offset)>) {
+    pub(super) fn replace(
+        &mut self,
+        partitions: impl IntoIterator<Item = (TopicPartition, Offset)>,
+    ) {
         self.partitions = partitions
             .into_iter()
             .map(|(of, next)| {

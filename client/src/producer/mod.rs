@@ -127,7 +127,9 @@ impl Producer {
         let size = record.size_bytes();
         let partition = match record.partition {
             Some(index) if topic.partition(index).is_some() => index,
-            Some(index) => return Err(no_partition(&record.topic, index.0, topic.partitions.len())),
+            Some(index) => {
+                return Err(no_partition(&record.topic, index.0, topic.partitions.len()));
+            }
             None => self
                 .partitioner
                 .lock()

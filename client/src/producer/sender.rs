@@ -129,7 +129,9 @@ fn read_outcome(partition: &PartitionProduceResponse) -> Outcome {
     }
     let message = partition.error_message.as_ref().map(StrBytes::as_str);
     match Error::check(partition.error_code, message) {
-        Ok(()) => Outcome::Stored((partition.base_offset >= 0).then_some(Offset(partition.base_offset))),
+        Ok(()) => {
+            Outcome::Stored((partition.base_offset >= 0).then_some(Offset(partition.base_offset)))
+        }
         Err(error) => {
             let of_records = partition
                 .record_errors

@@ -232,7 +232,10 @@ impl ProducerTask {
         }
         // A repetition of what may be stored is safe only if the broker recognises it.
         let is_repeatable = batch.identity.is_some() || self.config.acks != Acks::None;
-        if error.is_retriable() && is_repeatable && batch.created + self.config.delivery_timeout > now {
+        if error.is_retriable()
+            && is_repeatable
+            && batch.created + self.config.delivery_timeout > now
+        {
             tracing::debug!(partition = %to, %error, attempts = batch.attempts, "batch is sent again");
             batch.not_before = Some(now + backoff::delay_after(batch.attempts));
             batch.last_error = Some(error);
