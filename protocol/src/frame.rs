@@ -94,16 +94,6 @@ pub enum DecodeError {
         /// What is wrong.
         reason: String,
     },
-    /// Bytes are left after the last field.
-    #[error("{count} bytes left after {api:?} v{version}")]
-    TrailingBytes {
-        /// The message's API.
-        api: ApiKey,
-        /// The version of the body.
-        version: i16,
-        /// How many bytes.
-        count: usize,
-    },
 }
 
 /// Checks a frame's size prefix against `max` (`socket.request.max.bytes`, at most [`limits::FRAME_BYTES_MAX`]
@@ -186,8 +176,8 @@ impl HeaderError {
     }
 }
 
-/// Decodes a request's body, which must be all of `body`. Lengths and counts are checked against the bytes at
-/// hand before the codec sees them.
+/// Decodes a request's body. Lengths and counts are checked against the bytes at hand before the codec sees them.
+/// Bytes after the last field are passed over, as Kafka does: librdkafka leaves some behind a Metadata request.
 pub fn decode_request<T: Request>(body: &mut Bytes, version: i16) -> Result<T, DecodeError> {
     let api = ApiKey::try_from(T::KEY).expect("the codec numbers its own requests");
     let malformed = |reason: String| DecodeError::Malformed {
@@ -195,15 +185,7 @@ pub fn decode_request<T: Request>(body: &mut Bytes, version: i16) -> Result<T, D
         version,
         reason,
     };
-    let left =
-        schema::check_request(api, version, body).map_err(|error| malformed(error.to_string()))?;
-    if left > 0 {
-        return Err(DecodeError::TrailingBytes {
-            api,
-            version,
-            count: left,
-        });
-    }
+    schema::check_request(api, version, body).map_err(|error| malformed(error.to_string()))?;
     T::decode(body, version).map_err(|error| malformed(error.to_string()))
 }
 

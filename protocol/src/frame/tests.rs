@@ -141,17 +141,12 @@ fn frame_sizes() {
     assert!(frame_size([0x16, 3, 1, 2], max).is_err());
 }
 
+/// librdkafka 2.16 leaves three bytes behind a Metadata request for all topics.
 #[test]
-fn bytes_after_the_body_are_refused() {
-    let mut body = Bytes::from_static(b"\xff\xff\xff\xffxy");
-    assert_eq!(
-        decode_request::<MetadataRequest>(&mut body, 1),
-        Err(DecodeError::TrailingBytes {
-            api: ApiKey::Metadata,
-            version: 1,
-            count: 2
-        })
-    );
+fn bytes_after_the_body_are_passed_over() {
+    let mut body = Bytes::from_static(b"\xff\xff\xff\xffxyz");
+    let request = decode_request::<MetadataRequest>(&mut body, 1).expect("a request");
+    assert_eq!(request.topics, None);
 }
 
 #[test]

@@ -246,7 +246,8 @@ impl Partition {
     }
 
     fn check_in_sync(&self, group: &PartitionGroup, voters: usize) -> Result<(), AppendError> {
-        let required = self.min_insync_replicas.load(Ordering::Relaxed);
+        // Kafka never asks for more replicas than there are.
+        let required = self.min_insync_replicas.load(Ordering::Relaxed).min(voters);
         // A leader is in sync with itself, also before its first membership is applied.
         if required <= 1 {
             return Ok(());
