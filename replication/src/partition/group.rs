@@ -66,6 +66,7 @@ impl PartitionGroup {
         config: Arc<Config>,
         members: &[ReplicaId],
     ) -> Result<PartitionGroup, io::Error> {
+        warm_up(shared.log()).await?;
         let state = GroupStateStore::new(context.kv.clone(), shared.log().id());
         let checkpoint = start_point(shared.log(), &state)?;
         if let Some((checkpoint, older)) = &checkpoint {
@@ -218,6 +219,16 @@ impl PartitionGroup {
             tracing::debug!(%error, "group task did not end by itself");
         }
     }
+}
+
+/// Reads what a new leader needs at once from the files, away from the runtime's threads.
+async fn warm_up(log: &Arc<PartitionLog>) -> Result<(), io::Error> {
+    if log.bounds().last.index.0 == 0 {
+        return Ok(());
+    }
+    let log = log.clone();
+    let read = tokio::task::spawn_blocking(move || log.producers().map(drop)).await;
+    read.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
 /// Where the state machine of a group starts, and the membership before that if it may be needed. Under `os` a power

@@ -9,7 +9,7 @@ mod order;
 mod retention;
 pub mod shared;
 pub mod state;
-mod state_machine;
+pub mod state_machine;
 pub mod submission;
 pub mod waiters;
 

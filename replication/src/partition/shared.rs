@@ -22,6 +22,9 @@ use crate::raft::log_store::GroupEvents;
 use crate::raft::types::{GroupId, LogId, ReplicaId, StoredMembership, Vote, epoch_of};
 use crate::reporter::LeaderReporter;
 
+/// Sweeps between two elections that are asked for, at most.
+const ELECTION_SWEEPS_MAX: u32 = 16;
+
 /// See the module.
 #[derive(Debug)]
 pub struct PartitionShared {
@@ -50,6 +53,8 @@ struct Leadership {
     epoch: LeaderEpoch,
     epoch_start: Offset,
     offline: Option<Arc<str>>,
+    /// Sweeps that found no leader, in a row.
+    leaderless_sweeps: u32,
 }
 
 /// What the state machine has applied.
@@ -94,6 +99,7 @@ impl PartitionShared {
             epoch: LeaderEpoch(0),
             epoch_start: log.bounds().log_end,
             offline: None,
+            leaderless_sweeps: 0,
         };
         PartitionShared {
             group,
@@ -203,6 +209,15 @@ impl PartitionShared {
     /// Whether this replica leads.
     pub fn leads(&self) -> bool {
         self.leadership.lock().role == Role::Leader
+    }
+
+    /// A sweep found no leader. Whether it is time to ask for an election: one that is under way needs a moment, and
+    /// one that cannot succeed is asked for less and less often.
+    pub fn election_due(&self) -> bool {
+        let mut leadership = self.leadership.lock();
+        leadership.leaderless_sweeps = leadership.leaderless_sweeps.saturating_add(1);
+        let sweeps = leadership.leaderless_sweeps;
+        sweeps > 1 && (sweeps.is_power_of_two() || sweeps.is_multiple_of(ELECTION_SWEEPS_MAX))
     }
 
     /// Raises the high watermark and wakes those who waited for it.
@@ -349,6 +364,7 @@ impl PartitionShared {
             epoch,
             epoch_start: log_end,
             offline: None,
+            leaderless_sweeps: 0,
         };
         drop(leadership);
         self.order.lock().begin(epoch, producers, log_end);
@@ -363,6 +379,9 @@ impl PartitionShared {
             leadership.role = Role::Follower;
         }
         leadership.leader = leader;
+        if leader.is_some() {
+            leadership.leaderless_sweeps = 0;
+        }
         leadership.epoch = epoch.unwrap_or(leadership.epoch);
         drop(leadership);
         if led {

@@ -16,7 +16,7 @@ async fn a_thousand_partitions_are_led_soon() {
         took.as_millis()
     );
     // The promise is 2 s; the rest is for machines that run everything at once.
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     let image = broker.image();
     let shown = image.topic_by_id(topic).expect("there");
     assert!(

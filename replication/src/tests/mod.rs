@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Longest wait for anything; a loaded machine may need some of it.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Reads `retention.ms`, `segment.bytes` and `durability` of a topic; `default` is the broker's `log.retention.ms`.
 #[derive(Default)]
