@@ -193,7 +193,10 @@ fn topic_synonyms_exist_and_inherit() {
 fn documentation_names_the_properties_that_kafka_does_not_have() {
     let page = include_str!("../../../../docs/CONFIGURATION.md");
     let kafka = brokers();
-    let undocumented = ["log.initial.task.delay.ms", "producer.id.expiration.check.interval.ms"];
+    let undocumented = [
+        "log.initial.task.delay.ms",
+        "producer.id.expiration.check.interval.ms",
+    ];
     for definition in definitions::all() {
         let name = definition.name;
         if kafka.contains_key(name) || undocumented.contains(&name) {
