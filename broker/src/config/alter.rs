@@ -78,6 +78,18 @@ pub fn broker_changes(
             names.join(", ")
         )));
     }
+    for (name, op) in ops {
+        let word = match op {
+            AlterOp::Append(_) => "append",
+            AlterOp::Subtract(_) => "subtract",
+            AlterOp::Set(_) | AlterOp::Delete => continue,
+        };
+        if !is_list(definitions::find(name)) {
+            return Err(AlterError::InvalidConfig(format!(
+                "Config value {word} is not allowed for config key: {name}"
+            )));
+        }
+    }
     let inherited = |name: &str| definitions::find(name)?.default.map(str::to_owned);
     let after = apply(own, ops, definitions::find, inherited)?;
     for (name, text) in &after {
@@ -155,8 +167,12 @@ fn apply(
     Ok(after)
 }
 
+fn is_list(definition: Option<&Definition>) -> bool {
+    definition.is_some_and(|definition| matches!(definition.kind, Kind::List(_)))
+}
+
 fn check_is_list(definition: Option<&Definition>, name: &str, op: &str) -> Result<(), AlterError> {
-    if definition.is_some_and(|definition| matches!(definition.kind, Kind::List(_))) {
+    if is_list(definition) {
         return Ok(());
     }
     Err(AlterError::InvalidConfig(format!(

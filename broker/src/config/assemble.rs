@@ -15,7 +15,7 @@ use tidelog_storage::journal::Durability;
 use super::address::{HostPort, Listener, parse_listeners, parse_protocol_map};
 use super::broker_config::{
     BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig,
-    OffsetsConfig, ProcessConfig, ProducersConfig, ReplicationConfig, StorageConfig, TopicDefaults,
+    OffsetsConfig, ProcessConfig, ReplicationConfig, StorageConfig, TopicDefaults,
 };
 use super::definition::Value;
 use super::settings::{ConfigError, Setting, Settings};
@@ -52,14 +52,9 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             },
             log: LogTasksConfig {
                 retention_check_interval: reader.millis("log.retention.check.interval.ms"),
-                initial_task_delay: reader.millis("log.initial.task.delay.ms"),
-                durability: parse_durability(reader.text("log.durability").unwrap_or_default()),
             },
             storage: storage(&reader),
             replication: ReplicationConfig {
-                replica_lag_time_max: reader.millis("replica.lag.time.max.ms"),
-                broker_heartbeat_interval: reader.millis("broker.heartbeat.interval.ms"),
-                broker_session_timeout: reader.millis("broker.session.timeout.ms"),
                 request_timeout: reader.millis("request.timeout.ms"),
             },
             groups: GroupsConfig {
@@ -69,12 +64,6 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
                 max_size: reader.size("group.max.size"),
             },
             offsets: offsets(&reader),
-            producers: ProducersConfig {
-                id_expiration: reader.millis("producer.id.expiration.ms"),
-                id_expiration_check_interval: reader
-                    .millis("producer.id.expiration.check.interval.ms"),
-                transaction_max_timeout: reader.millis("transaction.max.timeout.ms"),
-            },
             fetch: FetchConfig {
                 response_bytes_max: reader.size("fetch.max.bytes"),
                 session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
@@ -103,7 +92,6 @@ fn storage(reader: &Reader<'_>) -> StorageConfig {
         open_segment_files_max: reader
             .number("open.segment.files.max")
             .map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-        kv_cache_bytes: reader.long_positive("kv.cache.bytes"),
         disk_reserve_bytes: reader.long_positive("disk.reserve.bytes"),
         disk_reserve_percent: reader.double("disk.reserve.percent"),
     }
@@ -114,7 +102,6 @@ fn offsets(reader: &Reader<'_>) -> OffsetsConfig {
     let retention_minutes = reader.long_positive("offsets.retention.minutes");
     OffsetsConfig {
         metadata_bytes_max: reader.size("offset.metadata.max.bytes"),
-        commit_timeout: reader.millis("offsets.commit.timeout.ms"),
         retention: Duration::from_secs(retention_minutes * 60),
         retention_check_interval: reader.millis("offsets.retention.check.interval.ms"),
         topic_num_partitions: reader.int("offsets.topic.num.partitions"),
@@ -337,7 +324,6 @@ fn check_pairs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
             "group.min.session.timeout.ms",
             "group.max.session.timeout.ms",
         ),
-        ("broker.heartbeat.interval.ms", "broker.session.timeout.ms"),
         ("journal.file.bytes", "journal.bytes.max"),
     ];
     for (less, more) in pairs {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_protocol::types::BrokerId;
-use tidelog_storage::journal::Durability;
 
 use super::address::{HostPort, Listener};
 
@@ -32,14 +31,12 @@ pub struct BrokerConfig {
     pub log: LogTasksConfig,
     /// Journal, memory and disk of the data directory.
     pub storage: StorageConfig,
-    /// Replicas and liveness of brokers.
+    /// Requests to the controller.
     pub replication: ReplicationConfig,
     /// Consumer groups.
     pub groups: GroupsConfig,
     /// Committed offsets and `__consumer_offsets`.
     pub offsets: OffsetsConfig,
-    /// Idempotent and transactional producers.
-    pub producers: ProducersConfig,
     /// Fetch replies and sessions.
     pub fetch: FetchConfig,
     /// The process as a whole.
@@ -93,10 +90,6 @@ pub struct TopicDefaults {
 pub struct LogTasksConfig {
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval: Duration,
-    /// `log.initial.task.delay.ms`: first check after start.
-    pub initial_task_delay: Duration,
-    /// `log.durability`: of topics that do not set `durability`.
-    pub durability: Durability,
 }
 
 /// Journal, memory and disk of the data directory.
@@ -112,23 +105,15 @@ pub struct StorageConfig {
     pub cache_bytes: u64,
     /// `open.segment.files.max`: segment file handles kept open; `None` = a share of the process's open-file limit.
     pub open_segment_files_max: Option<u32>,
-    /// `kv.cache.bytes`: block cache of the key-value store.
-    pub kv_cache_bytes: u64,
     /// `disk.reserve.bytes`: produce is refused below this much free space ...
     pub disk_reserve_bytes: u64,
     /// `disk.reserve.percent`: ... or below this share of the file system, whichever is less.
     pub disk_reserve_percent: f64,
 }
 
-/// Replicas and liveness of brokers.
+/// Requests to the controller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicationConfig {
-    /// `replica.lag.time.max.ms`.
-    pub replica_lag_time_max: Duration,
-    /// `broker.heartbeat.interval.ms`.
-    pub broker_heartbeat_interval: Duration,
-    /// `broker.session.timeout.ms`.
-    pub broker_session_timeout: Duration,
     /// `request.timeout.ms`.
     pub request_timeout: Duration,
 }
@@ -151,8 +136,6 @@ pub struct GroupsConfig {
 pub struct OffsetsConfig {
     /// `offset.metadata.max.bytes`.
     pub metadata_bytes_max: usize,
-    /// `offsets.commit.timeout.ms`.
-    pub commit_timeout: Duration,
     /// `offsets.retention.minutes`.
     pub retention: Duration,
     /// `offsets.retention.check.interval.ms`.
@@ -163,17 +146,6 @@ pub struct OffsetsConfig {
     pub topic_replication_factor: i16,
     /// `offsets.topic.segment.bytes`.
     pub topic_segment_bytes: i32,
-}
-
-/// Idempotent and transactional producers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ProducersConfig {
-    /// `producer.id.expiration.ms`.
-    pub id_expiration: Duration,
-    /// `producer.id.expiration.check.interval.ms`.
-    pub id_expiration_check_interval: Duration,
-    /// `transaction.max.timeout.ms`.
-    pub transaction_max_timeout: Duration,
 }
 
 /// Fetch replies and sessions.

@@ -13,6 +13,8 @@ const COORDINATOR: &str = "Tidelog's coordinators size their own threads and buf
 const TRANSACTIONS: &str = "Tidelog does not have transactions yet.";
 const DEAD_LETTERS: &str = "Tidelog does not have dead-letter topics for share groups yet.";
 
+const COMMITS: &str = "Tidelog answers a commit once it is durable, or when the request ends.";
+
 /// The properties.
 #[rustfmt::skip]
 pub static DEFINITIONS: &[Definition] = &[
@@ -96,4 +98,6 @@ pub static DEFINITIONS: &[Definition] = &[
     no_effect("transactional.id.expiration.ms", Int(1, I32), Some("604800000"), High, TRANSACTIONS),
     default_only("errors.deadletterqueue.auto.create.topics.enable", Bool, Some("false"), Medium, DEAD_LETTERS),
     default_only("errors.deadletterqueue.topic.name.prefix", Text, Some("dlq."), Medium, DEAD_LETTERS),
+    no_effect("offsets.commit.timeout.ms", Int(1, I32), Some("5000"), High, COMMITS),
+    no_effect("transaction.max.timeout.ms", Int(1, I32), Some("900000"), High, TRANSACTIONS),
 ];

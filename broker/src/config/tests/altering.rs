@@ -154,4 +154,12 @@ fn brokers_change_only_what_is_dynamic() {
             .to_string()
             .contains("Compaction is not built yet")
     );
+    let append = (
+        "message.max.bytes".to_owned(),
+        AlterOp::Append("1".to_owned()),
+    );
+    assert_eq!(
+        broker(&[append]).expect_err("refused").to_string(),
+        "Config value append is not allowed for config key: message.max.bytes"
+    );
 }

@@ -93,7 +93,6 @@ fn broker_properties_that_kafka_does_not_have() {
         "journal.bytes.max",
         "journal.file.bytes",
         "journal.files.min",
-        "kv.cache.bytes",
         "log.cache.bytes",
         "log.durability",
         "log.format",

@@ -127,7 +127,7 @@ pub async fn alter(
         Some(ResourceType::Broker) => {
             ConfigResource::Broker(broker_of(cx.broker.id, resource_name)?)
         }
-        Some(kind) => return refuse_unbuilt(kind, &wanted),
+        Some(kind) => return refuse_unbuilt(kind, resource_name, &wanted),
         None => {
             return Err(Refused::invalid_request(format!(
                 "Unsupported resource type: {resource_type}"
@@ -183,7 +183,12 @@ fn topic_resource(topic: &str) -> Result<ConfigResource, Refused> {
 }
 
 /// Resources that have no settings here: each key is unknown.
-fn refuse_unbuilt(kind: ResourceType, wanted: &Wanted) -> Result<(), Refused> {
+fn refuse_unbuilt(kind: ResourceType, name: &str, wanted: &Wanted) -> Result<(), Refused> {
+    if kind == ResourceType::Group && name.is_empty() {
+        return Err(Refused::invalid_request(
+            "Default group resources are not allowed.",
+        ));
+    }
     let key = match wanted {
         Wanted::Changes(ops) => ops.first().map(|(key, _)| key.as_str()),
         Wanted::Replacement(pairs) => pairs.first().map(|(key, _)| key.as_str()),
@@ -229,12 +234,16 @@ mod tests {
     #[test]
     fn resources_without_settings_refuse_every_key() {
         let wanted = || Wanted::Changes(vec![("foo".to_owned(), AlterOp::Set("1".to_owned()))]);
-        let code = |kind| refuse_unbuilt(kind, &wanted()).expect_err("refused").code;
+        let code = |kind| {
+            refuse_unbuilt(kind, "x", &wanted())
+                .expect_err("refused")
+                .code
+        };
         assert_eq!(code(ResourceType::Group), ErrorCode::InvalidConfig);
         assert_eq!(code(ResourceType::ClientMetrics), ErrorCode::InvalidRequest);
         assert_eq!(code(ResourceType::BrokerLogger), ErrorCode::InvalidConfig);
         assert_eq!(
-            refuse_unbuilt(ResourceType::Group, &Wanted::Changes(Vec::new())),
+            refuse_unbuilt(ResourceType::Group, "x", &Wanted::Changes(Vec::new())),
             Ok(())
         );
     }

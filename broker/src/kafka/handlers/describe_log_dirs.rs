@@ -1,6 +1,7 @@
 //! DescribeLogDirs: the data directory, its space, and what each partition takes of it.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 use tidelog_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
 use tidelog_protocol::messages::describe_log_dirs_response::{
@@ -40,13 +41,18 @@ pub async fn handle(
         .map_or(0, |_| ErrorCode::KafkaStorageError.code());
     let directory = DescribeLogDirsResult::default()
         .with_error_code(error)
-        .with_log_dir(StrBytes::from_string(
-            cx.broker.logs.directory().display().to_string(),
-        ))
+        .with_log_dir(StrBytes::from_string(path(cx.broker.logs.directory())))
         .with_topics(topics(logs, asked.as_ref()))
         .with_total_bytes(bytes(space.as_ref().map(|space| space.total_bytes)))
         .with_usable_bytes(bytes(space.as_ref().map(|space| space.available_bytes)));
     Ok(DescribeLogDirsResponse::default().with_results(vec![directory]))
+}
+
+/// The directory as Kafka's tools show it, whatever the broker was told.
+fn path(directory: &Path) -> String {
+    let absolute = std::path::absolute(directory);
+    let shown = absolute.as_deref().unwrap_or(directory);
+    shown.display().to_string()
 }
 
 /// The partitions that a request names.
