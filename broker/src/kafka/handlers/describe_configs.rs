@@ -56,7 +56,7 @@ impl Describer<'_> {
         let is_asked = |entry: &DescribeConfigsResourceResult| {
             asked
                 .as_ref()
-                .is_none_or(|keys| keys.iter().any(|key| *key == entry.name))
+                .is_none_or(|keys| keys.contains(&entry.name))
         };
         match described {
             Ok(entries) => result.with_configs(entries.into_iter().filter(is_asked).collect()),
