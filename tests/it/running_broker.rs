@@ -3,6 +3,7 @@
 //! `TIDELOG_TEST_ADDRESS` names a broker that runs already, Apache Kafka for one; then none is started.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -35,7 +36,12 @@ impl RunningBroker {
         let folder = TempDir::new().expect("temporary folder");
         let [kafka, http] = free_ports();
         let log = File::create(folder.path().join("broker.log")).expect("log file");
-        let child = Command::new(binary())
+        let mut command = Command::new(binary());
+        // A broker reads such variables as settings, those meant for the tests among them.
+        for (name, _) in env::vars_os().filter(|(name, _)| is_setting(name)) {
+            command.env_remove(name);
+        }
+        let child = command
             .args(["serve", "--data-dir"])
             .arg(folder.path().join("data"))
             .args(["--set", &format!("listeners=PLAINTEXT://127.0.0.1:{kafka}")])
@@ -89,6 +95,10 @@ impl Drop for RunningBroker {
             assert!(status.success(), "the broker ended with {status}");
         }
     }
+}
+
+fn is_setting(variable: &OsStr) -> bool {
+    variable.to_string_lossy().starts_with("TIDELOG_")
 }
 
 /// The binary that `cargo build` put beside this test program.

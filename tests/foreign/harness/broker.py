@@ -30,6 +30,11 @@ COMMON = {
 }
 
 
+def _environment():
+    """Ours without the variables that a broker would read as settings, those of the tests themselves among them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")} | {"RUST_BACKTRACE": "1"}
+
+
 def _die_with_parent():
     """Runs in the new process: a test run that crashes must not leave its brokers behind."""
     set_parent_death_signal = 1
@@ -77,7 +82,7 @@ class Broker:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command(), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.home,
-                env=os.environ | {"RUST_BACKTRACE": "1"}, preexec_fn=_die_with_parent,
+                env=_environment(), preexec_fn=_die_with_parent,
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready():
