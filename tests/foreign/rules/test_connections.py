@@ -139,6 +139,14 @@ def test_a_body_that_ends_early_closes_only_its_own_connection(broker, wire, bod
     assert wire.call("Metadata", 12, Topics=[])["Brokers"]
 
 
+def test_bytes_behind_a_request_are_ignored(wire, topic):
+    # librdkafka asks for all topics with three bytes too many: its null array is four zero bytes long.
+    wire.sent[77] = ("Metadata", 13)
+    wire.send_raw(wire.request_bytes("Metadata", 13, 77, b"\0\0\0\0\x01\0\0"))
+    correlation_id, answer = wire.receive()
+    assert correlation_id == 77 and topic in {t["Name"] for t in answer["Topics"]}
+
+
 def test_a_frame_may_arrive_byte_by_byte(broker, topic):
     with Connection(broker.address) as connection:
         frame = connection.request_bytes("Metadata", 12, 1, {"Topics": [{"Name": topic}]})
