@@ -117,6 +117,9 @@ impl Files {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
+        let meters = Meters::new();
+        meters.files.set(state.total as f64);
+        meters.files_used.set(state.used() as f64);
         Files {
             fs,
             directory,
@@ -124,7 +127,7 @@ impl Files {
             config,
             queue,
             side: Mutex::new(side),
-            meters: Meters::new(),
+            meters,
             state: Mutex::new(state),
             changed: Condvar::new(),
             preparing: Mutex::new(()),
@@ -241,6 +244,10 @@ impl Files {
         let logs: Vec<(LogId, EntryIndex)> =
             contents.iter().map(|(log, last)| (*log, *last)).collect();
         let refused = reclaimer.reclaim(round.header.generation, &logs);
+        let refused: Vec<(LogId, EntryIndex)> = logs
+            .into_iter()
+            .filter(|(log, _)| refused.contains(log))
+            .collect();
         if !refused.is_empty() {
             self.side
                 .lock()

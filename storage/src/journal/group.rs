@@ -48,7 +48,8 @@ impl Draft {
         let mut draft = Draft::default();
         let space = room.min(limits.group_bytes);
         for item in pending.iter_mut() {
-            if draft.entries.len() == limits.group_frames {
+            // One that is too large is answered when it gets to the front.
+            if draft.entries.len() == limits.group_frames || item.bytes > limits.frame_bytes {
                 break;
             }
             let head = head_bytes(draft.entries.len() + 1, previous_entries);

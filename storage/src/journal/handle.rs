@@ -1,5 +1,6 @@
 //! The handle through which the rest of storage uses the journal.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -72,15 +73,11 @@ impl Journal {
         };
         let (reclaiming, growing) = (self.files.clone(), self.files.clone());
         let spawned = [
-            thread::Builder::new()
-                .name("journal-write".to_owned())
-                .spawn(move || writer.run()),
-            thread::Builder::new()
-                .name("journal-reclaim".to_owned())
-                .spawn(move || reclaiming.run_reclaim(&*reclaimer)),
-            thread::Builder::new()
-                .name("journal-grow".to_owned())
-                .spawn(move || growing.run_grow()),
+            self.spawn("journal-write", move || writer.run()),
+            self.spawn("journal-reclaim", move || {
+                reclaiming.run_reclaim(&*reclaimer)
+            }),
+            self.spawn("journal-grow", move || growing.run_grow()),
         ];
         match spawned {
             [Ok(writer), Ok(reclaim), Ok(grow)] => {
@@ -104,6 +101,27 @@ impl Journal {
                 self.files.stop();
             }
         }
+    }
+
+    /// Starts a thread whose panic fails the journal: without one of them the others would wait for ever.
+    fn spawn(
+        &self,
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        let (queue, files) = (self.queue.clone(), self.files.clone());
+        let reason = format!("thread {name} panicked");
+        let guarded = move || {
+            if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+                queue.fail(&JournalError {
+                    file: files.directory_name.clone(),
+                    reason,
+                });
+                files.wake();
+                queue.close(true);
+            }
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(guarded)
     }
 
     /// Waits for room for a frame of `bytes` payload bytes.

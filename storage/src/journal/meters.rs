@@ -7,7 +7,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 /// Handles of the metrics.
 #[derive(Clone)]
 pub(super) struct Meters {
-    /// Bytes written, heads and padding included.
+    /// Payload bytes written.
     pub(super) bytes: Counter,
     pub(super) groups: Counter,
     pub(super) frames: Counter,

@@ -125,8 +125,24 @@ pub struct Damage {
     pub position: u64,
     /// The log that lost a frame; `None` when even that cannot be told, so that it may be any.
     pub log: Option<LogId>,
+    /// The frame that was lost, where the log is known: one that the log's checkpoint covers is no loss.
+    pub sequence: Option<FrameSequence>,
     /// What is wrong.
     pub reason: String,
+}
+
+impl Damage {
+    /// Damage that may have hit any log.
+    fn of_any(file: &str, position: u64, reason: &str) -> Damage {
+        let (file, reason) = (file.to_owned(), reason.to_owned());
+        Damage {
+            file,
+            position,
+            log: None,
+            sequence: None,
+            reason,
+        }
+    }
 }
 
 impl std::fmt::Display for Damage {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::appender::Appender;
 use super::files::{Closed, FILE_PREFIX, Files, FilesState, TEMPORARY_SUFFIX};
+use super::format::BLOCK_BYTES;
 use super::queue::Queue;
 use super::replay::{Contents, Replay};
 use super::round::{Opened, RoundFile};
@@ -17,7 +18,7 @@ use super::side::SideFiles;
 use super::walk::{End, Unreadable, Visitor, walk};
 use super::writer::Writer;
 use super::{
-    FileGeneration, FrameSequence, JournalConfig, JournalError, ReplayReport, ReplayedFrame,
+    Damage, FileGeneration, FrameSequence, JournalConfig, JournalError, ReplayReport, ReplayedFrame,
 };
 use crate::fs::FileSystem;
 use crate::log::LogId;
@@ -201,7 +202,11 @@ pub(super) fn open(
     let found = opener.find()?;
     let mut replay = Replay::new(deliver);
     for (file, log) in &found.damaged {
-        replay.damage(file, 0, *log, "neither copy of the file's header is whole");
+        let damage = Damage::of_any(file, 0, "neither copy of the file's header is whole");
+        replay.damage(Damage {
+            log: *log,
+            ..damage
+        });
     }
     let (side, side_frame_max) = opener.read_side(found.side, &mut replay)?;
     let end = opener.walk(&found.rounds, &mut replay)?;
@@ -280,7 +285,8 @@ impl Opener {
         };
         // Numbers given out from now on are used, even if no frame with one of them ever reaches the disk.
         round.header.frame_floor = first;
-        RoundFile::write_header(&*round.file, &round.header)
+        erase_cut_tail(&round, end)
+            .and_then(|()| RoundFile::write_header(&*round.file, &round.header))
             .map_err(|error| files.error(&round.file_name, &error))?;
         let appender = Appender::resume(round, end);
         Ok(Writer {
@@ -294,4 +300,16 @@ impl Opener {
             pinned: None,
         })
     }
+}
+
+/// Makes the first group of a cut tail unreadable. If the next group goes to another file, nothing is written over it
+/// here, and later starts, which find groups behind it, could take it for damage.
+fn erase_cut_tail(round: &RoundFile, end: &End) -> io::Result<()> {
+    let position = end.place.position;
+    if position >= round.header.file_bytes {
+        return Ok(());
+    }
+    let zeros = [0; BLOCK_BYTES as usize];
+    round.file.write_at(&[IoSlice::new(&zeros)], position)?;
+    round.file.sync_data()
 }

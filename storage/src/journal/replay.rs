@@ -81,12 +81,12 @@ impl<'a> Replay<'a> {
         if whole.len() == entry.frame_bytes as usize {
             self.whole(file, position, entry, whole);
         } else {
-            self.damage(
-                &file.name,
+            self.damage(damage_of(
+                file,
                 position,
-                Some(entry.log),
+                entry,
                 "a part of the frame is missing",
-            );
+            ));
         }
     }
 
@@ -133,7 +133,7 @@ impl Visitor for Replay<'_> {
         } {
             Ok(payload) => self.part(round, position, entry, payload),
             Err(reason) => {
-                self.damage(&round.name, position, Some(entry.log), reason);
+                self.damage(damage_of(round, position, entry, reason));
                 let parts = Parts {
                     sequence: entry.sequence,
                     bytes: BytesMut::new(),
@@ -147,18 +147,21 @@ impl Visitor for Replay<'_> {
         }
     }
 
-    fn damage(&mut self, file: &str, position: u64, log: Option<LogId>, reason: &str) {
-        let damage = Damage {
-            file: file.to_owned(),
-            position,
-            log,
-            reason: reason.to_owned(),
-        };
-        tracing::error!(%damage, log = log.map(|log| log.0), "journal damage");
+    fn damage(&mut self, damage: Damage) {
+        tracing::error!(%damage, log = damage.log.map(|log| log.0), "journal damage");
         self.report.damaged.push(damage);
     }
 
     fn tail_cut(&mut self, file: &str, position: u64) {
         self.report.tail_cut = Some((file.to_owned(), position));
+    }
+}
+
+fn damage_of(round: &RoundFile, position: u64, entry: &Entry, reason: &str) -> Damage {
+    let (log, sequence) = (Some(entry.log), Some(entry.sequence));
+    Damage {
+        log,
+        sequence,
+        ..Damage::of_any(&round.name, position, reason)
     }
 }

@@ -18,9 +18,9 @@ use super::format::{Entry, FIRST_GROUP, FileHeader, GroupSequence, Run};
 use super::group::Draft;
 use super::round::RoundFile;
 use super::walk::{End, Place, Visitor, walk};
-use super::{FileGeneration, FrameSequence};
+use super::{Damage, FileGeneration, FrameKind, FrameSequence};
 use crate::fs::{FileSystem, OpenMode};
-use crate::log::LogId;
+use crate::log::{EntryIndex, LogId};
 
 pub(super) const SIDE_PREFIX: &str = "side-";
 
@@ -47,7 +47,9 @@ struct Picker<'a> {
     after: FrameSequence,
     groups: &'a mut Vec<Draft>,
     last: FrameSequence,
-    damage: Vec<u64>,
+    /// Where the log ends, going by what was found.
+    last_index: Option<EntryIndex>,
+    damaged: bool,
 }
 
 /// Frames gathered before they are written as one group.
@@ -62,7 +64,11 @@ impl Visitor for Picker<'_> {
         entry: &Entry,
         payload: Result<Bytes, &'static str>,
     ) {
-        if entry.log != self.log || entry.sequence <= self.after {
+        if entry.log != self.log {
+            return;
+        }
+        self.last_index = Some(entry.last_index);
+        if entry.sequence <= self.after {
             return;
         }
         let full = |draft: &Draft| {
@@ -89,14 +95,12 @@ impl Visitor for Picker<'_> {
         }
     }
 
-    fn damage(&mut self, _: &str, position: u64, _: Option<LogId>, _: &str) {
-        self.damage.push(position);
+    fn damage(&mut self, _: Damage) {
+        self.damaged = true;
     }
 
-    fn tail_cut(&mut self, _: &str, position: u64) {
-        // A full file has no torn tail.
-        self.damage.push(position);
-    }
+    // A tail that an earlier start cut may be left behind the last group. What is really missing shows in the index.
+    fn tail_cut(&mut self, _: &str, _: u64) {}
 }
 
 impl SideFiles {
@@ -135,15 +139,19 @@ impl SideFiles {
         );
     }
 
-    /// Copies the frames of some logs out of a full journal file. Blocks.
-    pub(super) fn copy(&mut self, from: &RoundFile, logs: &[LogId]) -> io::Result<()> {
-        for log in logs {
-            self.copy_log(from, *log)?;
+    /// Copies the frames of some logs, each with its last index in the file, out of a full journal file. Blocks.
+    pub(super) fn copy(
+        &mut self,
+        from: &RoundFile,
+        logs: &[(LogId, EntryIndex)],
+    ) -> io::Result<()> {
+        for (log, last_index) in logs {
+            self.copy_log(from, *log, *last_index)?;
         }
         Ok(())
     }
 
-    fn copy_log(&mut self, from: &RoundFile, log: LogId) -> io::Result<()> {
+    fn copy_log(&mut self, from: &RoundFile, log: LogId, last_index: EntryIndex) -> io::Result<()> {
         if !self.open.contains_key(&log) {
             let made = self.make(log)?;
             self.open.insert(log, made);
@@ -157,14 +165,15 @@ impl SideFiles {
             after: side.last,
             groups: &mut groups,
             last: side.last,
-            damage: Vec::new(),
+            last_index: None,
+            damaged: false,
         };
-        if walk(std::slice::from_ref(from), &mut picker).is_err() {
-            picker.damage.push(0);
-        }
-        let Picker { last, damage, .. } = picker;
-        if !damage.is_empty() {
-            tracing::error!(file = %from.name, log = log.0, "damaged journal file copied; frames may be missing");
+        let walked = walk(std::slice::from_ref(from), &mut picker);
+        let complete = walked.is_ok() && !picker.damaged && picker.last_index == Some(last_index);
+        let last = picker.last;
+        if !complete {
+            tracing::error!(file = %from.name, log = log.0, "frames in a damaged journal file cannot be set aside");
+            groups.push(lost_frame(log, last, last_index));
         }
         for draft in groups {
             side.appender.put(draft)?;
@@ -229,4 +238,25 @@ impl SideFiles {
     pub(super) fn logs(&self) -> Vec<LogId> {
         self.open.keys().copied().collect()
     }
+}
+
+/// Stands for frames behind `after` that could not be read, so that every start reports them.
+fn lost_frame(log: LogId, after: FrameSequence, last_index: EntryIndex) -> Draft {
+    let mut draft = Draft::default();
+    let entry = Entry {
+        log,
+        prev_index: last_index,
+        last_index,
+        sequence: FrameSequence(after.0.saturating_add(1)),
+        kind: FrameKind::Append,
+        first: true,
+        last: true,
+        lost: true,
+        payload_offset: 0,
+        payload_bytes: 0,
+        payload_crc: 0,
+        frame_bytes: 0,
+    };
+    draft.push(entry, &[]);
+    draft
 }

@@ -7,10 +7,9 @@
 
 use bytes::Bytes;
 
-use super::FrameSequence;
 use super::format::{Entry, FIRST_GROUP, GroupHead, GroupSequence, Link, Run};
 use super::round::{RoundFile, UNREADABLE};
-use crate::log::LogId;
+use super::{Damage, FrameSequence};
 
 /// Sees what a walk finds, in order.
 pub(super) trait Visitor {
@@ -23,7 +22,7 @@ pub(super) trait Visitor {
         payload: Result<Bytes, &'static str>,
     );
     /// Data that was on stable storage cannot be read back.
-    fn damage(&mut self, file: &str, position: u64, log: Option<LogId>, reason: &str);
+    fn damage(&mut self, damage: Damage);
     /// Something that was never acknowledged under `Sync` begins here.
     fn tail_cut(&mut self, file: &str, position: u64);
 }
@@ -310,8 +309,11 @@ impl Walk<'_> {
         let only_one = (previous.generation, previous.position) == here
             || passed.is_some_and(|passed| passed + 1 == previous.sequence.0);
         if !only_one {
-            self.visitor
-                .damage(&round.name, position, None, "several groups are lost");
+            self.visitor.damage(Damage::of_any(
+                &round.name,
+                position,
+                "several groups are lost",
+            ));
         }
         // The directory of the last lost group is known, and its frames may be whole.
         if let Some(holder) = self

@@ -97,16 +97,15 @@ impl Writer {
         Ok(())
     }
 
+    /// Answers frames at the front that no group could hold.
     fn refuse_too_large(&mut self) {
-        let mut index = 0;
-        while let Some(item) = self.pending.get(index) {
-            match self.queue.is_too_large(item) {
-                Some(error) => {
-                    if let Some(item) = self.pending.remove(index) {
-                        item.complete(Err(error));
-                    }
-                }
-                None => index += 1,
+        while let Some(error) = self
+            .pending
+            .front()
+            .and_then(|item| self.queue.is_too_large(item))
+        {
+            if let Some(item) = self.pending.pop_front() {
+                item.complete(Err(error));
             }
         }
     }

@@ -71,7 +71,7 @@ impl LogManager {
         )?;
         let side_files = journal.side_files();
         recovery.report.tail_cut = replayed.tail_cut;
-        recovery.stop_damaged(&replayed.damaged);
+        recovery.stop_damaged(&replayed.damaged, clean);
         recovery.finish();
         shared.set_journal(journal);
         look(&shared, options.reserve);
@@ -192,31 +192,25 @@ impl Recovery {
         }
     }
 
-    fn stop_damaged(&self, damaged: &[Damage]) {
-        for Damage {
-            file,
-            position,
-            log,
-            reason,
-        } in damaged
-        {
+    /// Stops the logs that lost something that only the journal had.
+    fn stop_damaged(&self, damaged: &[Damage], clean: bool) {
+        for damage in damaged {
             let error = LogError::Corrupt {
-                file: file.clone(),
-                position: *position,
-                reason: reason.clone(),
+                file: damage.file.clone(),
+                position: damage.position,
+                reason: damage.reason.clone(),
             };
-            match log {
-                Some(id) => {
-                    if let Some(log) = self.logs.by_id.get(id) {
-                        log.stop(error);
-                    }
-                }
+            let named = damage.log.map(|id| self.logs.by_id.get(&id));
+            match (named, damage.sequence) {
+                (Some(Some(log)), Some(sequence)) if log.is_covered(sequence) => {}
+                (Some(Some(log)), _) => drop(log.stop(error)),
+                (Some(None), _) => {}
+                // After a clean stop checkpoints cover everything.
+                (None, _) if clean => {}
                 // It may be any log's last acknowledged entry that is lost.
-                None => self
-                    .logs
-                    .by_id
-                    .values()
-                    .for_each(|log| drop(log.stop(error.clone()))),
+                (None, _) => {
+                    (self.logs.by_id.values()).for_each(|log| drop(log.stop(error.clone())))
+                }
             }
         }
     }

@@ -19,7 +19,7 @@ fn reopen(world: &mut World) -> Vec<ReplayedFrame> {
 
 #[test]
 fn frames_come_back_in_order_with_their_numbers() {
-    let mut world = World::new(1);
+    let mut world = World::roomy();
     let journal = world.run();
     let mut numbers = Vec::new();
     for index in 0..50 {
@@ -74,7 +74,7 @@ fn numbers_of_frames_that_never_reached_the_disk_are_not_used_again() {
 
 #[test]
 fn every_kind_is_replayed_as_it_was_submitted() {
-    let mut world = World::new(1);
+    let mut world = World::roomy();
     let journal = world.run();
     let kinds = [
         FrameKind::Append,
@@ -139,7 +139,7 @@ fn frames_larger_than_groups_and_files_are_split_and_put_together() {
 
 #[test]
 fn too_large_a_frame_is_refused_and_harms_no_one() {
-    let mut world = World::new(1);
+    let mut world = World::roomy();
     let journal = world.run();
     let max = usize::try_from(journal.frame_bytes_max()).expect("fits");
     assert!(journal.reserve_blocking(max + 1).is_err());
@@ -253,7 +253,7 @@ fn frames_of_a_refused_log_are_set_aside_and_outlive_their_file() {
 
 #[test]
 fn submitted_before_start_is_written_after_it() {
-    let mut world = World::new(1);
+    let mut world = World::roomy();
     let (journal, ..) = world.open().expect("open");
     for _ in 0..10 {
         world.append(&journal, 1, 100, Durability::Sync);
@@ -269,7 +269,7 @@ fn submitted_before_start_is_written_after_it() {
 
 #[test]
 fn closing_answers_everyone() {
-    let mut world = World::new(1);
+    let mut world = World::roomy();
     let (journal, ..) = world.open().expect("open");
     world.append(&journal, 1, 100, Durability::Sync);
     journal.close();
@@ -291,20 +291,22 @@ fn closing_answers_everyone() {
 
 #[test]
 fn dropping_ends_the_threads_and_loses_nothing() {
-    let mut world = World::new(1);
+    let mut world = World::roomy();
     let journal = world.run();
     for _ in 0..100 {
         world.append(&journal, 1, 100, Durability::Sync);
     }
     drop(journal);
     assert!(world.wait(100));
+    // What the threads still do concerns no one any more.
+    world.fs.power_loss(1);
     assert_eq!(reopen(&mut world).len(), 100);
 }
 
 #[test]
 fn a_failed_sync_or_write_is_final() {
     for operation in [Operation::Sync, Operation::Write] {
-        let mut world = World::new(1);
+        let mut world = World::roomy();
         let journal = world.run();
         world.append(&journal, 1, 100, Durability::Sync);
         assert!(world.wait(1));
@@ -324,8 +326,7 @@ fn a_failed_sync_or_write_is_final() {
 
 #[test]
 fn os_frames_are_written_without_a_sync() {
-    let mut world = World::new(1);
-    world.config.file_bytes = 512 << 10;
+    let mut world = World::roomy();
     let journal = world.run();
     world.append(&journal, 1, 100, Durability::Sync);
     assert!(world.wait(1));
@@ -450,4 +451,33 @@ fn a_real_disk_gives_back_what_it_was_given() {
         }
         journal.close();
     }
+}
+
+struct Panics;
+
+impl Reclaimer for Panics {
+    fn reclaim(&self, _: FileGeneration, _: &[(LogId, EntryIndex)]) -> Vec<LogId> {
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn a_reclaimer_that_panics_fails_the_journal_instead_of_stalling_it() {
+    let mut world = World::new(1);
+    let (journal, ..) = world.open().expect("open");
+    journal.start(Arc::new(Panics));
+    let mut sent = 0;
+    while let Ok(permit) = journal.reserve_blocking(5000) {
+        world.append_with(&journal, 1, 5000, Durability::Sync, permit);
+        sent += 1;
+        assert!(sent < 1000, "goes on without reclaiming");
+    }
+    world.wait(sent);
+    assert!(
+        journal
+            .failure()
+            .is_some_and(|failure| failure.reason.contains("journal-reclaim"))
+    );
+    journal.close();
+    reopen(&mut world);
 }

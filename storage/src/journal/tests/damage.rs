@@ -28,7 +28,17 @@ fn written() -> (World, PathBuf, Vec<GroupHead>) {
         assert!(world.wait(open));
     }
     journal.close();
-    let path = Path::new(DIRECTORY).join("journal-0001");
+    let (path, heads) = heads_of(&world, "journal-0001");
+    assert!(
+        heads.len() > 6,
+        "{} groups, the last one a seal",
+        heads.len()
+    );
+    (world, path, heads)
+}
+
+fn heads_of(world: &World, name: &str) -> (PathBuf, Vec<GroupHead>) {
+    let path = Path::new(DIRECTORY).join(name);
     let opened = RoundFile::open(&world.fs, &path, "f".into(), "f".into()).expect("open");
     let Opened::Round(round) = opened else {
         panic!("the file has a header")
@@ -39,12 +49,7 @@ fn written() -> (World, PathBuf, Vec<GroupHead>) {
         position = head.end();
         heads.push(head);
     }
-    assert!(
-        heads.len() > 6,
-        "{} groups, the last one a seal",
-        heads.len()
-    );
-    (world, path, heads)
+    (path, heads)
 }
 
 /// Replays and checks that exactly the logs reported lost something, and what else there is is right.
@@ -276,4 +281,31 @@ fn damage_of_a_refused_log_is_remembered_in_its_side_file() {
             .iter()
             .all(|damage| damage.log == Some(LogId(1)))
     );
+}
+
+#[test]
+fn a_full_file_that_lost_its_last_group_is_not_set_aside_as_if_it_were_whole() {
+    let mut world = World::new(1);
+    world.checkpoints.refused.lock().insert(LogId(1));
+    world.checkpoints.hold(true);
+    let journal = world.run();
+    for _ in 0..20 {
+        world.append(&journal, 1, 5000, Durability::Sync);
+        assert!(world.wait(1));
+    }
+    let (path, heads) = heads_of(&world, "journal-0001");
+    let last = heads.last().expect("groups");
+    world
+        .fs
+        .zero(&path, last.position, last.bytes as usize)
+        .expect("zero");
+    world.checkpoints.hold(false);
+    for _ in 0..40 {
+        world.append(&journal, 2, 5000, Durability::Sync);
+        assert!(world.wait(1));
+    }
+    journal.close();
+    let (_, report, _) = world.open().expect("open");
+    let logs: Vec<Option<LogId>> = report.damaged.iter().map(|damage| damage.log).collect();
+    assert_eq!(logs, [Some(LogId(1))]);
 }

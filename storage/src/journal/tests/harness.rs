@@ -126,6 +126,13 @@ impl World {
         }
     }
 
+    /// A world whose files hold all that a small test writes, however it is cut into groups.
+    pub(super) fn roomy() -> World {
+        let mut world = World::new(1);
+        world.config.file_bytes = 1 << 20;
+        world
+    }
+
     /// Opens the journal without starting it.
     pub(super) fn open(
         &mut self,

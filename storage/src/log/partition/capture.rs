@@ -39,6 +39,11 @@ impl PartitionLog {
         state.sequence > state.covered
     }
 
+    /// Whether the checkpoint holds what this frame of the journal did.
+    pub(crate) fn is_covered(&self, frame: FrameSequence) -> bool {
+        frame <= self.state.lock().covered
+    }
+
     /// Writes and syncs everything that was appended before the call and returns the checkpoint that says so; `None`
     /// if the last one still holds. Blocks. The caller holds the lock of checkpoints until the write is durable.
     pub(crate) fn capture(&self) -> Result<Option<Captured>, LogError> {
