@@ -271,7 +271,9 @@ def test_commits_carry_offset_and_metadata(client, topic, wire, name):
     eventually(lambda: len(member.received()) == 3, what="three records")
     eventually(lambda: committed(wire, name, topic)[0] == 3, what="the commit")
     member.stop()
-    assert committed(wire, name, topic) == (3, "noted", Error.NONE)
+    offset, metadata, code = committed(wire, name, topic)
+    # confluent-kafka sends the text's closing NUL as part of it now and then, also to Apache Kafka.
+    assert (offset, metadata.rstrip("\0"), code) == (3, "noted", Error.NONE)
     assert client.committed(name, topic, 0) == (3, "noted")
 
 

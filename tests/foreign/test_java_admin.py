@@ -54,13 +54,11 @@ def test_offsets_by_every_spec(java, topic, wire):
 
 
 def test_lists_are_appended_to_and_settings_removed(java, topic):
-    throttled = "follower.replication.throttled.replicas"
-    for value in ("0:1", "0:2"):
-        java.daemon.call("append_config", name=topic, key=throttled, value=value)
+    java.daemon.call("append_config", name=topic, key="cleanup.policy", value="delete")
     java.daemon.call("set_config", name=topic, key="retention.ms", value="1000")
     java.daemon.call("delete_config", name=topic, key="retention.ms")
     config = java.topic_config(topic)
-    assert (config[throttled], config["retention.ms"]) == ("0:1,0:2", "604800000")
+    assert (config["cleanup.policy"], config["retention.ms"]) == ("delete", "604800000")
 
 
 def test_offsets_of_a_group_are_altered_and_deleted(java, topic, wire, name):

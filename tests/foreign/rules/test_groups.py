@@ -6,7 +6,16 @@ import time
 import pytest
 
 from wire import Error
-from wire.calls import Member, commit, committed, delete_group, delete_topic, describe_group, find_coordinator
+from wire.calls import (
+    Member,
+    commit,
+    committed,
+    delete_group,
+    delete_topic,
+    describe_group,
+    find_coordinator,
+    versions_of,
+)
 
 
 @pytest.fixture
@@ -376,6 +385,8 @@ def test_rule_38_offsets_are_deleted_one_by_one(wire, topics, group, name):
 
 
 def test_rule_38_topic_ids_from_version_10(wire, topics, group, topic):
+    if versions_of(wire)[8][1] < 10:
+        pytest.skip("the message codec's commit ends at version 9, and so does what is advertised")
     find_coordinator(wire, group.name)
     topic_id = topics.topic_id(topic)
     asked = [{"TopicId": topic_id, "Partitions": [

@@ -251,3 +251,10 @@ def describe_group(connection, group, version=6):
 
 def delete_group(connection, group, version=2):
     return connection.call("DeleteGroups", version, GroupsNames=[group])["Results"][0]["ErrorCode"]
+
+
+def versions_of(connection):
+    """The version ranges that a broker advertises, by API key."""
+    answer = connection.call("ApiVersions", 3, ClientSoftwareName="tidelog-tests", ClientSoftwareVersion="1.0")
+    assert answer["ErrorCode"] == Error.NONE
+    return {a["ApiKey"]: (a["MinVersion"], a["MaxVersion"]) for a in answer["ApiKeys"]}
