@@ -4,6 +4,8 @@
 mod connections;
 #[path = "kafka/fetching.rs"]
 mod fetching;
+#[path = "kafka/groups.rs"]
+mod groups;
 #[path = "kafka/harness.rs"]
 mod harness;
 #[path = "kafka/metadata.rs"]

@@ -133,6 +133,7 @@ impl Group {
                 for partition in &removal.partitions {
                     self.offsets.remove(partition);
                 }
+                self.lingers = !removal.group;
                 if removal.group {
                     self.stored = None;
                 }

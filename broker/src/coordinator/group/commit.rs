@@ -103,6 +103,7 @@ impl Group {
         let reply = match outcome {
             Ok(()) => {
                 self.offsets.extend(pending.offsets);
+                self.lingers = true;
                 Ok(pending.outcomes)
             }
             Err(GroupError::RecordTooLarge) => Err(GroupError::CommitTooLarge),

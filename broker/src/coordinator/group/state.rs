@@ -73,6 +73,9 @@ pub struct Group {
     /// Topics of the generation's subscriptions; `None` when they cannot be known.
     pub(super) subscribed: Option<HashSet<TopicName>>,
     pub(super) offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    /// Whether the group had offsets: it then exists until the next check for expired ones, as in Kafka, even if
+    /// it has none left.
+    pub(super) lingers: bool,
     /// The group's last record in the log.
     pub(super) stored: Option<GroupMetadata>,
     /// Appends that are on their way.
@@ -104,6 +107,7 @@ impl Group {
             sync_deadline: None,
             subscribed: None,
             offsets: BTreeMap::new(),
+            lingers: false,
             stored: None,
             in_flight: BTreeMap::new(),
             next_append: 0,
@@ -125,7 +129,10 @@ impl Group {
         let gone = match self.state {
             GroupState::Dead => true,
             GroupState::Empty => {
-                self.stored.is_none() && self.pending_members.is_empty() && self.offsets.is_empty()
+                self.stored.is_none()
+                    && !self.lingers
+                    && self.pending_members.is_empty()
+                    && self.offsets.is_empty()
             }
             _ => false,
         };

@@ -206,6 +206,17 @@ fn simple_groups_expire_by_commit_time_and_by_their_own_retention() {
 }
 
 #[test]
+fn group_of_offsets_alone_exists_until_the_next_check_when_they_are_deleted() {
+    let mut f = Fixture::new(settings());
+    commit_on(&mut f, "t", 1);
+    assert_eq!(delete_offsets(&mut f, &[("t", 0)]), Ok(vec![Ok(())]));
+    assert!(f.group.exists() && f.group.offsets().is_empty());
+    f.send(Event::ExpireOffsets);
+    assert!(f.group.is_vacant());
+    commit_on(&mut f, "t", 1);
+}
+
+#[test]
 fn empty_group_without_offsets_is_forgotten_at_the_next_check() {
     let (mut f, a, b, _) = Fixture::stable_pair(settings());
     f.leave_one(&a).and(f.leave_one(&b)).expect("both leave");
