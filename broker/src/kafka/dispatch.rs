@@ -69,24 +69,25 @@ const fn api(key: ApiKey, start: fn(RequestContext, Bytes) -> Ordered) -> Api {
 /// The APIs that are built, one line each.
 ///
 /// [`whole`]: the request is done before the next one starts. [`begun`]: what its handler does before its first
-/// wait is done before the next one starts (a send to a mailbox takes its place in that first step).
+/// wait is done before the next one starts (a send to a mailbox takes its place in that first step). Requests that
+/// change what a later one reads are whole: clients pipeline a commit and a read of it.
 #[rustfmt::skip]
 static APIS: &[Api] = &[
     api(ApiKey::Produce, |cx, body| Box::pin(produce::start(cx, body))),
     api(ApiKey::Fetch, |cx, body| first_step(Box::pin(fetch::serve(cx, body)))),
     api(ApiKey::ListOffsets, |cx, body| whole(cx, body, |cx, q| Box::pin(list_offsets::handle(cx, q)))),
     api(ApiKey::Metadata, |cx, body| whole(cx, body, |cx, q| Box::pin(metadata::handle(cx, q)))),
-    api(ApiKey::OffsetCommit, |cx, body| begun(cx, body, |cx, q| Box::pin(offset_commit::handle(cx, q)))),
+    api(ApiKey::OffsetCommit, |cx, body| whole(cx, body, |cx, q| Box::pin(offset_commit::handle(cx, q)))),
     api(ApiKey::OffsetFetch, |cx, body| begun(cx, body, |cx, q| Box::pin(offset_fetch::handle(cx, q)))),
     api(ApiKey::FindCoordinator, |cx, body| begun(cx, body, |cx, q| Box::pin(find_coordinator::handle(cx, q)))),
     api(ApiKey::JoinGroup, |cx, body| begun(cx, body, |cx, q| Box::pin(join_group::handle(cx, q)))),
     api(ApiKey::Heartbeat, |cx, body| begun(cx, body, |cx, q| Box::pin(heartbeat::handle(cx, q)))),
-    api(ApiKey::LeaveGroup, |cx, body| begun(cx, body, |cx, q| Box::pin(leave_group::handle(cx, q)))),
+    api(ApiKey::LeaveGroup, |cx, body| whole(cx, body, |cx, q| Box::pin(leave_group::handle(cx, q)))),
     api(ApiKey::SyncGroup, |cx, body| begun(cx, body, |cx, q| Box::pin(sync_group::handle(cx, q)))),
     api(ApiKey::DescribeGroups, |cx, body| begun(cx, body, |cx, q| Box::pin(describe_groups::handle(cx, q)))),
     api(ApiKey::ListGroups, |cx, body| begun(cx, body, |cx, q| Box::pin(list_groups::handle(cx, q)))),
-    api(ApiKey::DeleteGroups, |cx, body| begun(cx, body, |cx, q| Box::pin(delete_groups::handle(cx, q)))),
-    api(ApiKey::OffsetDelete, |cx, body| begun(cx, body, |cx, q| Box::pin(offset_delete::handle(cx, q)))),
+    api(ApiKey::DeleteGroups, |cx, body| whole(cx, body, |cx, q| Box::pin(delete_groups::handle(cx, q)))),
+    api(ApiKey::OffsetDelete, |cx, body| whole(cx, body, |cx, q| Box::pin(offset_delete::handle(cx, q)))),
     api(ApiKey::ApiVersions, |cx, body| whole(cx, body, |cx, q| Box::pin(api_versions::handle(cx, q)))),
     api(ApiKey::InitProducerId, |cx, body| whole(cx, body, |cx, q| Box::pin(init_producer_id::handle(cx, q)))),
     api(ApiKey::OffsetForLeaderEpoch, |cx, body| whole(cx, body, |cx, q| Box::pin(offset_for_leader_epoch::handle(cx, q)))),

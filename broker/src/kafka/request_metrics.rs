@@ -3,7 +3,14 @@
 use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
+use tidelog_protocol::ErrorCode;
 use tidelog_protocol::api::ApiKey;
+
+/// A partition of a request was answered with an error.
+pub(crate) fn count_partition_error(api: ApiKey, code: ErrorCode) {
+    let (api, code) = (format!("{api:?}"), format!("{code:?}"));
+    counter!("tidelog_kafka_partition_errors_total", "api" => api, "code" => code).increment(1);
+}
 
 /// The metrics of all APIs.
 #[derive(Debug)]

@@ -3,16 +3,21 @@
 use std::time::{Duration, Instant};
 
 use tidelog_protocol::api::{self, ApiKey};
+use tidelog_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use tidelog_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use tidelog_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, MetadataRequest,
-    MetadataResponse, ProduceRequest, ProduceResponse,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, MetadataRequest, MetadataResponse, OffsetCommitRequest,
+    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse, ProduceRequest, ProduceResponse,
 };
 use tidelog_protocol::{Decodable, StrBytes};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{
-    TestBroker, batch, fetch_of, frame_of, frame_start, http_get, metadata_of, metrics, produce_of,
-    produced,
+    TestBroker, batch, fetch_of, frame_of, frame_start, http_get, metadata_of, metrics, name_of,
+    produce_of, produced,
 };
 
 fn api_versions() -> ApiVersionsRequest {
@@ -285,4 +290,50 @@ async fn health_and_metrics() {
         metrics["tidelog_memory_resident_bytes"] > 0.0
             || metrics["tidelog_request_memory_total_bytes"] > 0.0
     );
+}
+
+/// Commits without a group generation, as clients that assign partitions themselves do.
+fn commit_of(group: &str, topic: &str, offset: i64) -> OffsetCommitRequest {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(offset);
+    let topic = OffsetCommitRequestTopic::default()
+        .with_name(name_of(topic))
+        .with_partitions(vec![partition]);
+    OffsetCommitRequest::default()
+        .with_group_id(StrBytes::from_string(group.to_owned()).into())
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![topic])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_seen_by_the_read_behind_it() {
+    let broker = TestBroker::with(&["offsets.topic.num.partitions=1"]).await;
+    broker.create_topic("t").await;
+    let mut client = broker.connect().await;
+    let group = || StrBytes::from_static_str("g").into();
+    for _ in 0..200 {
+        let find = FindCoordinatorRequest::default().with_key(StrBytes::from_static_str("g"));
+        let found: FindCoordinatorResponse = client.call(1, &find).await;
+        let committed: OffsetCommitResponse = client.call(3, &commit_of("g", "t", 0)).await;
+        if found.error_code == 0 && committed.topics[0].partitions[0].error_code == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let topic = OffsetFetchRequestTopic::default()
+        .with_name(name_of("t"))
+        .with_partition_indexes(vec![0]);
+    let read = OffsetFetchRequest::default()
+        .with_group_id(group())
+        .with_topics(Some(vec![topic]));
+    for offset in 1..50 {
+        let commit = client.send(3, &commit_of("g", "t", offset)).await;
+        let fetch = client.send(3, &read).await;
+        let committed: OffsetCommitResponse =
+            client.receive::<OffsetCommitRequest, _>(3, commit).await;
+        assert_eq!(committed.topics[0].partitions[0].error_code, 0);
+        let fetched: OffsetFetchResponse = client.receive::<OffsetFetchRequest, _>(3, fetch).await;
+        assert_eq!(fetched.topics[0].partitions[0].committed_offset, offset);
+    }
 }

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, InitProducerIdRequest, InitProducerIdResponse,
-    MetadataResponse, ProduceRequest, ProduceResponse,
+    ApiVersionsRequest, ApiVersionsResponse, FetchResponse, InitProducerIdRequest,
+    InitProducerIdResponse, MetadataResponse, ProduceRequest, ProduceResponse,
 };
 
-use crate::harness::{TestBroker, batch, metadata_of, produce_of, produced};
+use crate::harness::{TestBroker, batch, fetch_of, metadata_of, produce_of, produced};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_version_appends() {
@@ -140,6 +140,28 @@ async fn producer_ids_are_unique() {
             let response: InitProducerIdResponse = client.call(version, &request).await;
             assert_eq!((response.error_code, response.producer_epoch), (0, 0));
             assert!(seen.insert(response.producer_id.0));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lone_replica_acknowledged_can_be_read_at_once() {
+    let broker = TestBroker::start().await;
+    broker.create_topic("t").await;
+    let (mut producer, mut consumer) = (broker.connect().await, broker.connect().await);
+    for acks in [1, -1] {
+        for _ in 0..100 {
+            let response: ProduceResponse = producer
+                .call(9, &produce_of("t", acks, batch(&["a"])))
+                .await;
+            let (code, offset) = produced(&response);
+            assert_eq!(code, 0);
+            let response: FetchResponse = consumer.call(11, &fetch_of("t", offset, 0, 1)).await;
+            assert_eq!(
+                response.responses[0].partitions[0].high_watermark,
+                offset + 1,
+                "acks={acks}"
+            );
         }
     }
 }

@@ -96,9 +96,10 @@ impl Submission {
         self.partition.appended(self.number);
     }
 
-    /// It is on stable storage here, as the topic's durability asks.
+    /// It is on stable storage here, as the topic's durability asks. A lone replica answers at the commit, which
+    /// follows at once: whoever hears of the record can read it.
     pub fn durable(&self) {
-        if self.acks == Acks::Leader {
+        if self.acks == Acks::Leader && self.partition.voter_count() > 1 {
             self.answer(Ok(self.position()));
         }
     }

@@ -1,5 +1,6 @@
 //! The Fetch response: partitions that are news, with their records spliced in.
 
+use tidelog_protocol::api::ApiKey;
 use tidelog_protocol::encode::ReplyBuffer;
 use tidelog_protocol::messages::FetchResponse;
 use tidelog_protocol::messages::fetch_response::{
@@ -13,6 +14,7 @@ use crate::kafka::context::RequestContext;
 use crate::kafka::dispatch::Reply;
 use crate::kafka::handlers::partitions::TopicKey;
 use crate::kafka::handlers::{HandlerError, endpoints};
+use crate::kafka::request_metrics::count_partition_error;
 
 /// Versions whose partitions can say where epochs diverge and who leads.
 const LEADER_VERSION_MIN: i16 = 12;
@@ -37,6 +39,9 @@ pub(super) fn reply(
         }
         MemoryPermit::join(&mut memory, read.memory.take());
         hinted.extend(read.leader.map(|(id, _)| id));
+        if let Some(code) = read.code {
+            count_partition_error(ApiKey::Fetch, code);
+        }
         let key = read.key.0.clone();
         let data = partition(cx.version(), read, &mut buffer)?;
         match topics.last_mut() {

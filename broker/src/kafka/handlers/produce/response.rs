@@ -1,5 +1,6 @@
 //! The Produce response, from what became of each batch.
 
+use tidelog_protocol::api::ApiKey;
 use tidelog_protocol::batch::validate::{ProduceRejection, RecordError};
 use tidelog_protocol::messages::ProduceResponse;
 use tidelog_protocol::messages::produce_response::{
@@ -12,6 +13,7 @@ use tidelog_protocol::{ErrorCode, StrBytes};
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::endpoints;
 use crate::kafka::handlers::partitions::{Refusal, TopicKey};
+use crate::kafka::request_metrics::count_partition_error;
 
 /// Versions that have the fields of rule 9.
 const RECORD_ERRORS_VERSION_MIN: i16 = 8;
@@ -39,6 +41,7 @@ pub(super) struct TopicAnswer {
 
 impl PartitionAnswer {
     pub(super) fn refused(index: i32, refusal: Refusal) -> PartitionAnswer {
+        count_partition_error(ApiKey::Produce, refusal.code);
         PartitionAnswer {
             index,
             code: Some(refusal.code),
