@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::api::SERVED;
-use crate::frame::{DecodeError, decode_request};
+use crate::frame::decode_request;
 
 /// Writes a random body along a schema.
 struct Draw {
@@ -233,7 +233,7 @@ impl Each for Cuts {
             let result = decode_request::<T>(&mut longer.clone(), version);
             assert_eq!(
                 result.ok(),
-                decode_request::<T>(&mut body.clone(), version).ok()
+                decode_request::<T>(&mut Bytes::from(body), version).ok()
             );
         }
     }

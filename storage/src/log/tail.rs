@@ -95,14 +95,14 @@ impl Tail {
     }
 
     /// Entries from an index on; `None` if that is before the tail.
-    pub fn from_index(&self, index: EntryIndex) -> Option<impl Iterator<Item = &TailEntry>> {
+    pub fn since_index(&self, index: EntryIndex) -> Option<impl Iterator<Item = &TailEntry>> {
         let first = self.entries.front()?.envelope.id.index;
         let skip = usize::try_from(index.0.checked_sub(first.0)?).ok()?;
         Some(self.entries.range(skip.min(self.entries.len())..))
     }
 
     /// Entries from the one that holds an offset on; `None` if that is before the tail.
-    pub fn from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailEntry>> {
+    pub fn since_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailEntry>> {
         if self.entries.front()?.envelope.base_offset > offset {
             return None;
         }

@@ -54,9 +54,7 @@ impl Describer<'_> {
             .with_resource_name(resource.resource_name);
         let asked = resource.configuration_keys;
         let is_asked = |entry: &DescribeConfigsResourceResult| {
-            asked
-                .as_ref()
-                .is_none_or(|keys| keys.contains(&entry.name))
+            asked.as_ref().is_none_or(|keys| keys.contains(&entry.name))
         };
         match described {
             Ok(entries) => result.with_configs(entries.into_iter().filter(is_asked).collect()),

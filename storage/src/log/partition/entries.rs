@@ -30,7 +30,7 @@ impl PartitionLog {
         while headers.len() < count {
             {
                 let state = self.state.lock();
-                if let Some(tail) = state.tail.from_index(next) {
+                if let Some(tail) = state.tail.since_index(next) {
                     let wanted = count - headers.len();
                     headers.extend(tail.take(wanted).map(|tail| tail.envelope.to_header()));
                     break;
@@ -59,7 +59,7 @@ impl PartitionLog {
         let count = usize::try_from(until.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
         {
             let state = self.state.lock();
-            if let Some(tail) = state.tail.from_index(from) {
+            if let Some(tail) = state.tail.since_index(from) {
                 let mut bytes = 0_usize;
                 let taken = tail.take(count).take_while(|tail| {
                     bytes += tail.envelope_bytes.len() + tail.envelope.batch_bytes as usize;

@@ -361,7 +361,7 @@ fn read_memory(state: &State, wanted: Wanted) -> Option<Result<ReadData, LogErro
     if from >= upto.min(bounds.log_end) {
         return Some(Ok(data));
     }
-    for tail in state.tail.from_offset(from)? {
+    for tail in state.tail.since_offset(from)? {
         if tail.head.is_empty() {
             continue;
         }
