@@ -173,9 +173,7 @@ impl Client {
     async fn at(&self, address: &str, lane: Lane) -> Result<Arc<Connection>, Error> {
         let slot = {
             let mut connections = self.inner.connections.lock();
-            let slot = connections
-                .entry((address.to_owned(), lane))
-                .or_insert_with(Slot::default);
+            let slot = connections.entry((address.to_owned(), lane)).or_default();
             if slot.get().is_some_and(|connection| connection.is_ended()) {
                 *slot = Slot::default();
             }

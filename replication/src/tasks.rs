@@ -101,11 +101,10 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
         Role::Leader => {}
         Role::Follower if state.leader.is_some() => {}
         Role::Follower => match partition.group() {
-            Some(group) if group.is_running() => {
-                if partition.shared().election_due() {
-                    group.elect().await;
-                }
+            Some(group) if group.is_running() && partition.shared().election_due() => {
+                group.elect().await;
             }
+            Some(group) if group.is_running() => {}
             Some(_) => partition.shared().go_offline("its consensus group stopped"),
             None => {}
         },

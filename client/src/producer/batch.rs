@@ -152,10 +152,10 @@ impl Batch {
         self.encoded = None;
     }
 
-    /// Splits a batch that the broker found too large; `None` for a single record.
-    pub(super) fn split(mut self) -> Result<(Batch, Batch), Batch> {
+    /// Splits a batch that the broker found too large; a single record comes back as it is.
+    pub(super) fn split(mut self) -> Result<(Batch, Batch), Box<Batch>> {
         if self.records.len() < 2 {
-            return Err(self);
+            return Err(Box::new(self));
         }
         let second_half = self.records.split_off(self.records.len() / 2);
         let half = |records: Vec<PendingRecord>| {

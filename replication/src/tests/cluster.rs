@@ -57,14 +57,14 @@ struct WireEnd {
 }
 
 impl WireEnd {
-    fn call<T: 'static, F>(
+    fn call<T, F>(
         &self,
         peer: ReplicaId,
         call: impl FnOnce(GroupRaft) -> F + Send + 'static,
     ) -> BoxFuture<'static, CallResult<T>>
     where
         F: Future<Output = Result<T, String>> + Send,
-        T: Send,
+        T: Send + 'static,
     {
         let end = self.clone();
         Box::pin(async move {
