@@ -180,6 +180,10 @@ impl LogFiles {
         mode: OpenMode,
     ) -> io::Result<Arc<dyn File>> {
         let path = || self.directory.join(name.file_name(kind));
+        if kind == FileKind::Snapshot {
+            // Replaced whole: a handle that is kept would be of the file before.
+            return self.fs.open(&path(), mode);
+        }
         self.handles
             .get((self.id, name, kind), || self.fs.open(&path(), mode))
     }
@@ -228,8 +232,8 @@ impl LogFiles {
         let shared = keep.is_some_and(|keep| keep.base == name.base);
         for kind in FileKind::ALL {
             if !(shared && kind.is_named_by_offset()) {
-                self.handles.forget((self.id, name, kind));
                 self.remove(&name.file_name(kind))?;
+                self.handles.forget((self.id, name, kind));
             }
         }
         Ok(())
@@ -237,8 +241,9 @@ impl LogFiles {
 
     /// Removes the folder and all in it.
     pub fn remove_all(&self) -> Result<(), LogError> {
+        let removed = self.fs.remove_dir_all(&self.directory);
         self.handles.forget_log(self.id);
-        match self.fs.remove_dir_all(&self.directory) {
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.failed_at("", &error))
             }
@@ -246,7 +251,7 @@ impl LogFiles {
         }
     }
 
-    /// Replaces a small file whole.
+    /// Replaces a small file whole. Such files are not kept open.
     pub fn replace(&self, file_name: &str, bytes: &[u8], sync: bool) -> Result<(), LogError> {
         let temporary = self.directory.join(format!("{file_name}.tmp"));
         let write = || {
@@ -275,6 +280,8 @@ pub struct HandleCache {
 struct Handles {
     open: HashMap<HandleKey, (Arc<dyn File>, u64)>,
     clock: u64,
+    /// Rises when files are removed: a handle that was opened before may be of a file that is gone.
+    removals: u64,
 }
 
 impl HandleCache {
@@ -291,7 +298,7 @@ impl HandleCache {
         key: HandleKey,
         open: impl FnOnce() -> io::Result<Arc<dyn File>>,
     ) -> io::Result<Arc<dyn File>> {
-        {
+        let removals = {
             let mut inner = self.inner.lock();
             inner.clock += 1;
             let now = inner.clock;
@@ -299,9 +306,13 @@ impl HandleCache {
                 *used = now;
                 return Ok(Arc::clone(file));
             }
-        }
+            inner.removals
+        };
         let file = open()?;
         let mut inner = self.inner.lock();
+        if inner.removals != removals {
+            return Ok(file);
+        }
         if inner.open.len() >= self.open_max {
             inner.evict(self.open_max - self.open_max / 8);
         }
@@ -311,11 +322,15 @@ impl HandleCache {
     }
 
     fn forget(&self, key: HandleKey) {
-        self.inner.lock().open.remove(&key);
+        let mut inner = self.inner.lock();
+        inner.removals += 1;
+        inner.open.remove(&key);
     }
 
     fn forget_log(&self, id: LogId) {
-        self.inner.lock().open.retain(|(log, ..), _| *log != id);
+        let mut inner = self.inner.lock();
+        inner.removals += 1;
+        inner.open.retain(|(log, ..), _| *log != id);
     }
 
     /// Files held open.

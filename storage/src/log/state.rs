@@ -351,7 +351,8 @@ impl State {
             base: self.bounds.log_end,
             first,
         };
-        let next = OpenSegment::new(name, Some(self.producers.clone()));
+        let before = (!self.producers_in_files).then(|| self.producers.clone());
+        let next = OpenSegment::new(name, before);
         let mut sealed = std::mem::replace(&mut self.segments.active, next);
         sealed.seal();
         self.segments.sealed.push_back(sealed);

@@ -52,9 +52,11 @@ struct Logs {
 }
 
 impl Logs {
+    /// Adds a log. Of two logs of a partition the one that was made later is found by it: the other is being removed.
     fn insert(&mut self, log: Arc<PartitionLog>) {
-        self.by_partition
-            .insert((log.topic_id(), log.partition()), log.id());
+        let key = (log.topic_id(), log.partition());
+        let found = self.by_partition.entry(key).or_insert(log.id());
+        *found = log.id().max(*found);
         self.by_id.insert(log.id(), log);
     }
 

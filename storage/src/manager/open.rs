@@ -57,7 +57,7 @@ impl LogManager {
             bytes_in_memory: 0,
         };
         recovery.read_checkpoints()?;
-        recovery.report.clean = clean || recovery.logs.by_id.is_empty();
+        let fresh = recovery.logs.by_id.is_empty();
         let mut ids_max = recovery.logs.by_id.keys().map(|id| id.0).max().unwrap_or(0);
         let journal_directory = options.directory.join(JOURNAL);
         let (journal, replayed) = Journal::open(
@@ -69,6 +69,7 @@ impl LogManager {
                 recovery.replay(frame);
             },
         )?;
+        recovery.report.clean = clean || (fresh && replayed.frames == 0);
         let side_files = journal.side_files();
         recovery.report.tail_cut = replayed.tail_cut;
         recovery.stop_damaged(&replayed.damaged, clean);

@@ -24,7 +24,9 @@ use crate::kv::{KeySpace, KvWrite};
 pub(super) struct PreparedCut {
     pub cut: Cut,
     pub open: OpenSegment,
-    pub producers: ProducerStateTable,
+    /// `None`: to be rebuilt from files later.
+    pub producers: Option<ProducerStateTable>,
+    /// Bytes of batches that stay; 0 where they are added up later.
     pub size_bytes: u64,
 }
 
@@ -71,7 +73,7 @@ impl PartitionLog {
         self.drain_to(&mut writing, bounds.last.index)
             .map_err(|error| self.stop_after(error))?;
         let prepared = if has_files {
-            Some(self.prepare_cut(index)?)
+            Some(self.prepare_cut_with_producers(index)?)
         } else {
             None
         };
@@ -106,9 +108,28 @@ impl PartitionLog {
         cut.map_err(|error| self.stop(error))
     }
 
+    fn prepare_cut_with_producers(&self, index: EntryIndex) -> Result<PreparedCut, LogError> {
+        let mut prepared = self.prepare_cut(index, self.next_offset_after(index)?)?;
+        let producers = self.producers_at(index)?;
+        if prepared.cut.end.side_bytes == 0 {
+            prepared.open.producers_before = Some(producers.clone());
+        }
+        prepared.producers = Some(producers);
+        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
+        let mut size_bytes = prepared.cut.end.log_bytes;
+        for name in names.iter().filter(|name| **name < prepared.cut.end.name) {
+            size_bytes += self.extent(*name)?.log_bytes;
+        }
+        prepared.size_bytes = size_bytes;
+        Ok(prepared)
+    }
+
     /// Finds where the log ends after a cut and what memory holds then; changes nothing. Everything is in files.
-    pub(super) fn prepare_cut(&self, index: EntryIndex) -> Result<PreparedCut, LogError> {
-        let next_offset = self.next_offset_after(index)?;
+    pub(super) fn prepare_cut(
+        &self,
+        index: EntryIndex,
+        next_offset: Offset,
+    ) -> Result<PreparedCut, LogError> {
         let (last, name) = {
             let state = self.state.lock();
             let last = state
@@ -144,22 +165,16 @@ impl PartitionLog {
 
     /// Like `prepare_cut`, when it is known where the log ends.
     pub(super) fn prepare_cut_at(&self, cut: Cut) -> Result<PreparedCut, LogError> {
-        let producers = self.producers_at(cut.last.index)?;
         let open = if cut.end.side_bytes == 0 {
-            OpenSegment::new(cut.end.name, Some(producers.clone()))
+            OpenSegment::new(cut.end.name, None)
         } else {
             self.scan_segment(cut.end)?.open
         };
-        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
-        let mut size_bytes = cut.end.log_bytes;
-        for name in names.iter().filter(|name| **name < cut.end.name) {
-            size_bytes += self.extent(*name)?.log_bytes;
-        }
         Ok(PreparedCut {
             cut,
             open,
-            producers,
-            size_bytes,
+            producers: None,
+            size_bytes: 0,
         })
     }
 
@@ -373,8 +388,8 @@ pub(super) fn truncate_state(state: &mut State, prepared: PreparedCut) -> Vec<Se
         .retain(|closed| closed.name < cut.end.name);
     state.segments.sealed.clear();
     state.segments.active = open;
-    state.producers = producers;
-    state.producers_in_files = false;
+    state.producers_in_files = producers.is_none();
+    state.producers = producers.unwrap_or_default();
     state.bounds.size_bytes = size_bytes;
     truncate_rest(state, cut.last, cut.next_offset);
     gone

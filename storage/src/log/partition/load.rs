@@ -44,12 +44,16 @@ impl PartitionLog {
     /// With `tolerant`, damage of the active segment is only noted: a truncation that is still to be replayed may have
     /// written over it.
     pub(super) fn load(&self, writing: &mut Writing, tolerant: bool) -> Result<(), LogError> {
-        let (end, bounds) = {
+        let (unloaded, bounds) = {
             let state = self.state.lock();
-            match state.unloaded {
-                Some(end) => (end, state.bounds),
-                None => return self.rebuild_producers_if_needed(tolerant),
-            }
+            (state.unloaded, state.bounds)
+        };
+        let Some(end) = unloaded else {
+            return if tolerant {
+                Ok(())
+            } else {
+                self.rebuild_producers(writing)
+            };
         };
         let closed = self.tidy_folder(end, bounds.purged.index)?;
         let scanned = self.scan_active(end).and_then(|scanned| {
@@ -76,6 +80,7 @@ impl PartitionLog {
             Err(error) => return Err(error),
         };
         writing.unsynced.insert(end.name, true);
+        writing.folder_known = true;
         {
             let mut state = self.state.lock();
             state.segments = Segments {
@@ -86,27 +91,26 @@ impl PartitionLog {
             state.unloaded = None;
             state.suspect = suspect;
         }
-        self.rebuild_producers_if_needed(tolerant)
+        if tolerant {
+            Ok(())
+        } else {
+            self.rebuild_producers(writing)
+        }
     }
 
-    fn rebuild_producers_if_needed(&self, tolerant: bool) -> Result<(), LogError> {
+    /// Rebuilds the producer state from files if it was not in the checkpoint or a replayed cut made it void.
+    fn rebuild_producers(&self, writing: &mut Writing) -> Result<(), LogError> {
         let upto = {
             let state = self.state.lock();
-            if !state.producers_in_files || state.suspect.is_some() {
+            if !state.producers_in_files {
                 return Ok(());
             }
             state.bounds.last.index
         };
-        let rebuilt = self.producers_at(upto);
+        self.drain_to(writing, upto)?;
+        let producers = self.producers_at(upto)?;
         let mut state = self.state.lock();
-        match rebuilt {
-            Ok(producers) => state.producers = producers,
-            Err(error) if tolerant => {
-                state.suspect = Some(error);
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
+        state.producers = producers;
         state.producers_in_files = false;
         Ok(())
     }
@@ -290,7 +294,11 @@ impl PartitionLog {
                 if need > left {
                     return Err(corrupt(position, "entry is cut"));
                 }
-                window = read(position, left.min(WALK_BYTES.max(need)))?;
+                // What comes after a cut may be missing, so that less than a window is fine.
+                window = self.read_upto(&*file, name, position, left.min(WALK_BYTES.max(need)))?;
+                if window.len() < need {
+                    return Err(corrupt(position + window.len() as u64, "file is cut"));
+                }
                 if Envelope::peek_bytes(&window).is_none() {
                     return Err(corrupt(position, "impossible envelope length"));
                 }
@@ -305,6 +313,21 @@ impl PartitionLog {
             position += length as u64;
         }
         Ok(())
+    }
+
+    /// Reads up to `bytes` bytes of a side file.
+    fn read_upto(
+        &self,
+        file: &dyn File,
+        name: SegmentName,
+        position: u64,
+        bytes: usize,
+    ) -> Result<Bytes, LogError> {
+        let mut buffer = BytesMut::zeroed(bytes);
+        let read = file.read_at(&mut buffer, position);
+        let read = read.map_err(|error| self.files.failed(name, FileKind::Entries, &error))?;
+        buffer.truncate(read);
+        Ok(buffer.freeze())
     }
 
     /// Reads exactly `bytes` bytes; fewer are damage.

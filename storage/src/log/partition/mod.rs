@@ -60,6 +60,8 @@ struct Writing {
     unsynced: BTreeMap<SegmentName, bool>,
     /// Whether names in the folder were not synced.
     directory_unsynced: bool,
+    /// Whether what is in the folder belongs to this life of the log: it was read, or made anew.
+    folder_known: bool,
     /// Last epoch in the epoch file.
     epoch_written: Option<LeaderEpoch>,
 }

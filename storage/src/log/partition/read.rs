@@ -312,14 +312,14 @@ impl PartitionLog {
         let (mut first, mut end) = (None, 0);
         let side_end = self.side_end(name)?;
         self.walk_side_file(name, 0, side_end, |envelope, _| {
-            let wanted = envelope.id.index <= upto;
-            if wanted && envelope.batch_bytes > 0 {
+            if envelope.id.index <= upto && envelope.batch_bytes > 0 {
                 if envelope.id.index > purged {
                     first = first.or(Some(envelope.log_position));
                 }
                 end = envelope.log_position + u64::from(envelope.batch_bytes);
             }
-            Ok(wanted)
+            // Not one entry further: behind a cut there may be anything.
+            Ok(envelope.id.index < upto)
         })?;
         let (Some(mut position), Some(mut records)) =
             (first, RecordFile::open(&self.files, name, end)?)

@@ -1,15 +1,17 @@
 //! Applying journal frames at start.
 //!
 //! Frames are applied in order, as the live changes were, but for the journal. The files may be ahead of the checkpoint:
-//! a truncation that was made durable after it may have cut and overwritten what the checkpoint describes. Such a log is
-//! held back until that truncation comes; if none does, the damage is real. Invariant: no byte behind a cut that is
+//! a truncation or purge that was made durable after it may have cut, overwritten or deleted what the checkpoint
+//! describes. Such a log is held back until that change comes; if none does, the damage is real. Invariant: no byte behind a cut that is
 //! still to come is believed.
 
 use super::super::files::SegmentName;
-use super::super::payload::{decode_append, decode_purge, decode_reset, decode_truncate};
+use super::super::payload::{Cut, decode_append, decode_purge, decode_reset, decode_truncate};
+use super::super::segment::OpenSegment;
+use super::super::state::Segments;
 use super::super::{EntryIndex, LogError, Stamping};
 use super::PartitionLog;
-use super::change::{purge_state, reset_state, truncate_inline, truncate_state};
+use super::change::{PreparedCut, purge_state, reset_state, truncate_inline, truncate_state};
 use crate::journal::{FrameKind, ReplayedFrame};
 
 /// Progress of one log's replay.
@@ -32,6 +34,16 @@ impl Replay {
             recount: false,
         }
     }
+}
+
+/// What a frame leaves of the files behind it.
+enum Behind {
+    /// Everything stays.
+    Nothing,
+    /// A truncation cuts below what the checkpoint describes.
+    Cut,
+    /// A purge drops all that the checkpoint describes.
+    Purged,
 }
 
 impl PartitionLog {
@@ -57,39 +69,105 @@ impl PartitionLog {
         }
         {
             let mut writing = self.writing.lock();
-            if self.state.lock().needs_files() {
+            if self.state.lock().unloaded.is_some() {
                 self.load(&mut writing, true)?;
             }
         }
-        if self.state.lock().suspect.is_some() && !self.voids_suspicion(replay, &frame)? {
-            replay.deferred.push(frame);
-            return Ok(());
-        }
-        if replay.deferred.is_empty() {
+        if self.state.lock().suspect.is_none() {
             return self.apply(replay, &frame);
         }
-        // What was held back is behind the cut, but for purges.
-        for held in std::mem::take(&mut replay.deferred) {
-            if held.kind == FrameKind::Purge {
-                self.apply(replay, &held)?;
+        match self.look_behind(replay, &frame)? {
+            Behind::Nothing => {
+                replay.deferred.push(frame);
+                return Ok(());
             }
+            Behind::Cut => {
+                // What was held back is behind the cut, but for purges, which are below it.
+                replay.deferred.retain(|held| held.kind == FrameKind::Purge);
+                self.apply(replay, &frame)?;
+                if self.state.lock().suspect.is_some() {
+                    if !self.holds_purge_of_all(replay)? {
+                        return Ok(());
+                    }
+                    self.begin_behind_checkpoint()?;
+                }
+                return self.apply_held(replay);
+            }
+            Behind::Purged => self.begin_behind_checkpoint()?,
         }
+        self.apply_held(replay)?;
         self.apply(replay, &frame)
     }
 
-    /// Whether a frame cuts off everything that cannot be believed.
-    fn voids_suspicion(&self, replay: &Replay, frame: &ReplayedFrame) -> Result<bool, LogError> {
-        if frame.kind != FrameKind::Truncate {
-            return Ok(false);
+    /// Whether a purge that is held back drops everything up to the floor.
+    fn holds_purge_of_all(&self, replay: &Replay) -> Result<bool, LogError> {
+        for held in &replay.deferred {
+            if matches!(self.look_behind(replay, held)?, Behind::Purged) {
+                return Ok(true);
+            }
         }
-        let cut = decode_truncate(&frame.payload).ok_or_else(|| malformed(frame))?;
-        Ok(cut.last.index < replay.floor)
+        Ok(false)
+    }
+
+    fn apply_held(&self, replay: &mut Replay) -> Result<(), LogError> {
+        for held in std::mem::take(&mut replay.deferred) {
+            let sequence = self.state.lock().sequence;
+            self.apply(replay, &held)?;
+            let mut state = self.state.lock();
+            state.sequence = state.sequence.max(sequence);
+        }
+        Ok(())
+    }
+
+    /// Whether a frame makes void everything that cannot be believed.
+    fn look_behind(&self, replay: &Replay, frame: &ReplayedFrame) -> Result<Behind, LogError> {
+        match frame.kind {
+            FrameKind::Truncate => {
+                let cut = decode_truncate(&frame.payload).ok_or_else(|| malformed(frame))?;
+                let below = cut.last.index < replay.floor;
+                Ok(if below { Behind::Cut } else { Behind::Nothing })
+            }
+            FrameKind::Purge => {
+                let (purged, _) = decode_purge(&frame.payload).ok_or_else(|| malformed(frame))?;
+                let below = purged.index >= replay.floor;
+                Ok(if below {
+                    Behind::Purged
+                } else {
+                    Behind::Nothing
+                })
+            }
+            _ => Ok(Behind::Nothing),
+        }
+    }
+
+    /// Drops everything that the checkpoint describes, which a purge is about to drop, and begins behind it.
+    fn begin_behind_checkpoint(&self) -> Result<(), LogError> {
+        let mut writing = self.writing.lock();
+        {
+            let mut state = self.state.lock();
+            let bounds = state.bounds;
+            let first = EntryIndex(bounds.last.index.0.saturating_add(1));
+            let name = SegmentName {
+                base: bounds.log_end,
+                first,
+            };
+            state.segments = Segments::empty(name, state.producers.clone());
+            // Better to know no producer than one of entries that were cut.
+            state.producers_in_files = false;
+            state.suspect = None;
+            state.bounds.size_bytes = 0;
+            state.purge(bounds.last, bounds.log_end);
+        }
+        self.remove_files(&mut writing)
     }
 
     fn apply(&self, replay: &mut Replay, frame: &ReplayedFrame) -> Result<(), LogError> {
         let last = self.bounds().last.index;
-        let cuts_held_back = self.state.lock().suspect.is_some();
-        if frame.prev_index != last && !cuts_held_back {
+        // Purges that were held back, and cuts that void what was, do not follow what is there.
+        let follows = frame.prev_index == last
+            || frame.kind == FrameKind::Purge
+            || self.state.lock().suspect.is_some();
+        if !follows {
             let reason = format!(
                 "frame follows entry {}, the log ends at {}",
                 frame.prev_index.0, last.0
@@ -133,12 +211,18 @@ impl PartitionLog {
             return Ok(());
         }
         let prepared = if cut.last.index < replay.floor {
-            self.prepare_cut_at(cut)?
+            match self.prepare_cut_at(cut) {
+                // A later, lower cut may have written over this one as well.
+                Err(error @ LogError::Corrupt { .. }) => {
+                    return self.doubt(replay, cut, error);
+                }
+                prepared => prepared?,
+            }
         } else if cut.last.index == bounds.last.index {
             return Ok(());
         } else {
             self.drain_to(&mut writing, bounds.last.index)?;
-            self.prepare_cut(cut.last.index)?
+            self.prepare_cut(cut.last.index, cut.next_offset)?
         };
         let (dropped, end) = {
             let mut state = self.state.lock();
@@ -147,7 +231,33 @@ impl PartitionLog {
             (dropped, state.end())
         };
         replay.floor = replay.floor.min(cut.last.index);
+        replay.recount = true;
         self.cut_files(&mut writing, &dropped, end)
+    }
+
+    /// Takes a cut over without its files, which are believed no more than those of the checkpoint before it.
+    fn doubt(&self, replay: &mut Replay, cut: Cut, error: LogError) -> Result<(), LogError> {
+        replay.floor = cut.last.index;
+        replay.recount = true;
+        let mut open = OpenSegment::new(cut.end.name, None);
+        (open.log_end, open.side_end) = (cut.end.log_bytes, cut.end.side_bytes);
+        (open.written.log, open.written.side) = (cut.end.log_bytes, cut.end.side_bytes);
+        let prepared = PreparedCut {
+            cut,
+            open,
+            producers: None,
+            size_bytes: 0,
+        };
+        let dropped = {
+            let mut state = self.state.lock();
+            let dropped = truncate_state(&mut state, prepared);
+            state.suspect = Some(error);
+            dropped
+        };
+        for name in dropped {
+            self.files.remove_segment(name, Some(cut.end.name))?;
+        }
+        Ok(())
     }
 
     fn replay_purge(&self, replay: &mut Replay, frame: &ReplayedFrame) -> Result<(), LogError> {
@@ -188,6 +298,9 @@ impl PartitionLog {
         if let Some(error) = suspect {
             return Err(self.stop(error));
         }
+        if self.state.lock().producers_in_files {
+            self.flush()?;
+        }
         if replay.recount {
             self.flush()?;
             let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
@@ -200,10 +313,15 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Writes what the replay left in memory. Blocks.
+    /// Writes what the replay left in memory so far. Blocks.
     pub(crate) fn flush_replayed(&self) -> Result<(), LogError> {
         self.check_running()?;
-        self.flush()
+        let drained = {
+            let mut writing = self.writing.lock();
+            let last = self.state.lock().bounds.last.index;
+            self.drain_to(&mut writing, last)
+        };
+        drained.map_err(|error| self.stop(error))
     }
 }
 

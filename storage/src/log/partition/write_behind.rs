@@ -83,6 +83,9 @@ impl PartitionLog {
         if let Some((header, producers)) = &work.beginning {
             self.begin_files(writing, work.name, header, producers.as_ref())?;
         }
+        if work.from.log == 0 && !work.log.is_empty() {
+            writing.directory_unsynced = true;
+        }
         self.write_slices(work.name, FileKind::Log, &work.log, work.from.log)?;
         let side_at = work.to.side
             - work
@@ -182,18 +185,23 @@ impl PartitionLog {
         header: &Bytes,
         producers: Option<&ProducerStateTable>,
     ) -> Result<(), LogError> {
-        self.files.create_directory()?;
+        if !writing.folder_known {
+            // A life that ended before its files were in a checkpoint may have left some.
+            self.files.remove_all()?;
+            self.files.create_directory()?;
+            writing.folder_known = true;
+        }
         writing.directory_unsynced = true;
         writing.unsynced.insert(name, true);
         let file = self.files.create(name, FileKind::Entries)?;
         self.write(&*file, name, FileKind::Entries, &[IoSlice::new(header)], 0)?;
+        let snapshot = name.file_name(FileKind::Snapshot);
         match producers {
             // Also when empty, so that nobody has to look further back; not at the very beginning.
             Some(table) if !table.is_empty() || name.base.0 > 0 => {
-                self.files
-                    .replace(&name.file_name(FileKind::Snapshot), &table.encode(), true)
+                self.files.replace(&snapshot, &table.encode(), true)
             }
-            _ => Ok(()),
+            _ => self.files.remove(&snapshot),
         }
     }
 

@@ -8,9 +8,12 @@ use super::*;
 async fn ten_thousand_logs_are_made_and_opened_without_touching_files() {
     const LOGS: i32 = 10_000;
     let machine = Machine::new(30);
-    let mut options = machine.options();
-    options.journal.file_bytes = 16 << 20;
-    let (manager, _) = LogManager::open(options.clone()).expect("opens");
+    let options = || {
+        let mut options = machine.options();
+        options.journal.file_bytes = 16 << 20;
+        options
+    };
+    let (manager, _) = LogManager::open(options()).expect("opens");
     let started = Instant::now();
     let logs: Vec<_> = (0..LOGS)
         .map(|at| make(&manager, at, LogConfig::default()))
@@ -36,7 +39,7 @@ async fn ten_thousand_logs_are_made_and_opened_without_touching_files() {
     drop(logs);
     machine.crash(manager, 31);
     let started = Instant::now();
-    let (manager, report) = LogManager::open(options.clone()).expect("opens");
+    let (manager, report) = LogManager::open(options()).expect("opens");
     assert!(
         started.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -48,7 +51,7 @@ async fn ten_thousand_logs_are_made_and_opened_without_touching_files() {
     manager.shutdown().await;
     drop(manager);
     let operations = machine.fs.operations();
-    let (manager, report) = LogManager::open(options).expect("opens");
+    let (manager, report) = LogManager::open(options()).expect("opens");
     assert_eq!((report.clean, report.frames_replayed), (true, 0));
     let made = machine.fs.operations() - operations;
     assert!(made < 100, "{made} changes of files at a clean start");

@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod life;
 mod many;
 mod model;
 mod retention;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use life::{Life, LifeFs, LifeKv};
 use tidelog_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::{
@@ -29,20 +31,30 @@ use crate::log::{EntryBody, EntryId, EntryIndex, LogEntry, Stamping};
 struct Machine {
     fs: Arc<HostileFs>,
     kv: Arc<MemoryKv>,
+    life: Mutex<Arc<Life>>,
 }
 
 impl Machine {
     fn new(seed: u64) -> Machine {
-        let kv = Arc::new(MemoryKv::new().expect("a thread starts"));
         Machine {
             fs: Arc::new(HostileFs::new(seed)),
-            kv,
+            kv: Arc::new(MemoryKv::new().expect("a thread starts")),
+            life: Mutex::default(),
         }
     }
 
     fn options(&self) -> StorageOptions {
         let directory = PathBuf::from("/data");
-        let mut options = StorageOptions::new(directory, self.fs.clone(), self.kv.clone());
+        let life = Arc::clone(&self.life.lock());
+        let fs = Arc::new(LifeFs {
+            fs: self.fs.clone(),
+            life: life.clone(),
+        });
+        let kv = Arc::new(LifeKv {
+            kv: self.kv.clone(),
+            life,
+        });
+        let mut options = StorageOptions::new(directory, fs, kv);
         options.journal = JournalConfig {
             file_bytes: 64 << 10,
             files_min: 2,
@@ -62,7 +74,9 @@ impl Machine {
 
     /// The power goes and comes back.
     fn crash(&self, manager: Arc<LogManager>, seed: u64) {
-        self.fs.cut_power_after(0);
+        // Its threads may run on for a moment: what they do from now on must reach nothing.
+        let life = std::mem::take(&mut *self.life.lock());
+        life.end();
         drop(manager);
         self.kv.power_loss();
         self.fs.power_loss(seed);
