@@ -92,9 +92,13 @@ impl Reader {
 
     /// Whether every partition has been read to its end of when the command began.
     fn has_reached(&self, ends: &BTreeMap<TopicPartition, Offset>) -> bool {
-        let (assignment, position): (_, &dyn Fn(&TopicPartition) -> Option<Offset>) = match self {
-            Reader::Alone(consumer) => (consumer.assignment(), &|of| consumer.position(of)),
-            Reader::Group(consumer) => (consumer.assignment(), &|of| consumer.position(of)),
+        let assignment = match self {
+            Reader::Alone(consumer) => consumer.assignment(),
+            Reader::Group(consumer) => consumer.assignment(),
+        };
+        let position = |of| match self {
+            Reader::Alone(consumer) => consumer.position(of),
+            Reader::Group(consumer) => consumer.position(of),
         };
         !assignment.is_empty()
             && assignment
