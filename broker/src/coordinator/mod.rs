@@ -1,6 +1,6 @@
 //! Coordinators: consumer groups and their offsets.
 //!
-//! Owns the state behind `__consumer_offsets`: [`group`] decides (pure), [`records`] is the format, [`shard`] is one
+//! Owns the state behind `__consumer_offsets`: [`group`] decides (pure), [`records`] is the format, `shard` is one
 //! partition's task that carries out what its groups decide, [`GroupCoordinator`] finds the shard of a group. The
 //! leader of a partition coordinates the groups whose names hash to it. Never knows requests or sockets.
 

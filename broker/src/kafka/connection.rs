@@ -2,7 +2,7 @@
 //!
 //! Between the two, requests run freely: a parked fetch does not hold up the produce behind it. Invariants: a
 //! frame's memory is reserved before its bytes are read and held until its reply is written; replies leave in the
-//! order of their requests; at most [`limits::IN_FLIGHT_MAX`] requests are between the two. Knows no API.
+//! order of their requests; at most `limits::IN_FLIGHT_MAX` requests are between the two. Knows no API.
 
 mod reader;
 mod writer;

@@ -1,6 +1,6 @@
 //! From a header to a handler: which APIs are built, how each is ordered, how its messages are decoded and encoded.
 //!
-//! [`APIS`] is the one list: an API that has no line here is neither advertised nor answered, whatever
+//! `APIS` is the one list: an API that has no line here is neither advertised nor answered, whatever
 //! `protocol::api::SERVED` allows. A served request goes through two stages: what has to happen in order, awaited
 //! before the next request of the connection is read, and the rest, which runs beside it.
 
