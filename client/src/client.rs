@@ -1,9 +1,11 @@
 //! The cluster as one thing: connections by broker, metadata, coordinators, retries.
 //!
-//! Connections are made when first needed, one per broker and [`Lane`]. Cloning shares everything.
+//! Connections are made when first needed, one per broker and [`Lane`]. Cloning shares everything; consumers, whose
+//! requests wait for records and for other members, have connections of their own.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tidelog_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -31,6 +33,10 @@ pub(crate) enum Lane {
     Heartbeat,
 }
 
+/// How long a topic that the broker was asked to create may stay unknown before it is clear that it will not be
+/// created. Brokers say UNKNOWN_TOPIC_OR_PARTITION in both cases.
+const CREATION_WAIT: Duration = Duration::from_secs(10);
+
 /// Which topics a refresh asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Topics<'a> {
@@ -50,7 +56,7 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     config: ClientConfig,
-    image: RwLock<Arc<Image>>,
+    image: Arc<RwLock<Arc<Image>>>,
     connections: Mutex<HashMap<(String, Lane), Slot>>,
 }
 
@@ -63,12 +69,24 @@ impl Client {
         let client = Client {
             inner: Arc::new(Inner {
                 config,
-                image: RwLock::default(),
+                image: Arc::default(),
                 connections: Mutex::default(),
             }),
         };
         client.refresh(Topics::None, false).await?;
         Ok(client)
+    }
+
+    /// The same cluster over connections of its own, for whoever keeps connections waiting: a broker would let the
+    /// requests of others wait behind.
+    pub(crate) fn with_own_connections(&self) -> Client {
+        Client {
+            inner: Arc::new(Inner {
+                config: self.inner.config.clone(),
+                image: self.inner.image.clone(),
+                connections: Mutex::default(),
+            }),
+        }
     }
 
     /// The brokers, by id.
@@ -225,6 +243,7 @@ impl Client {
             return Ok(topic);
         }
         let mut backoff = Backoff::until(self.deadline());
+        let created_by = Instant::now() + CREATION_WAIT;
         loop {
             let asked = self
                 .refresh(Topics::Some(std::slice::from_ref(name)), auto_create)
@@ -238,8 +257,9 @@ impl Client {
                 },
                 Err(error) => error,
             };
-            let is_missing = error.is(ErrorCode::UnknownTopicOrPartition);
-            if (is_missing && !auto_create) || !error.is_retriable() || !backoff.wait().await {
+            let is_missing = error.is(ErrorCode::UnknownTopicOrPartition)
+                && !(auto_create && Instant::now() < created_by);
+            if is_missing || !error.is_retriable() || !backoff.wait().await {
                 return Err(unknown_topic(name, error));
             }
         }

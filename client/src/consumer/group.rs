@@ -90,10 +90,11 @@ impl GroupConsumer {
     /// A member of a group, not joined yet: the first [`Self::poll`] does that.
     pub fn subscribe(client: Client, config: GroupConfig, topics: &[TopicName]) -> Self {
         let config = Arc::new(config);
+        let client = client.with_own_connections();
         let (_, standing) = watch::channel(Standing::Rejoin);
         GroupConsumer {
             admin: Admin::new(client.clone()),
-            consumer: Consumer::new(client.clone(), config.consumer.clone()),
+            consumer: Consumer::over(client.clone(), config.consumer.clone()),
             membership: Membership::new(client, config.clone(), topics.into()),
             commit_at: Instant::now() + config.commit_interval,
             config,
@@ -218,8 +219,9 @@ impl GroupConsumer {
                 return Err(error);
             }
         };
-        self.start_heartbeats();
         let starts = self.starts(&partitions).await?;
+        // No wait between the two: whoever drops the future must not leave a member that reads nothing.
+        self.start_heartbeats();
         self.consumer.assign(starts);
         self.commit_at = Instant::now() + self.config.commit_interval;
         Ok(())

@@ -243,9 +243,9 @@ impl Membership {
         Ok(committed)
     }
 
-    /// Leaves at once instead of by time-out. Static members stay members: that is what they are for.
+    /// Leaves at once instead of by time-out, also amid a join. Static members stay: that is what they are for.
     pub(super) async fn leave(&self) -> Result<(), Error> {
-        if !self.is_member() || self.config.instance_id.is_some() {
+        if self.member_id.is_empty() || self.config.instance_id.is_some() {
             return Ok(());
         }
         let connection = self.coordinator(Lane::Heartbeat).await?;

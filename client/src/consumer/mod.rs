@@ -120,6 +120,11 @@ pub struct Consumer {
 impl Consumer {
     /// A consumer that reads nothing yet.
     pub fn new(client: Client, config: ConsumerConfig) -> Self {
+        Consumer::over(client.with_own_connections(), config)
+    }
+
+    /// A consumer that takes this client's connections for its own.
+    fn over(client: Client, config: ConsumerConfig) -> Self {
         Consumer {
             admin: Admin::new(client.clone()),
             client,

@@ -9,6 +9,8 @@ mod partitioner;
 mod record;
 mod sender;
 mod task;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::ProducerConfig;
 use super::accumulator::{Accumulator, Identification, Policy};
 use super::batch::{Batch, PendingRecord};
 use super::sender::{self, Outcome};
-use super::{Acks, ProducerConfig};
 use crate::backoff;
 use crate::client::Client;
 use crate::error::Error;
@@ -230,12 +230,7 @@ impl ProducerTask {
             }
             return;
         }
-        // A repetition of what may be stored is safe only if the broker recognises it.
-        let is_repeatable = batch.identity.is_some() || self.config.acks != Acks::None;
-        if error.is_retriable()
-            && is_repeatable
-            && batch.created + self.config.delivery_timeout > now
-        {
+        if error.is_retriable() && batch.created + self.config.delivery_timeout > now {
             tracing::debug!(partition = %to, %error, attempts = batch.attempts, "batch is sent again");
             batch.not_before = Some(now + backoff::delay_after(batch.attempts));
             batch.last_error = Some(error);
