@@ -283,6 +283,9 @@ async fn run_cut(seed: u64) {
     let (mut manager, _) = machine.open();
     make(&manager, 0, random_config(&mut random));
     let mut model = Model::default();
+    // Until something of it is acknowledged, a log may vanish.
+    let first = model.append(&find(&manager, 0), &mut random).await;
+    first.expect("is durable");
     for _ in 0..3 {
         machine.fs.cut_power_after(random.random_range(1..400));
         let log = find(&manager, 0);
