@@ -117,11 +117,7 @@ impl Visitor for Replay<'_> {
         payload: Result<Bytes, &'static str>,
     ) {
         let contents = self.contents.entry(round.header.generation).or_default();
-        // Parts without the last one are not a frame: the log is where it was before them.
-        let reached = contents.entry(entry.log).or_insert(entry.prev_index);
-        if entry.last {
-            *reached = entry.last_index;
-        }
+        contents.insert(entry.log, entry.last_index);
         if self
             .delivered
             .get(&entry.log)
