@@ -29,8 +29,37 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker that serves.
 pub struct TestBroker {
-    pub server: Server,
+    pub server: RunningServer,
     pub directory: Option<tempfile::TempDir>,
+}
+
+/// A server that is stopped when it is dropped: a key-value store at work while the process ends aborts it. Tests on a
+/// runtime of one thread have to call `shutdown`, which needs that thread.
+pub struct RunningServer(Option<Server>);
+
+impl RunningServer {
+    pub async fn shutdown(mut self) -> bool {
+        self.0.take().expect("it runs").shutdown().await
+    }
+}
+
+impl std::ops::Deref for RunningServer {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        self.0.as_ref().expect("it runs")
+    }
+}
+
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        if let Some(server) = self.0.take()
+            && !std::thread::panicking()
+        {
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::block_in_place(|| runtime.block_on(server.shutdown()));
+        }
+    }
 }
 
 impl TestBroker {
@@ -65,7 +94,7 @@ impl TestBroker {
         let loaded = config::load(&args).expect("configuration");
         let server = Server::start(loaded).await.expect("the broker starts");
         TestBroker {
-            server,
+            server: RunningServer(Some(server)),
             directory: None,
         }
     }

@@ -1,0 +1,129 @@
+"""The figures of one broker: topic creation, a lone append, a large rebalance, restart, memory.
+
+Starts `bin/tidelog` (or TIDELOG_TEST_BINARY) on loopback in a temporary folder and prints one line a figure; the same
+against Apache Kafka with TIDELOG_TEST_BROKER=kafka. Run it by `make figures` on a machine that does nothing else.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "foreign"))
+
+from harness.broker import new_broker  # noqa: E402
+from wire import Connection, Error, build_batch  # noqa: E402
+from wire.calls import Member, create_topic, metadata, produce  # noqa: E402
+
+PARTITIONS = 1000
+MEMBERS, ASSIGNED = 200, 900
+ROUNDS = 5
+
+
+def show(name, value):
+    print(f"{name:<58} {value}", flush=True)
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def sync_cost(folder):
+    """Median cost of overwriting 4 KiB of a preallocated file and syncing, in ms: the floor of a durable append."""
+    path = Path(folder) / "probe"
+    path.write_bytes(bytes(1 << 20))
+    costs = []
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+        for n in range(200):
+            file.seek((n % 256) * 4096)
+            begun = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fdatasync(file.fileno())
+            costs.append((time.perf_counter() - begun) * 1000)
+    path.unlink()
+    return statistics.median(costs)
+
+
+def topic_creation(wire):
+    took = []
+    for n in range(ROUNDS):
+        begun = time.perf_counter()
+        answer = create_topic(wire, f"wide-{n}", partitions=PARTITIONS)
+        assert answer["ErrorCode"] == Error.NONE, answer
+        while True:
+            found = metadata(wire, f"wide-{n}")
+            led = [p for p in found["Partitions"] if p["ErrorCode"] == Error.NONE and p["LeaderId"] >= 0]
+            if len(led) == PARTITIONS:
+                break
+        took.append(time.perf_counter() - begun)
+    show(f"topic of {PARTITIONS} partitions created and led, s (each round)", " ".join(f"{t:.2f}" for t in took))
+
+
+def lone_append(wire):
+    assert create_topic(wire, "lone", partitions=1)["ErrorCode"] == Error.NONE
+    batch = build_batch([bytes(1000)])
+    costs = []
+    for _ in range(2000):
+        begun = time.perf_counter()
+        assert produce(wire, "lone", batch)["ErrorCode"] == Error.NONE
+        costs.append((time.perf_counter() - begun) * 1000)
+    show("lone acks=all append of 1 KB, client included, p50 / p99 ms", f"{percentile(costs, 0.5):.2f} / {percentile(costs, 0.99):.2f}")
+
+
+def rebalance(broker, wire):
+    assert create_topic(wire, "grouped", partitions=ASSIGNED)["ErrorCode"] == Error.NONE
+    members = [Member(broker.address, "big", protocols=(("range", bytes(64)),)) for _ in range(MEMBERS)]
+    for member in members:
+        assert member.join_once()["ErrorCode"] == Error.MEMBER_ID_REQUIRED
+    begun = time.perf_counter()
+    for member in members:
+        member.send_join()
+    joined = [member.receive_join(60) for member in members]
+    assert {answer["ErrorCode"] for answer in joined} == {Error.NONE}
+    leader = next(m for m, answer in zip(members, joined) if answer["Members"])
+    share = bytes(20 + 4 * (ASSIGNED // MEMBERS + 1))
+    for member in members:
+        member.send_sync({m.member_id: share for m in members} if member is leader else None)
+    synced = [member.connection.receive(60)[1] for member in members]
+    assert {answer["ErrorCode"] for answer in synced} == {Error.NONE}
+    show(f"{MEMBERS} members over {ASSIGNED} partitions rebalanced, s", f"{time.perf_counter() - begun:.2f}")
+    for member in members:
+        member.connection.close()
+
+
+def memory_mib(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) // 1024
+    return None
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        show("overwrite and fdatasync of 4 KiB, median ms", f"{sync_cost(folder):.2f}")
+        begun = time.perf_counter()
+        broker = new_broker(Path(folder) / "broker", {"group.initial.rebalance.delay.ms": "0"})
+        broker.start()
+        show("first start, s", f"{time.perf_counter() - begun:.2f}")
+        try:
+            with Connection(broker.address, timeout_s=60) as wire:
+                show("memory at start, MiB", memory_mib(broker.process.pid))
+                lone_append(wire)
+                rebalance(broker, wire)
+                topic_creation(wire)
+                show(f"memory with {ROUNDS * PARTITIONS + ASSIGNED} partitions, MiB", memory_mib(broker.process.pid))
+            broker.stop()
+            begun = time.perf_counter()
+            broker.start()
+            show(f"start with {ROUNDS * PARTITIONS + ASSIGNED} partitions, s", f"{time.perf_counter() - begun:.2f}")
+            broker.stop()
+        finally:
+            broker.discard()
+
+
+if __name__ == "__main__":
+    main()
