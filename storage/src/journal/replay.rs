@@ -24,8 +24,6 @@ pub(super) struct Replay<'a> {
     /// The last whole frame of each log that went out; copies of it and of earlier ones are skipped.
     delivered: HashMap<LogId, FrameSequence>,
     contents: BTreeMap<FileGeneration, Contents>,
-    /// The files that hold parts of each log's frame that is being read.
-    spans: HashMap<LogId, (FrameSequence, Vec<FileGeneration>)>,
 }
 
 /// The parts of a frame that have been read.
@@ -44,7 +42,6 @@ impl<'a> Replay<'a> {
             parts: HashMap::new(),
             delivered: HashMap::new(),
             contents: BTreeMap::new(),
-            spans: HashMap::new(),
         }
     }
 
@@ -55,31 +52,6 @@ impl<'a> Replay<'a> {
     /// The last frame of a log that went out.
     pub(super) fn delivered(&self, log: LogId) -> FrameSequence {
         self.delivered.get(&log).copied().unwrap_or_default()
-    }
-
-    /// Lists the log with the file. The file holds the log up to the frame's end only if the frame has an end: a power
-    /// loss may have left its first parts alone.
-    fn note(&mut self, generation: FileGeneration, entry: &Entry) {
-        let contents = self.contents.entry(generation).or_default();
-        contents.entry(entry.log).or_insert(entry.prev_index);
-        let (sequence, files) = self.spans.entry(entry.log).or_default();
-        if *sequence != entry.sequence {
-            *sequence = entry.sequence;
-            files.clear();
-        }
-        if files.last() != Some(&generation) {
-            files.push(generation);
-        }
-        if !entry.last {
-            return;
-        }
-        let (_, files) = self.spans.remove(&entry.log).unwrap_or_default();
-        for file in files {
-            self.contents
-                .entry(file)
-                .or_default()
-                .insert(entry.log, entry.last_index);
-        }
     }
 
     fn part(&mut self, file: &RoundFile, position: u64, entry: &Entry, payload: Bytes) {
@@ -144,7 +116,8 @@ impl Visitor for Replay<'_> {
         entry: &Entry,
         payload: Result<Bytes, &'static str>,
     ) {
-        self.note(round.header.generation, entry);
+        let contents = self.contents.entry(round.header.generation).or_default();
+        contents.insert(entry.log, entry.last_index);
         if self
             .delivered
             .get(&entry.log)
