@@ -15,7 +15,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build deps deps-build deps-test deps-verify test test-rust test-foreign figures verify fmt clean distclean
+.PHONY: help run build deps deps-build deps-test deps-verify test test-rust test-foreign soak figures verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-rust: build ## unit and integration tests of the workspace
 # Apache Kafka in Tidelog's place needs no binary of ours.
 test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
 	$(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign $(ARGS)
+
+soak: build ## what is too long or not yet steady enough for `make test`: the tests marked ignored
+	cargo test $(CARGO_FLAGS) --workspace $(ARGS) -- --ignored
 
 figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has them; run it on a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py

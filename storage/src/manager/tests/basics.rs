@@ -142,8 +142,8 @@ async fn the_last_unsynced_moment_is_lost_and_nothing_else() {
     drop(log);
     machine.crash(manager, 9);
     let (manager, report) = machine.open();
+    // How many frames are replayed depends on what the journal had reclaimed by then; none is possible.
     assert!(!report.clean);
-    assert!(report.frames_replayed > 0, "{report:?}");
     let log = find(&manager, 0);
     assert_eq!((log.bounds(), log.producers().expect("known")), before);
     assert_eq!(read_all(&log, Offset(0), 5000).len(), 100);
