@@ -267,9 +267,13 @@ fn big_records_and_acknowledgement_levels() {
         "--timeout",
         "20",
     ]);
-    let read = lines(&read);
+    // Nobody promised the record without an acknowledgement: its process may end before its bytes have left.
+    let read: Vec<_> = lines(&read)
+        .into_iter()
+        .filter(|line| *line != "nobody")
+        .collect();
     assert_eq!(read[0].len(), big.len());
-    assert_eq!(read[1..], ["leader", "nobody", "again"]);
+    assert_eq!(read[1..], ["leader", "again"]);
 
     let small = cli.name("small");
     cli.ok(&[
