@@ -35,10 +35,17 @@ const READ_BYTES_START: usize = 64 * 1024;
 pub(crate) struct Connection {
     address: Arc<str>,
     client_id: StrBytes,
-    outgoing: mpsc::Sender<Vec<Bytes>>,
+    outgoing: mpsc::Sender<Outgoing>,
     shared: Arc<Shared>,
     versions: HashMap<i16, (i16, i16)>,
     tasks: [AbortHandle; 2],
+}
+
+/// A frame for the writer, and who wants to know when the system has it.
+#[derive(Debug)]
+struct Outgoing {
+    frame: Vec<Bytes>,
+    written: Option<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -141,7 +148,8 @@ impl Connection {
         }
     }
 
-    /// Sends a request that has no reply.
+    /// Sends a request that has no reply. When it returns the system has the bytes, so that a process that ends then
+    /// does not take them along.
     pub(crate) fn send_with<R: Request>(
         &self,
         records: &ReplyBuffer,
@@ -151,11 +159,15 @@ impl Connection {
             .version::<R>()
             .and_then(|(api, version)| self.prepare(api, version, records, &build(version), false));
         async move {
-            let call = prepared?;
-            self.outgoing
-                .send(call.frame)
-                .await
-                .map_err(|_| self.disconnected())
+            let frame = prepared?.frame;
+            let (written, told) = oneshot::channel();
+            let outgoing = Outgoing {
+                frame,
+                written: Some(written),
+            };
+            let sent = self.outgoing.send(outgoing).await;
+            sent.map_err(|_| self.disconnected())?;
+            told.await.map_err(|_| self.disconnected())
         }
     }
 
@@ -230,7 +242,8 @@ impl Connection {
             reply,
         } = call;
         let answered = async {
-            self.outgoing.send(frame).await.ok()?;
+            let written = None;
+            self.outgoing.send(Outgoing { frame, written }).await.ok()?;
             reply.await.ok()
         };
         let Ok(answered) = tokio::time::timeout(timeout, answered).await else {
@@ -304,15 +317,19 @@ struct Call {
 
 async fn write(
     mut socket: OwnedWriteHalf,
-    mut frames: mpsc::Receiver<Vec<Bytes>>,
+    mut frames: mpsc::Receiver<Outgoing>,
     shared: Arc<Shared>,
 ) {
-    while let Some(frame) = frames.recv().await {
+    while let Some(Outgoing { frame, written }) = frames.recv().await {
         for piece in frame {
             if let Err(error) = socket.write_all(&piece).await {
                 shared.end(&plain(&error));
                 return;
             }
+        }
+        if let Some(written) = written {
+            // Who asked may have given up.
+            written.send(()).ok();
         }
     }
 }

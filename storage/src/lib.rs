@@ -9,3 +9,13 @@ pub mod journal;
 pub mod kv;
 pub mod log;
 pub mod manager;
+
+/// Cases of a property in a test run: so many, times `TIDELOG_SOAK` where that is set.
+#[cfg(test)]
+fn soak(cases: u32) -> u32 {
+    let factor = std::env::var("TIDELOG_SOAK").ok();
+    cases
+        * factor.map_or(1, |factor| {
+            factor.parse().expect("TIDELOG_SOAK is a number")
+        })
+}

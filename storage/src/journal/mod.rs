@@ -170,11 +170,12 @@ pub struct ReplayReport {
 
 /// Makes journal frames unnecessary, so that their file can be written anew.
 pub trait Reclaimer: Send + Sync {
-    /// Makes every frame of the file (and of all earlier ones) unnecessary: with each log, the `last_index` of its last
-    /// frame in the file. A log is done when its segments are synced and its checkpoint is durable; one that no longer
-    /// exists needs nothing. Blocks, on a thread of its own, and may submit frames through `Journal::internal_permit`
-    /// (never wait for `reserve`). The logs in the answer could not be done, being stopped or damaged: their frames
-    /// are copied to a side file before the file is written anew.
+    /// Makes every frame of the file (and of all earlier ones) unnecessary: with each log, the `last_index` of the last
+    /// frame that the file mentions, which may be one that a power loss left unfinished and never counted. A log is
+    /// done when its segments are synced and its checkpoint is durable; one that no longer exists needs nothing. Blocks,
+    /// on a thread of its own, and may submit frames through `Journal::internal_permit` (never wait for `reserve`, nor
+    /// for a frame). The logs in the answer could not be done, being stopped or damaged: their frames are copied to a
+    /// side file before the file is written anew.
     fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Vec<LogId>;
 }
 

@@ -195,14 +195,14 @@ impl LogFiles {
             .map_err(|error| self.failed_at("", &error))
     }
 
-    /// Makes the names in the folder, and its own, durable.
+    /// Makes the names in the folder, and its own, durable. A folder that was removed meanwhile needs no sync.
     pub fn sync_directory(&self) -> Result<(), LogError> {
         let parent = self.directory.parent().unwrap_or(&self.directory);
-        (self
-            .fs
-            .sync_dir(&self.directory)
-            .and_then(|()| self.fs.sync_dir(parent)))
-        .map_err(|error| self.failed_at("", &error))
+        let synced = match self.fs.sync_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            synced => synced,
+        };
+        (synced.and_then(|()| self.fs.sync_dir(parent))).map_err(|error| self.failed_at("", &error))
     }
 
     /// Names of the files in the folder; none if there is no folder.

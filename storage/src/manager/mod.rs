@@ -61,7 +61,13 @@ impl Logs {
     }
 
     fn remove(&mut self, id: LogId) -> Option<Arc<PartitionLog>> {
-        let log = self.by_id.remove(&id)?;
+        self.hide(id)?;
+        self.by_id.remove(&id)
+    }
+
+    /// From now on the log is not found by its partition, which may get another one.
+    fn hide(&mut self, id: LogId) -> Option<&Arc<PartitionLog>> {
+        let log = self.by_id.get(&id)?;
         let key = (log.topic_id(), log.partition());
         if self.by_partition.get(&key) == Some(&id) {
             self.by_partition.remove(&key);
@@ -157,9 +163,11 @@ impl LogManager {
         self.logs.read().by_id.get(&id).cloned()
     }
 
-    /// All logs.
+    /// All logs, but for those that are being removed.
     pub fn logs(&self) -> Vec<LogDescription> {
-        self.all().iter().map(|log| log.describe()).collect()
+        let logs = self.logs.read();
+        let found = (logs.by_partition.values()).filter_map(|id| logs.by_id.get(id));
+        found.map(|log| log.describe()).collect()
     }
 
     fn all(&self) -> Vec<Arc<PartitionLog>> {
@@ -168,10 +176,12 @@ impl LogManager {
 
     /// Removes a log for good. One that is not there is fine.
     pub async fn remove_log(&self, id: LogId) -> Result<(), LogError> {
-        let Some(log) = self.logs.write().remove(id) else {
+        let Some(log) = self.logs.write().hide(id).cloned() else {
             return Ok(());
         };
+        // Until it is gone for good its frames count, and the journal asks for it before it drops them.
         log.remove().await?;
+        self.logs.write().remove(id);
         if self.side_files.lock().remove(&id) {
             self.discard_side_file(id);
         }

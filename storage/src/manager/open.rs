@@ -36,8 +36,16 @@ struct Recovery {
     shared: Arc<Shared>,
     logs: Logs,
     replays: HashMap<LogId, Replay>,
+    removed: HashMap<LogId, Removed>,
     report: RecoveryReport,
     bytes_in_memory: usize,
+}
+
+/// A log whose checkpoint says that it was removed.
+struct Removed {
+    log: Arc<PartitionLog>,
+    /// Whether the journal has frames of it, and not the one that says the same.
+    frames_left: bool,
 }
 
 impl LogManager {
@@ -53,6 +61,7 @@ impl LogManager {
             shared: Arc::clone(&shared),
             logs: Logs::default(),
             replays: HashMap::new(),
+            removed: HashMap::new(),
             report: RecoveryReport::default(),
             bytes_in_memory: 0,
         };
@@ -70,7 +79,7 @@ impl LogManager {
             },
         )?;
         recovery.report.clean = clean || (fresh && replayed.frames == 0);
-        let side_files = journal.side_files();
+        let side_files = (recovery.living_side_files(&journal)).collect();
         recovery.report.tail_cut = replayed.tail_cut;
         recovery.stop_damaged(&replayed.damaged, clean);
         recovery.finish();
@@ -85,7 +94,7 @@ impl LogManager {
             ids: Mutex::new(first_ids(&shared, ids_max)?),
             shared,
             logs: RwLock::new(logs),
-            side_files: Mutex::new(side_files.into_iter().collect()),
+            side_files: Mutex::new(side_files),
             background: Arc::new(Background::default()),
             threads: Mutex::default(),
         });
@@ -138,10 +147,12 @@ impl Recovery {
             let removed = checkpoint.removed;
             let log = PartitionLog::from_checkpoint(&self.shared, id, checkpoint)
                 .map_err(|reason| format(&reason))?;
-            if !removed {
+            if removed {
+                finish_removal(&log);
+                let frames_left = false;
+                self.removed.insert(id, Removed { log, frames_left });
+            } else {
                 self.logs.insert(log);
-            } else if let Err(error) = log.finish_removal() {
-                tracing::warn!(log = id.0, %error, "files of a removed log are left");
             }
         }
         Ok(())
@@ -150,12 +161,16 @@ impl Recovery {
     /// Applies a frame. What goes wrong stops its log.
     fn replay(&mut self, frame: ReplayedFrame) {
         let id = frame.log;
+        if let Some(removed) = self.removed.get_mut(&id) {
+            removed.frames_left = frame.kind != FrameKind::Remove;
+            return;
+        }
         if frame.kind == FrameKind::Remove {
             self.replays.remove(&id);
-            if let Some(log) = self.logs.remove(id)
-                && let Err(error) = log.finish_removal()
-            {
-                tracing::warn!(log = id.0, %error, "files of a removed log are left");
+            if let Some(log) = self.logs.remove(id) {
+                finish_removal(&log);
+                let frames_left = false;
+                self.removed.insert(id, Removed { log, frames_left });
             }
             return;
         }
@@ -216,6 +231,18 @@ impl Recovery {
         }
     }
 
+    /// Logs with frames aside. Those of a log that is no more are discarded.
+    fn living_side_files(&self, journal: &Journal) -> impl Iterator<Item = LogId> {
+        let side_files = journal.side_files().into_iter();
+        side_files.filter(|id| {
+            let lives = self.logs.by_id.contains_key(id);
+            if !lives && let Err(error) = journal.discard_side_file(*id) {
+                tracing::warn!(log = id.0, %error, "side file of the journal not removed");
+            }
+            lives
+        })
+    }
+
     fn finish(&mut self) {
         for (id, replay) in &self.replays {
             if let Some(log) = self.logs.by_id.get(id) {
@@ -223,6 +250,18 @@ impl Recovery {
                 let _stopped = log.finish_replay(replay);
             }
         }
+        // Where frames are left the mark stays, so that they mean nothing at the next start either.
+        for (id, removed) in self.removed.iter().filter(|(_, it)| !it.frames_left) {
+            if let Err(error) = removed.log.forget_removal() {
+                tracing::warn!(log = id.0, %error, "checkpoint of a removed log is left");
+            }
+        }
+    }
+}
+
+fn finish_removal(log: &PartitionLog) {
+    if let Err(error) = log.finish_removal() {
+        tracing::warn!(log = log.id().0, %error, "files of a removed log are left");
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) fn payload(log: LogId, index: u64, life: u64, len: usize) -> Bytes {
 #[derive(Default)]
 pub(super) struct Checkpoints {
     pub(super) through: Mutex<BTreeMap<LogId, u64>>,
+    /// Where each log ends in memory: no checkpoint goes beyond, whatever a file mentions.
+    pub(super) ends: Mutex<BTreeMap<LogId, u64>>,
     pub(super) refused: Mutex<BTreeSet<LogId>>,
     /// While false, reclaiming waits.
     pub(super) held: Mutex<bool>,
@@ -81,9 +83,11 @@ impl Reclaimer for Checkpoints {
         *self.calls.lock() += 1;
         let refused = self.refused.lock().clone();
         let mut through = self.through.lock();
+        let ends = self.ends.lock();
         for (log, last) in logs.iter().filter(|(log, _)| !refused.contains(log)) {
+            let end = ends.get(log).copied().unwrap_or_default();
             let entry = through.entry(*log).or_default();
-            *entry = last.0.max(*entry);
+            *entry = last.0.min(end).max(*entry);
         }
         logs.iter()
             .map(|(log, _)| *log)
@@ -187,6 +191,7 @@ impl World {
         let known = self.logs.entry(log).or_default();
         known.entries.push((self.life, len));
         let index = known.entries.len() as u64;
+        self.checkpoints.ends.lock().insert(log, index);
         let whole = payload(log, index, self.life, len);
         let frame = Frame {
             log,
@@ -237,29 +242,24 @@ impl World {
             {
                 return Err(format!("{log:?} {index} is not what was written"));
             }
-            let checkpoint = self
-                .checkpoints
-                .through
-                .lock()
-                .get(&log)
-                .copied()
-                .unwrap_or(0);
-            let expected = last.get(&log).map(|last| last + 1);
-            if expected.map_or(index > checkpoint + 1, |expected| index != expected) {
+            let checkpoint = self.checkpoint(log);
+            let before = last.get(&log).copied().unwrap_or(0);
+            // What a checkpoint covers is passed over: of it the journal may have any part, in order.
+            let follows = if index > checkpoint {
+                index == before.max(checkpoint) + 1
+            } else {
+                index > before
+            };
+            if !follows {
                 return Err(format!(
-                    "{log:?} goes on at {index}, not at {expected:?}; checkpoint is {checkpoint}"
+                    "{log:?} goes on at {index} after {before}; checkpoint is {checkpoint}"
                 ));
             }
             last.insert(log, index);
         }
+        let through = self.checkpoints.through.lock();
         for (log, known) in &mut self.logs {
-            let checkpoint = self
-                .checkpoints
-                .through
-                .lock()
-                .get(log)
-                .copied()
-                .unwrap_or(0);
+            let checkpoint = through.get(log).copied().unwrap_or(0);
             let end = last.get(log).copied().unwrap_or(0).max(checkpoint);
             if end < known.acked {
                 return Err(format!(
@@ -268,7 +268,13 @@ impl World {
                 ));
             }
             known.entries.truncate(end as usize);
+            self.checkpoints.ends.lock().insert(*log, end);
         }
         Ok(())
+    }
+
+    fn checkpoint(&self, log: LogId) -> u64 {
+        let through = self.checkpoints.through.lock();
+        through.get(&log).copied().unwrap_or(0)
     }
 }

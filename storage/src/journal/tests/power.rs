@@ -90,7 +90,7 @@ fn run(seed: u64, prepare: impl Fn(&World)) -> Result<(), String> {
 
 #[test]
 fn power_loss_takes_nothing_that_was_acknowledged() {
-    for seed in 0..150 {
+    for seed in 0..u64::from(crate::soak(150)) {
         if let Err(error) = run(seed, |_| ()) {
             panic!("{error}");
         }
@@ -100,7 +100,7 @@ fn power_loss_takes_nothing_that_was_acknowledged() {
 /// The journal's checksums cover everything, so it holds on disks that tear sectors too.
 #[test]
 fn torn_sectors_are_no_worse() {
-    for seed in 1000..1050 {
+    for seed in 100_000..100_000 + u64::from(crate::soak(50)) {
         if let Err(error) = run(seed, |world| world.fs.set_sectors_torn(true)) {
             panic!("{error}");
         }

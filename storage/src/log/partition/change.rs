@@ -2,6 +2,10 @@
 //!
 //! Each is one small frame in the journal: memory changes when it is submitted, files only when it is durable, so that
 //! a power loss in between leaves what was there. Runs on threads that may block.
+//!
+//! Nobody waits for the journal with the files locked: a full journal waits for checkpoints, which lock them. What is
+//! captured meanwhile is the log after the change, with files that are longer than the checkpoint says, or too many:
+//! loading it cuts or removes what lies behind. Appends cannot come between, for the change holds the turn.
 
 use std::sync::Arc;
 
@@ -49,9 +53,12 @@ impl PartitionLog {
         self.blocking(move |log| log.reset_blocking(at)).await
     }
 
-    /// Removes the log for good: journal, files, checkpoint.
+    /// Removes the log for good: checkpoint, files, journal. Once more is fine.
     pub(crate) async fn remove(&self) -> Result<(), LogError> {
         let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
+        if matches!(self.check_running(), Err(LogError::Removed)) {
+            return Ok(());
+        }
         self.blocking(|log| log.remove_blocking()).await
     }
 
@@ -102,9 +109,9 @@ impl PartitionLog {
             state.sequence = sequence;
             (done, dropped, cut.end)
         };
-        self.wait(done)?;
-        let cut = self.cut_files(&mut writing, &dropped, end);
         drop(writing);
+        self.wait(done)?;
+        let cut = self.cut_files(&mut self.writing.lock(), &dropped, end);
         cut.map_err(|error| self.stop(error))
     }
 
@@ -233,10 +240,10 @@ impl PartitionLog {
             state.sequence = sequence;
             (done, dropped, permits)
         };
+        drop(writing);
         self.shared.release_write_behind(permits);
         self.wait(done)?;
-        let removed = self.remove_purged(&mut writing, &dropped);
-        drop(writing);
+        let removed = self.remove_purged(&mut self.writing.lock(), &dropped);
         removed.map_err(|error| self.stop(error))
     }
 
@@ -285,8 +292,9 @@ impl PartitionLog {
     fn reset_blocking(&self, at: LogPosition) -> Result<(), LogError> {
         self.check_running()?;
         let journal = self.shared.journal()?;
-        let mut writing = self.writing.lock();
         let (done, permits) = {
+            // Not in the middle of a write: what it wrote would count as written of the log that begins anew.
+            let _writing = self.writing.lock();
             let mut state = self.state.lock();
             let prev_index = state.bounds.last.index;
             let payload = encode_reset(&self.identity, &at);
@@ -305,8 +313,7 @@ impl PartitionLog {
         };
         self.shared.release_write_behind(permits);
         self.wait(done)?;
-        let removed = self.remove_files(&mut writing);
-        drop(writing);
+        let removed = self.remove_files(&mut self.writing.lock());
         removed.map_err(|error| self.stop(error))
     }
 
@@ -318,40 +325,40 @@ impl PartitionLog {
 
     fn remove_blocking(&self) -> Result<(), LogError> {
         let journal = self.shared.journal()?;
-        // Until the mark is durable no checkpoint may say that the log lives, nor its frame be reclaimed.
-        let one_writer = self.shared.checkpoints.lock();
-        let mut writing = self.writing.lock();
+        {
+            // The mark first: from here on the log is gone, whatever becomes of its frames.
+            let _one_writer = self.shared.checkpoints.lock();
+            self.write_kv(self.removed_checkpoint())?;
+            self.stop(LogError::Removed);
+        }
         let done = {
             let mut state = self.state.lock();
             let last_index = state.bounds.last.index;
-            let payload = encode_remove();
             let frame = Frame {
                 log: self.id,
                 kind: FrameKind::Remove,
                 prev_index: last_index,
                 last_index,
-                payload,
+                payload: encode_remove(),
             };
             let (sequence, done) = self.submit_change(journal, frame);
             state.sequence = sequence;
             done
         };
+        self.remove_files(&mut self.writing.lock())?;
+        // The frame is what the mark stood for: behind it no other frame of the log means anything.
         self.wait(done)?;
-        self.write_kv(self.removed_checkpoint())?;
-        self.stop(LogError::Removed);
-        drop(one_writer);
-        self.remove_files(&mut writing)?;
-        drop(writing);
-        self.write_kv(KvWrite::Delete(
-            KeySpace::Checkpoint,
-            checkpoint_key(self.id),
-        ))
+        self.forget_removal()
     }
 
-    /// Removes the folder of a log whose removal is durable, and its checkpoint. Blocks.
+    /// Removes the folder of a log whose removal is durable. Blocks.
     pub(crate) fn finish_removal(&self) -> Result<(), LogError> {
         self.stop(LogError::Removed);
-        self.remove_files(&mut self.writing.lock())?;
+        self.remove_files(&mut self.writing.lock())
+    }
+
+    /// Drops the mark of a removed log that has no frames in the journal, or none that count. Blocks.
+    pub(crate) fn forget_removal(&self) -> Result<(), LogError> {
         self.write_kv(KvWrite::Delete(
             KeySpace::Checkpoint,
             checkpoint_key(self.id),

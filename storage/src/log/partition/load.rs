@@ -55,7 +55,8 @@ impl PartitionLog {
                 self.rebuild_producers(writing)
             };
         };
-        let closed = self.tidy_folder(end, bounds.purged.index)?;
+        let listed = self.files.list()?;
+        let closed = self.tidy_folder(&listed, end, bounds.purged.index)?;
         let scanned = self.scan_active(end).and_then(|scanned| {
             let expected = (bounds.last, bounds.log_end);
             let empty = scanned.last.is_none() && end.side_bytes <= SIDE_HEADER_BYTES as u64;
@@ -80,7 +81,8 @@ impl PartitionLog {
             Err(error) => return Err(error),
         };
         writing.unsynced.insert(end.name, true);
-        writing.folder_known = true;
+        // A folder that never held a segment that counts may be missing.
+        writing.folder_known = !listed.is_empty();
         {
             let mut state = self.state.lock();
             state.segments = Segments {
@@ -119,10 +121,10 @@ impl PartitionLog {
     /// below what was purged; returns the closed segments.
     fn tidy_folder(
         &self,
+        listed: &[String],
         end: SegmentEnd,
         purged: EntryIndex,
     ) -> Result<Vec<ClosedSegment>, LogError> {
-        let listed = self.files.list()?;
         let names = listed
             .iter()
             .filter_map(|file| SegmentName::of_entries_file(file));
@@ -150,7 +152,7 @@ impl PartitionLog {
         for file in listed.iter().filter(|file| file.ends_with(".tmp")) {
             self.files.remove(file)?;
         }
-        self.remove_records_behind(&listed, end.name.base)?;
+        self.remove_records_behind(listed, end.name.base)?;
         Ok(names
             .into_iter()
             .map(|name| ClosedSegment { name, extent: None })

@@ -1,8 +1,8 @@
 //! The handle of one partition's log.
 //!
 //! Owns the log's state in memory and its files; every change takes effect in memory and in the journal's order under
-//! one short lock. Locks are taken in this order: turn, files, state. Invariant: a file is cut or removed only after
-//! the change that asks for it is durable in the journal.
+//! one short lock. Locks are taken in this order: turn, files, state. Invariants: a file is cut or removed only after
+//! the change that asks for it is durable; nobody waits for the journal with the files locked.
 
 mod append;
 mod capture;

@@ -78,8 +78,11 @@ impl PartitionLog {
     }
 
     /// Lets the next append begin a new segment, if the active one is still the one that was looked at and has not
-    /// grown a later timestamp meanwhile.
+    /// grown a later timestamp meanwhile. Not while the log is being changed: the next look will find it again.
     fn roll_expired(&self, name: SegmentName) -> bool {
+        let Ok(_turn) = self.turn.try_acquire() else {
+            return false;
+        };
         let mut state = self.state.lock();
         let rolls = state.segments.active.name == name && !state.segments.active.is_empty();
         if rolls {
