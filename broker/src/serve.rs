@@ -143,10 +143,15 @@ fn greet(server: &Server, data_dir: &std::path::Path) {
     for address in server.http_addresses() {
         text.push_str(&format!("  http://{address}/health/ready and /metrics\n"));
     }
+    // As this process was called, so that the lines work where it was started.
+    let tidelog = std::env::args().next();
+    let tidelog = tidelog.as_deref().unwrap_or("tidelog");
     text.push_str("Try:\n");
-    text.push_str("  tidelog topic create hello --partitions 3\n");
-    text.push_str("  echo 'hello, world' | tidelog produce hello\n");
-    text.push_str("  tidelog consume hello --from-beginning\n\n");
+    text.push_str(&format!("  {tidelog} topic create hello --partitions 3\n"));
+    text.push_str(&format!(
+        "  echo 'hello, world' | {tidelog} produce hello\n"
+    ));
+    text.push_str(&format!("  {tidelog} consume hello --from-beginning\n\n"));
     // Without a reader of standard output the broker serves all the same.
     let _ = io::stdout()
         .write_all(text.as_bytes())

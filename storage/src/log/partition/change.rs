@@ -434,19 +434,25 @@ pub(super) fn purge_state(
 ) -> (Vec<(SegmentName, SegmentName)>, usize) {
     let permits = state.purge(purged, next_offset);
     state.bounds.size_bytes = state.bounds.size_bytes.saturating_sub(freed_bytes);
-    let names: Vec<SegmentName> = state.segments.names().collect();
-    let pairs = names.iter().copied().zip(names.iter().copied().skip(1));
-    let gone: Vec<_> = pairs
-        .take_while(|(_, next)| is_below(*next, purged.index))
-        .collect();
-    state
-        .segments
-        .closed
-        .retain(|closed| !gone.iter().any(|(name, _)| *name == closed.name));
+    let gone = drop_segments_below(state, purged.index);
     if !state.has_files {
         state.place_inline_anew();
     }
     (gone, permits)
+}
+
+/// Drops the segments that hold nothing above an entry; returns each with the next one.
+pub(super) fn drop_segments_below(
+    state: &mut State,
+    purged: EntryIndex,
+) -> Vec<(SegmentName, SegmentName)> {
+    let names: Vec<SegmentName> = state.segments.names().collect();
+    let pairs = names.iter().copied().zip(names.iter().copied().skip(1));
+    let gone: Vec<_> = pairs
+        .take_while(|(_, next)| is_below(*next, purged))
+        .collect();
+    (state.segments.closed).retain(|closed| !gone.iter().any(|(name, _)| *name == closed.name));
+    gone
 }
 
 /// Empties memory; returns permits.

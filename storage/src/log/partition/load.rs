@@ -56,7 +56,10 @@ impl PartitionLog {
             };
         };
         let listed = self.files.list()?;
-        let closed = self.tidy_folder(&listed, end, bounds.purged.index)?;
+        // What a change behind the checkpoint did to the folder is not told from what a purge before it left: while such
+        // changes may come, nothing below is removed.
+        let purged = (!tolerant).then_some(bounds.purged.index);
+        let closed = self.tidy_folder(&listed, end, purged)?;
         let scanned = self.scan_active(end).and_then(|scanned| {
             let expected = (bounds.last, bounds.log_end);
             let empty = scanned.last.is_none() && end.side_bytes <= SIDE_HEADER_BYTES as u64;
@@ -123,7 +126,7 @@ impl PartitionLog {
         &self,
         listed: &[String],
         end: SegmentEnd,
-        purged: EntryIndex,
+        purged: Option<EntryIndex>,
     ) -> Result<Vec<ClosedSegment>, LogError> {
         let names = listed
             .iter()
@@ -144,7 +147,7 @@ impl PartitionLog {
             .collect::<Vec<_>>();
         let pairs = names.iter().zip(&nexts);
         let below = pairs
-            .take_while(|(_, next)| is_below(**next, purged))
+            .take_while(|(_, next)| purged.is_some_and(|purged| is_below(**next, purged)))
             .count();
         for (name, next) in names.drain(..below).zip(nexts) {
             self.files.remove_segment(name, Some(next))?;
@@ -174,6 +177,8 @@ impl PartitionLog {
 
     fn scan_active(&self, end: SegmentEnd) -> Result<Scanned, LogError> {
         if end.side_bytes == 0 {
+            // What is there under its name was cut off before, or came behind the checkpoint.
+            self.files.remove_segment(end.name, None)?;
             let next_offset = end.name.base;
             return Ok(Scanned {
                 open: OpenSegment::new(end.name, None),

@@ -11,7 +11,9 @@ use super::super::segment::OpenSegment;
 use super::super::state::Segments;
 use super::super::{EntryIndex, LogError, Stamping};
 use super::PartitionLog;
-use super::change::{PreparedCut, purge_state, reset_state, truncate_inline, truncate_state};
+use super::change::{
+    PreparedCut, drop_segments_below, purge_state, reset_state, truncate_inline, truncate_state,
+};
 use crate::journal::{FrameKind, ReplayedFrame};
 
 /// Progress of one log's replay.
@@ -298,6 +300,7 @@ impl PartitionLog {
         if let Some(error) = suspect {
             return Err(self.stop(error));
         }
+        self.remove_purged_before()?;
         if self.state.lock().producers_in_files {
             self.flush()?;
         }
@@ -311,6 +314,20 @@ impl PartitionLog {
             self.state.lock().bounds.size_bytes = size_bytes;
         }
         Ok(())
+    }
+
+    /// Removes the segments that a purge before the checkpoint left, which only now can be told from others.
+    fn remove_purged_before(&self) -> Result<(), LogError> {
+        let mut writing = self.writing.lock();
+        let dropped = {
+            let mut state = self.state.lock();
+            if !state.has_files || state.unloaded.is_some() {
+                return Ok(());
+            }
+            let purged = state.bounds.purged.index;
+            drop_segments_below(&mut state, purged)
+        };
+        self.remove_purged(&mut writing, &dropped)
     }
 
     /// Writes what the replay left in memory so far. Blocks.

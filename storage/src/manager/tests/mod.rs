@@ -7,6 +7,7 @@ mod life;
 mod many;
 mod model;
 mod retention;
+mod stale_files;
 
 use std::path::PathBuf;
 use std::sync::Arc;

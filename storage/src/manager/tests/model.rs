@@ -359,19 +359,3 @@ proptest! {
         block_on(run_cut(seed));
     }
 }
-
-#[test]
-fn seeds_dbg() {
-    let Ok(seeds) = std::env::var("DBG_SEEDS") else { return };
-    let cut = std::env::var("DBG_CUT").is_ok();
-    let n: usize = std::env::var("DBG_N").map_or(50, |n| n.parse().expect("n"));
-    for seed in seeds.split(',') {
-        let seed: u64 = seed.parse().expect("seed");
-        let mut failed = 0;
-        for _ in 0..n {
-            let r = std::panic::catch_unwind(|| block_on(async { if cut { run_cut(seed).await } else { run(seed).await } }));
-            failed += usize::from(r.is_err());
-        }
-        println!("seed {seed}: {failed} of {n}");
-    }
-}
