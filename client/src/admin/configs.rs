@@ -1,6 +1,5 @@
 //! Reading and changing a topic's settings.
 
-use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use tidelog_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -8,8 +7,7 @@ use tidelog_protocol::messages::incremental_alter_configs_request::{
 use tidelog_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
 use tidelog_protocol::types::TopicName;
 
-use super::topics::missing;
-use super::{Admin, text};
+use super::{Admin, check, only, text};
 use crate::error::Error;
 
 /// Kafka's number of the resource type "topic".
@@ -59,34 +57,21 @@ impl Admin {
             .with_resource_name(name.into())
             .with_configuration_keys(None);
         let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
-        self.client
-            .retry(&[], async || {
-                let connection = self.client.controller().await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .results
-                    .into_iter()
-                    .next()
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(
-                    result.error_code,
-                    result.error_message.as_ref().map(StrBytes::as_str),
-                )?;
-                let mut entries: Vec<_> = result
-                    .configs
-                    .into_iter()
-                    .map(|config| ConfigEntry {
-                        name: config.name.to_string(),
-                        value: config.value.map(|value| value.to_string()),
-                        is_set_here: config.config_source == TOPIC_SOURCE,
-                        is_read_only: config.read_only,
-                        is_sensitive: config.is_sensitive,
-                    })
-                    .collect();
-                entries.sort_by(|a, b| a.name.cmp(&b.name));
-                Ok(entries)
-            })
-            .await
+        self.ask_controller(request, |reply| {
+            let result = only(reply.results)?;
+            check(result.error_code, &result.error_message)?;
+            let entries = result.configs.into_iter().map(|config| ConfigEntry {
+                name: config.name.to_string(),
+                value: config.value.map(|value| value.to_string()),
+                is_set_here: config.config_source == TOPIC_SOURCE,
+                is_read_only: config.read_only,
+                is_sensitive: config.is_sensitive,
+            });
+            let mut entries: Vec<_> = entries.collect();
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(entries)
+        })
+        .await
     }
 
     /// Changes settings of a topic; all of them or none.
@@ -113,19 +98,10 @@ impl Admin {
             .with_resource_name(name.into())
             .with_configs(configs);
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-        self.client
-            .retry(&[], async || {
-                let connection = self.client.controller().await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .responses
-                    .first()
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(
-                    result.error_code,
-                    result.error_message.as_ref().map(StrBytes::as_str),
-                )
-            })
-            .await
+        self.ask_controller(request, |reply| {
+            let result = only(reply.responses)?;
+            check(result.error_code, &result.error_message)
+        })
+        .await
     }
 }

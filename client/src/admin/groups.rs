@@ -10,8 +10,7 @@ use tidelog_protocol::messages::{
 };
 use tidelog_protocol::types::{Offset, PartitionIndex, TopicName, TopicPartition};
 
-use super::topics::missing;
-use super::{Admin, by_topic, text};
+use super::{Admin, by_topic, check, only, text};
 use crate::client::{Lane, Topics};
 use crate::consumer::embedded;
 use crate::error::Error;
@@ -101,41 +100,28 @@ impl Admin {
     /// A group in full. One that does not exist is in state `Dead`, as Kafka says it, or an error.
     pub async fn describe_group(&self, id: &str) -> Result<GroupDescription, Error> {
         let request = DescribeGroupsRequest::default().with_groups(vec![GroupId(text(id))]);
-        self.client
-            .retry(&[], async || {
-                let coordinator = self.client.coordinator(id).await?;
-                let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let group = reply
-                    .groups
-                    .first()
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(
-                    group.error_code,
-                    group.error_message.as_ref().map(StrBytes::as_str),
-                )?;
-                let mut members: Vec<_> = group
-                    .members
-                    .iter()
-                    .map(|member| GroupMember {
-                        id: member.member_id.to_string(),
-                        instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
-                        client_id: member.client_id.to_string(),
-                        host: member.client_host.trim_start_matches('/').to_owned(),
-                        assignment: embedded::read_assignment(&member.member_assignment)
-                            .unwrap_or_default(),
-                    })
-                    .collect();
-                members.sort_by(|a, b| a.id.cmp(&b.id));
-                Ok(GroupDescription {
-                    id: id.to_owned(),
-                    state: group.group_state.to_string(),
-                    protocol_type: group.protocol_type.to_string(),
-                    protocol: group.protocol_data.to_string(),
-                    members,
-                })
+        self.ask_coordinator(id, request, |reply| {
+            let group = only(reply.groups)?;
+            check(group.error_code, &group.error_message)?;
+            let members = group.members.iter().map(|member| GroupMember {
+                id: member.member_id.to_string(),
+                instance_id: member.group_instance_id.as_ref().map(ToString::to_string),
+                client_id: member.client_id.to_string(),
+                host: member.client_host.trim_start_matches('/').to_owned(),
+                assignment: embedded::read_assignment(&member.member_assignment)
+                    .unwrap_or_default(),
+            });
+            let mut members: Vec<_> = members.collect();
+            members.sort_by(|a, b| a.id.cmp(&b.id));
+            Ok(GroupDescription {
+                id: id.to_owned(),
+                state: group.group_state.to_string(),
+                protocol_type: group.protocol_type.to_string(),
+                protocol: group.protocol_data.to_string(),
+                members,
             })
-            .await
+        })
+        .await
     }
 
     /// What a group has committed, by partition.
@@ -143,37 +129,30 @@ impl Admin {
         let request = OffsetFetchRequest::default()
             .with_group_id(GroupId(text(id)))
             .with_topics(None);
-        self.client
-            .retry(&[], async || {
-                let coordinator = self.client.coordinator(id).await?;
-                let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                Error::check(reply.error_code, None)?;
-                let mut offsets = Vec::new();
-                for topic in &reply.topics {
-                    let name = TopicName::from(&topic.name);
-                    for partition in &topic.partitions {
-                        Error::check(partition.error_code, None)?;
-                        if partition.committed_offset >= 0 {
-                            offsets.push(CommittedOffset {
-                                partition: TopicPartition {
-                                    topic: name.clone(),
-                                    partition: PartitionIndex(partition.partition_index),
-                                },
-                                offset: Offset(partition.committed_offset),
-                                metadata: partition
-                                    .metadata
-                                    .as_ref()
-                                    .map(ToString::to_string)
-                                    .unwrap_or_default(),
-                            });
-                        }
+        self.ask_coordinator(id, request, |reply| {
+            Error::check(reply.error_code, None)?;
+            let mut offsets = Vec::new();
+            for topic in &reply.topics {
+                let name = TopicName::from(&topic.name);
+                for partition in &topic.partitions {
+                    Error::check(partition.error_code, None)?;
+                    if partition.committed_offset >= 0 {
+                        let metadata = partition.metadata.as_ref().map(ToString::to_string);
+                        offsets.push(CommittedOffset {
+                            partition: TopicPartition {
+                                topic: name.clone(),
+                                partition: PartitionIndex(partition.partition_index),
+                            },
+                            offset: Offset(partition.committed_offset),
+                            metadata: metadata.unwrap_or_default(),
+                        });
                     }
                 }
-                offsets.sort_by(|a, b| a.partition.cmp(&b.partition));
-                Ok(offsets)
-            })
-            .await
+            }
+            offsets.sort_by(|a, b| a.partition.cmp(&b.partition));
+            Ok(offsets)
+        })
+        .await
     }
 
     /// Sets what a group without members has committed.
@@ -186,35 +165,22 @@ impl Admin {
             .with_group_id(GroupId(text(id)))
             .with_generation_id_or_member_epoch(NO_GENERATION)
             .with_topics(commit_topics(offsets));
-        self.client
-            .retry(&[], async || {
-                let coordinator = self.client.coordinator(id).await?;
-                let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                reply
-                    .topics
-                    .iter()
-                    .flat_map(|topic| &topic.partitions)
-                    .try_for_each(|partition| Error::check(partition.error_code, None))
-            })
-            .await
+        self.ask_coordinator(id, request, |reply| {
+            let partitions = reply.topics.iter().flat_map(|topic| &topic.partitions);
+            partitions
+                .into_iter()
+                .try_for_each(|partition| Error::check(partition.error_code, None))
+        })
+        .await
     }
 
     /// Removes a group without members, and what it has committed.
     pub async fn delete_group(&self, id: &str) -> Result<(), Error> {
         let request = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text(id))]);
-        self.client
-            .retry(&[], async || {
-                let coordinator = self.client.coordinator(id).await?;
-                let connection = self.client.broker(coordinator, Lane::General).await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .results
-                    .first()
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(result.error_code, None)
-            })
-            .await
+        self.ask_coordinator(id, request, |reply| {
+            Error::check(only(reply.results)?.error_code, None)
+        })
+        .await
     }
 }
 

@@ -17,10 +17,12 @@ pub use topics::{CreatedTopic, NewTopic, TopicSummary};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tidelog_protocol::StrBytes;
 use tidelog_protocol::types::{PartitionIndex, TopicName, TopicPartition};
+use tidelog_protocol::{Request, StrBytes};
 
-use crate::client::Client;
+use crate::client::{Client, Lane};
+use crate::connection::Connection;
+use crate::error::Error;
 
 /// Administration of one cluster.
 #[derive(Clone, Debug)]
@@ -42,10 +44,76 @@ impl Admin {
         self.client.config().request_timeout
     }
 
+    /// Asks the controller, again as long as that may help.
+    async fn ask_controller<R: Request + Clone, T>(
+        &self,
+        request: R,
+        read: impl Fn(R::Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let client = &self.client;
+        let ask = async || {
+            let connection = client.controller().await?;
+            read(self.call(&connection, &request).await?)
+        };
+        client.retry(&[], ask).await
+    }
+
+    /// Asks the coordinator of a group, again as long as that may help.
+    async fn ask_coordinator<R: Request + Clone, T>(
+        &self,
+        group: &str,
+        request: R,
+        read: impl Fn(R::Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let client = &self.client;
+        let ask = async || {
+            let coordinator = client.coordinator(group).await?;
+            let connection = client.broker(coordinator, Lane::General).await?;
+            read(self.call(&connection, &request).await?)
+        };
+        client.retry(&[], ask).await
+    }
+
+    /// Asks the leader of a partition, again as long as that may help.
+    async fn ask_leader<R: Request + Clone, T>(
+        &self,
+        of: &TopicPartition,
+        request: R,
+        read: impl Fn(R::Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let client = &self.client;
+        client.topic(&of.topic, false).await?;
+        let ask = async || {
+            let connection = client.leader(of, Lane::General).await?;
+            read(self.call(&connection, &request).await?)
+        };
+        client.retry(std::slice::from_ref(&of.topic), ask).await
+    }
+
+    async fn call<R: Request + Clone>(
+        &self,
+        connection: &Connection,
+        request: &R,
+    ) -> Result<R::Response, Error> {
+        connection.call(self.timeout(), |_| request.clone()).await
+    }
+
     /// The request time-out as the wire has it.
     fn timeout_ms(&self) -> i32 {
         i32::try_from(self.timeout().as_millis()).unwrap_or(i32::MAX)
     }
+}
+
+/// What the broker says about the one thing that it was asked about.
+fn only<T>(items: impl IntoIterator<Item = T>) -> Result<T, Error> {
+    items.into_iter().next().ok_or_else(|| Error::Malformed {
+        address: "the broker".to_owned(),
+        reason: "the answer names nothing".to_owned(),
+    })
+}
+
+fn check(code: i16, message: &Option<StrBytes>) -> Result<(), Error> {
+    Error::check(code, message.as_ref().map(StrBytes::as_str))
 }
 
 fn text(text: &str) -> StrBytes {

@@ -4,9 +4,7 @@ use tidelog_protocol::messages::ListOffsetsRequest;
 use tidelog_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use tidelog_protocol::types::{Offset, TimestampMs, TopicPartition};
 
-use super::Admin;
-use super::topics::missing;
-use crate::client::Lane;
+use super::{Admin, only};
 use crate::error::Error;
 
 /// Which offset is looked for.
@@ -46,7 +44,6 @@ impl Admin {
         of: &TopicPartition,
         spec: OffsetSpec,
     ) -> Result<ListedOffset, Error> {
-        self.client.topic(&of.topic, false).await?;
         let partition = ListOffsetsPartition::default()
             .with_partition_index(of.partition.0)
             .with_timestamp(spec.wire());
@@ -56,22 +53,15 @@ impl Admin {
         let request = ListOffsetsRequest::default()
             .with_replica_id((-1).into())
             .with_topics(vec![topic]);
-        self.client
-            .retry(std::slice::from_ref(&of.topic), async || {
-                let connection = self.client.leader(of, Lane::General).await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let found = reply
-                    .topics
-                    .first()
-                    .and_then(|topic| topic.partitions.first())
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(found.error_code, None)?;
-                Ok(ListedOffset {
-                    offset: (found.offset >= 0).then_some(Offset(found.offset)),
-                    timestamp: TimestampMs(found.timestamp),
-                })
+        self.ask_leader(of, request, |reply| {
+            let found = only(only(reply.topics)?.partitions)?;
+            Error::check(found.error_code, None)?;
+            Ok(ListedOffset {
+                offset: (found.offset >= 0).then_some(Offset(found.offset)),
+                timestamp: TimestampMs(found.timestamp),
             })
-            .await
+        })
+        .await
     }
 
     /// The offset where a reader that starts by `spec` begins: a time later than every record is the end.

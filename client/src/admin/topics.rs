@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use tidelog_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use tidelog_protocol::messages::delete_records_request::{
@@ -12,10 +13,9 @@ use tidelog_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
 };
 use tidelog_protocol::types::{Offset, TopicId, TopicName, TopicPartition};
-use tidelog_protocol::{ErrorCode, StrBytes};
 
-use super::{Admin, text};
-use crate::client::{Lane, Topics};
+use super::{Admin, check, only, text};
+use crate::client::Topics;
 use crate::error::Error;
 use crate::metadata::TopicInfo;
 
@@ -91,25 +91,16 @@ impl Admin {
         let request = CreateTopicsRequest::default()
             .with_topics(vec![wire])
             .with_timeout_ms(self.timeout_ms());
-        self.client
-            .retry(&[], async || {
-                let connection = self.client.controller().await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .topics
-                    .first()
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(
-                    result.error_code,
-                    result.error_message.as_ref().map(StrBytes::as_str),
-                )?;
-                Ok(CreatedTopic {
-                    id: TopicId(result.topic_id),
-                    partitions: result.num_partitions,
-                    replication_factor: result.replication_factor,
-                })
+        self.ask_controller(request, |reply| {
+            let result = only(reply.topics)?;
+            check(result.error_code, &result.error_message)?;
+            Ok(CreatedTopic {
+                id: TopicId(result.topic_id),
+                partitions: result.num_partitions,
+                replication_factor: result.replication_factor,
             })
-            .await
+        })
+        .await
     }
 
     /// Deletes a topic and all its records.
@@ -117,20 +108,11 @@ impl Admin {
         let request = DeleteTopicsRequest::default()
             .with_topic_names(vec![name.into()])
             .with_timeout_ms(self.timeout_ms());
-        self.client
-            .retry(&[], async || {
-                let connection = self.client.controller().await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .responses
-                    .first()
-                    .ok_or_else(|| missing(connection.address()))?;
-                final_unless_moved(Error::check(
-                    result.error_code,
-                    result.error_message.as_ref().map(StrBytes::as_str),
-                ))
-            })
-            .await?
+        self.ask_controller(request, |reply| {
+            let result = only(reply.responses)?;
+            final_unless_moved(check(result.error_code, &result.error_message))
+        })
+        .await?
     }
 
     /// All topics, by name.
@@ -179,20 +161,11 @@ impl Admin {
         let request = CreatePartitionsRequest::default()
             .with_topics(vec![topic])
             .with_timeout_ms(self.timeout_ms());
-        self.client
-            .retry(&[], async || {
-                let connection = self.client.controller().await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .results
-                    .first()
-                    .ok_or_else(|| missing(connection.address()))?;
-                final_unless_moved(Error::check(
-                    result.error_code,
-                    result.error_message.as_ref().map(StrBytes::as_str),
-                ))
-            })
-            .await?
+        self.ask_controller(request, |reply| {
+            let result = only(reply.results)?;
+            final_unless_moved(check(result.error_code, &result.error_message))
+        })
+        .await?
     }
 
     /// Deletes the records of a partition before `before` (`None`: all that there are). Yields the partition's
@@ -202,7 +175,6 @@ impl Admin {
         of: &TopicPartition,
         before: Option<Offset>,
     ) -> Result<Offset, Error> {
-        self.client.topic(&of.topic, false).await?;
         let partition = DeleteRecordsPartition::default()
             .with_partition_index(of.partition.0)
             .with_offset(before.unwrap_or(Offset::NONE).0);
@@ -212,19 +184,12 @@ impl Admin {
         let request = DeleteRecordsRequest::default()
             .with_topics(vec![topic])
             .with_timeout_ms(self.timeout_ms());
-        self.client
-            .retry(std::slice::from_ref(&of.topic), async || {
-                let connection = self.client.leader(of, Lane::General).await?;
-                let reply = connection.call(self.timeout(), |_| request.clone()).await?;
-                let result = reply
-                    .topics
-                    .first()
-                    .and_then(|topic| topic.partitions.first())
-                    .ok_or_else(|| missing(connection.address()))?;
-                Error::check(result.error_code, None)?;
-                Ok(Offset(result.low_watermark))
-            })
-            .await
+        self.ask_leader(of, request, |reply| {
+            let result = only(only(reply.topics)?.partitions)?;
+            Error::check(result.error_code, None)?;
+            Ok(Offset(result.low_watermark))
+        })
+        .await
     }
 }
 
@@ -234,13 +199,5 @@ fn final_unless_moved(result: Result<(), Error>) -> Result<Result<(), Error>, Er
         Err(error) if error.is(ErrorCode::UnknownTopicOrPartition) => Ok(Err(error)),
         Err(error) => Err(error),
         Ok(()) => Ok(Ok(())),
-    }
-}
-
-/// The broker answered without naming what it was asked about.
-pub(super) fn missing(address: &str) -> Error {
-    Error::Malformed {
-        address: address.to_owned(),
-        reason: "the answer names nothing".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use tidelog_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
-use crate::kafka::handlers::config_resource::{Refused, Wanted, alter, duplicates};
+use crate::kafka::handlers::config_resource::{Refused, Wanted, alter, check_keys, duplicates};
 
 /// Takes one resource after the other.
 pub async fn handle(
@@ -44,23 +44,12 @@ pub async fn handle(
 }
 
 fn wanted(resource: &AlterConfigsResource) -> Result<Wanted, Refused> {
-    if !duplicates(resource.configs.iter().map(|config| config.name.as_str())).is_empty() {
-        return Err(Refused::invalid_request(
-            "Error due to duplicate config keys",
-        ));
-    }
-    let nulls: Vec<&str> = resource
-        .configs
-        .iter()
-        .filter(|c| c.value.is_none())
-        .map(|c| c.name.as_str())
-        .collect();
-    if !nulls.is_empty() {
-        return Err(Refused::invalid_request(format!(
-            "Null value not supported for : {}",
-            nulls.join(",")
-        )));
-    }
+    check_keys(
+        resource
+            .configs
+            .iter()
+            .map(|c| (c.name.as_str(), c.value.is_none())),
+    )?;
     let pairs = resource
         .configs
         .iter()

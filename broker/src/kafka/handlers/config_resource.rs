@@ -106,6 +106,26 @@ pub fn duplicates<T: Eq + std::hash::Hash + Clone>(items: impl Iterator<Item = T
     twice
 }
 
+/// Refuses keys that come twice, and those of which it is said that they lack a value that they need.
+pub fn check_keys<'a>(keys: impl Iterator<Item = (&'a str, bool)> + Clone) -> Result<(), Refused> {
+    if !duplicates(keys.clone().map(|(name, _)| name)).is_empty() {
+        return Err(Refused::invalid_request(
+            "Error due to duplicate config keys",
+        ));
+    }
+    let nulls: Vec<&str> = keys
+        .filter(|(_, lacks)| *lacks)
+        .map(|(name, _)| name)
+        .collect();
+    if nulls.is_empty() {
+        return Ok(());
+    }
+    let names = nulls.join(",");
+    Err(Refused::invalid_request(format!(
+        "Null value not supported for : {names}"
+    )))
+}
+
 /// What a request wants of one resource.
 pub enum Wanted {
     /// Changes of single keys.

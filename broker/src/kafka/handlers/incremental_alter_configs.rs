@@ -10,7 +10,7 @@ use tidelog_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlte
 use crate::config::alter::AlterOp;
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
-use crate::kafka::handlers::config_resource::{Refused, Wanted, alter, duplicates};
+use crate::kafka::handlers::config_resource::{Refused, Wanted, alter, check_keys, duplicates};
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -45,24 +45,8 @@ pub async fn handle(
 }
 
 fn operations(configs: &[AlterableConfig]) -> Result<Vec<(String, AlterOp)>, Refused> {
-    if !duplicates(configs.iter().map(|config| config.name.as_str())).is_empty() {
-        return Err(Refused::invalid_request(
-            "Error due to duplicate config keys",
-        ));
-    }
-    let is_null =
-        |config: &&AlterableConfig| config.config_operation != DELETE && config.value.is_none();
-    let nulls: Vec<&str> = configs
-        .iter()
-        .filter(is_null)
-        .map(|config| config.name.as_str())
-        .collect();
-    if !nulls.is_empty() {
-        return Err(Refused::invalid_request(format!(
-            "Null value not supported for : {}",
-            nulls.join(",")
-        )));
-    }
+    let lacks_value = |c: &AlterableConfig| c.config_operation != DELETE && c.value.is_none();
+    check_keys(configs.iter().map(|c| (c.name.as_str(), lacks_value(c))))?;
     configs
         .iter()
         .map(|config| Ok((config.name.to_string(), operation(config)?)))
