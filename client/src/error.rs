@@ -158,6 +158,7 @@ impl Error {
                 ErrorCode::RequestTimedOut,
                 ErrorCode::NotEnoughReplicasAfterAppend,
                 ErrorCode::NetworkException,
+                ErrorCode::KafkaStorageError,
                 ErrorCode::UnknownServerError,
             ]
             .iter()

@@ -124,6 +124,9 @@ struct Walk<'a> {
     tags_left: usize,
 }
 
+/// Longest text, compact or not.
+const TEXT_BYTES_MAX: usize = i16::MAX as usize;
+
 impl Walk<'_> {
     fn fields(&mut self, fields: &'static [Field]) -> Result<(), SchemaError> {
         for field in fields {
@@ -148,7 +151,8 @@ impl Walk<'_> {
             Kind::Fixed(len) => self.skip(*len).ok_or(cut),
             Kind::Text => {
                 let len = if self.is_flexible {
-                    self.compact_len()
+                    // A compact length could say more; Kafka takes no longer text in either form.
+                    self.compact_len().filter(|len| *len <= TEXT_BYTES_MAX)
                 } else {
                     self.short_len()
                 };

@@ -107,6 +107,16 @@ pub enum AppendError {
         /// Required.
         required: usize,
     },
+    /// The batch does not fit into the journal; nothing was appended.
+    #[error(
+        "a batch of {bytes} bytes exceeds {bytes_max}, the most that journal.file.bytes and journal.files.min allow"
+    )]
+    TooLarge {
+        /// The batch's bytes.
+        bytes: usize,
+        /// The most that can be appended.
+        bytes_max: usize,
+    },
     /// The sequence is neither the next one nor that of a recent batch.
     #[error("out of order sequence: expected {expected:?}, got {got:?}")]
     OutOfOrderSequence {

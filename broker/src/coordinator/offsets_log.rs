@@ -140,8 +140,9 @@ fn failure(error: AppendError) -> AppendFailure {
         | AppendError::NoSpace(_)
         | AppendError::Storage(_)
         | AppendError::Overloaded => GroupError::CoordinatorNotAvailable,
-        // Batches of coordinators carry no producer id.
-        AppendError::OutOfOrderSequence { .. }
+        // Batches of coordinators carry no producer id, and are small.
+        AppendError::TooLarge { .. }
+        | AppendError::OutOfOrderSequence { .. }
         | AppendError::InvalidProducerEpoch { .. }
         | AppendError::UnknownProducerId => GroupError::StorageFailed,
     })

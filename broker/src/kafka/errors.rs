@@ -13,6 +13,7 @@ pub fn append(error: &AppendError) -> ErrorCode {
         AppendError::FencedEpoch { .. } => ErrorCode::FencedLeaderEpoch,
         AppendError::UnknownEpoch { .. } => ErrorCode::UnknownLeaderEpoch,
         AppendError::NotEnoughReplicas { .. } => ErrorCode::NotEnoughReplicas,
+        AppendError::TooLarge { .. } => ErrorCode::MessageTooLarge,
         AppendError::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
         AppendError::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
         AppendError::UnknownProducerId => ErrorCode::UnknownProducerId,

@@ -38,6 +38,9 @@ pub enum TopicError {
     /// A setting is unknown, ill-formed or not supported.
     #[error("{0}")]
     InvalidConfig(String),
+    /// The request asks for more than this broker lets one request bring about.
+    #[error("{0}")]
+    PolicyViolation(String),
     /// The request contradicts itself.
     #[error("{0}")]
     InvalidRequest(String),
@@ -62,6 +65,7 @@ impl TopicError {
             TopicError::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             TopicError::InvalidAssignment(_) => ErrorCode::InvalidReplicaAssignment,
             TopicError::InvalidConfig(_) => ErrorCode::InvalidConfig,
+            TopicError::PolicyViolation(_) => ErrorCode::PolicyViolation,
             TopicError::InvalidRequest(_) => ErrorCode::InvalidRequest,
             TopicError::Controller(error) => errors::submit(error),
             TopicError::NotLedYet => ErrorCode::RequestTimedOut,

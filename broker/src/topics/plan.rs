@@ -131,7 +131,19 @@ pub fn plan_partitions(
     Ok(given)
 }
 
-/// Most partitions that one request may bring about for a topic: beyond it the number is a mistake.
+/// Most partitions that one request may bring about, as in Kafka.
+pub const REQUEST_PARTITIONS_MAX: usize = 10_000;
+
+/// Takes partitions out of what is left to a request.
+pub fn take_room(room: &mut usize, partitions: usize) -> Result<(), TopicError> {
+    *room = room.checked_sub(partitions).ok_or_else(|| {
+        let text = "Excessively large number of partitions per request.";
+        TopicError::PolicyViolation(text.to_owned())
+    })?;
+    Ok(())
+}
+
+/// Most partitions of a topic: beyond it the number is a mistake.
 const PARTITIONS_MAX: usize = 100_000;
 
 fn check_total(partitions: usize) -> Result<(), TopicError> {

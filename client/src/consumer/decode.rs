@@ -7,25 +7,37 @@ use tidelog_protocol::types::{Offset, TopicPartition};
 use super::{ConsumedRecord, RecordHeader};
 use crate::error::Error;
 
-/// Adds the records at `from` and after it, and yields the offset after the last batch. A reply begins with the
-/// batch that holds `from`, whose first records may lie before it; control records are not for consumers.
+/// Adds the records at `from` and after it, and yields the offset after the last batch that was read, with what is wrong
+/// with the one behind it. A reply begins with the batch that holds `from`, whose first records may lie before it;
+/// control records are not for consumers.
 pub(super) fn decode(
     of: &TopicPartition,
     from: Offset,
     bytes: Bytes,
     records: &mut Vec<ConsumedRecord>,
-) -> Result<Offset, Error> {
+) -> (Offset, Result<(), Error>) {
+    let mut next = from;
+    let read = decode_from(of, &mut next, bytes, records);
+    (next, read)
+}
+
+fn decode_from(
+    of: &TopicPartition,
+    next: &mut Offset,
+    bytes: Bytes,
+    records: &mut Vec<ConsumedRecord>,
+) -> Result<(), Error> {
+    let from = *next;
     let damaged = |at: Offset, reason: &dyn std::fmt::Display| {
         Error::Invalid(format!("{of} is damaged at offset {at}: {reason}"))
     };
-    let mut next = from;
     for batch in RecordBatch::split_all(bytes).map_err(|error| damaged(from, &error))? {
         let base = batch.base_offset();
         if !batch.checksum_matches() {
             return Err(damaged(base, &"checksum does not match"));
         }
         // A batch that ends before what was asked for would send the reader back.
-        if batch.next_offset() <= next {
+        if batch.next_offset() <= *next {
             continue;
         }
         if !batch.is_control() {
@@ -52,9 +64,9 @@ pub(super) fn decode(
                     }),
             );
         }
-        next = batch.next_offset();
+        *next = batch.next_offset();
     }
-    Ok(next)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -96,7 +108,8 @@ mod tests {
         ]
         .concat();
         let mut records = Vec::new();
-        let next = decode(&partition(), Offset(11), bytes.into(), &mut records).unwrap();
+        let (next, read) = decode(&partition(), Offset(11), bytes.into(), &mut records);
+        read.unwrap();
         assert_eq!(next, Offset(16));
         let seen: Vec<_> = records
             .iter()
@@ -107,18 +120,22 @@ mod tests {
 
     #[test]
     fn damage_is_an_error_that_names_partition_and_offset() {
-        let mut bytes = batch(7, &["a"], false);
+        let mut bytes = [batch(7, &["a"], false), batch(8, &["b"], false)].concat();
         *bytes.last_mut().unwrap() ^= 1;
-        let error = decode(&partition(), Offset(7), bytes.into(), &mut Vec::new()).unwrap_err();
+        let mut records = Vec::new();
+        let (next, read) = decode(&partition(), Offset(7), bytes.into(), &mut records);
+        // What is good is not read again.
+        assert_eq!((next, records.len()), (Offset(8), 1));
         assert_eq!(
-            error.to_string(),
-            "t-3 is damaged at offset 7: checksum does not match"
+            read.unwrap_err().to_string(),
+            "t-3 is damaged at offset 8: checksum does not match"
         );
     }
 
     #[test]
     fn nothing_fetched_stays_where_it_was() {
-        let next = decode(&partition(), Offset(7), Bytes::new(), &mut Vec::new()).unwrap();
+        let (next, read) = decode(&partition(), Offset(7), Bytes::new(), &mut Vec::new());
+        read.unwrap();
         assert_eq!(next, Offset(7));
     }
 }

@@ -223,8 +223,12 @@ impl Consumer {
                 continue;
             }
             let accepted = match result {
-                Ok(batches) => decode::decode(&of, asked, batches, &mut self.ready)
-                    .map(|next| self.positions.advance(&of, next)),
+                Ok(batches) => {
+                    let (next, read) = decode::decode(&of, asked, batches, &mut self.ready);
+                    // Also past what was read before an error, or it would be handed out again.
+                    self.positions.advance(&of, next);
+                    read
+                }
                 Err(error) if error.is(ErrorCode::OffsetOutOfRange) => {
                     self.resets.push((of, asked));
                     Ok(())

@@ -109,6 +109,15 @@ impl RecordBatch {
         HEADER_BYTES + self.records.len()
     }
 
+    /// The same batch with records of its own: one that is kept no longer keeps the buffer that it was cut from.
+    #[must_use]
+    pub fn detached(self) -> RecordBatch {
+        RecordBatch {
+            records: Bytes::copy_from_slice(&self.records),
+            ..self
+        }
+    }
+
     /// Header and records in one buffer; copies.
     pub fn to_bytes(&self) -> Bytes {
         [self.header_bytes(), &self.records[..]].concat().into()

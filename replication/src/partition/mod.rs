@@ -26,7 +26,7 @@ use tidelog_protocol::types::{
     TopicPartition,
 };
 use tidelog_storage::log::{LogError, PartitionLog, SequenceError};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::errors::{AppendError, DeleteRecordsError, NotLeader};
 use crate::limits::PARTITION_IN_FLIGHT_BATCHES_MAX;
@@ -120,17 +120,21 @@ impl Partition {
         let state = self.shared.state();
         self.check_leader(&state, request.epoch)?;
         self.log().check_writable().map_err(append_error)?;
+        let (bytes, bytes_max) = (request.batch.size_bytes(), self.log().batch_bytes_max());
+        if bytes > bytes_max {
+            // Further on it would cost the partition its group.
+            return Err(AppendError::TooLarge { bytes, bytes_max });
+        }
         let group = self.group.load_full().ok_or(AppendError::ShuttingDown)?;
         let voters = self.shared.voter_count();
         if request.acks == Acks::All {
             self.check_in_sync(&group, voters)?;
         }
-        let permits = self.reserve(request.batch.size_bytes()).await?;
+        let reserved = self.reserve(bytes).await?;
         if group.lease_is_old(voters) && !group.confirm().await {
-            self.shared.release(permits);
             return Err(self.shared.not_leader().into());
         }
-        self.submit_in_order(&group, request, permits)
+        self.submit_in_order(&group, request, reserved)
     }
 
     /// Registers for a wake-up whenever the high watermark, the log start or the leadership moves. Read the state after
@@ -261,28 +265,23 @@ impl Partition {
     }
 
     /// Takes bytes from both budgets. A small batch takes a minimal share, so that batches are bounded as well.
-    async fn reserve(&self, size_bytes: usize) -> Result<InFlight, AppendError> {
+    async fn reserve(&self, size_bytes: usize) -> Result<Reserved<'_>, AppendError> {
         let floor = self
             .in_flight_bytes_max
             .div_ceil(PARTITION_IN_FLIGHT_BATCHES_MAX);
         let partition = share(size_bytes.max(floor).min(self.in_flight_bytes_max));
         let broker = share(size_bytes.min(self.broker_in_flight_bytes_max));
-        acquire(self.shared.in_flight(), partition).await?;
-        if let Err(error) = acquire(self.shared.broker_in_flight(), broker).await {
-            self.shared.release(InFlight {
-                partition,
-                broker: 0,
-            });
-            return Err(error);
-        }
-        Ok(InFlight { partition, broker })
+        Ok(Reserved {
+            partition: acquire(self.shared.in_flight(), partition).await?,
+            broker: acquire(self.shared.broker_in_flight(), broker).await?,
+        })
     }
 
     fn submit_in_order(
         &self,
         group: &PartitionGroup,
         request: AppendRequest,
-        permits: InFlight,
+        reserved: Reserved<'_>,
     ) -> Result<AppendTicket, AppendError> {
         let AppendRequest { batch, acks, .. } = request;
         let mut order = self.shared.order();
@@ -294,7 +293,6 @@ impl Partition {
             } => (number, base_offset, epoch),
             other => {
                 drop(order);
-                self.shared.release(permits);
                 return self.answer_unplaced(other, &batch, acks);
             }
         };
@@ -304,7 +302,7 @@ impl Partition {
             number,
             base_offset..next_offset,
             acks,
-            permits,
+            reserved.keep(),
         );
         let term = u64::try_from(epoch.0).unwrap_or_default();
         let write = group
@@ -392,17 +390,33 @@ fn share(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-async fn acquire(budget: &Semaphore, permits: u32) -> Result<(), AppendError> {
-    let permit = match budget.try_acquire_many(permits) {
-        Ok(permit) => permit,
-        Err(_) => budget
-            .acquire_many(permits)
-            .await
-            .map_err(|_| AppendError::ShuttingDown)?,
-    };
-    // Given back by hand, from whichever thread drops the submission.
-    permit.forget();
-    Ok(())
+/// Bytes taken from both budgets. Dropping it gives them back, so that a request that is dropped while it waits keeps
+/// nothing.
+struct Reserved<'a> {
+    partition: SemaphorePermit<'a>,
+    broker: SemaphorePermit<'a>,
+}
+
+impl Reserved<'_> {
+    /// From now on they are given back by hand, from whichever thread drops the submission.
+    fn keep(self) -> InFlight {
+        let count = |permit: &SemaphorePermit<'_>| share(permit.num_permits());
+        let kept = InFlight {
+            partition: count(&self.partition),
+            broker: count(&self.broker),
+        };
+        self.partition.forget();
+        self.broker.forget();
+        kept
+    }
+}
+
+async fn acquire(budget: &Semaphore, permits: u32) -> Result<SemaphorePermit<'_>, AppendError> {
+    if let Ok(permit) = budget.try_acquire_many(permits) {
+        return Ok(permit);
+    }
+    let permit = budget.acquire_many(permits).await;
+    permit.map_err(|_| AppendError::ShuttingDown)
 }
 
 fn append_error(error: LogError) -> AppendError {

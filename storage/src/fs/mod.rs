@@ -20,6 +20,15 @@ pub use identity::{DirectoryIdentity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
 pub use real::RealFs;
 
+/// Whether an error passes by itself once space or files are given back: what failed may be tried again. Never so for
+/// a sync, which may have dropped what it was to write.
+pub fn is_want_of_room(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let of_files = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    error.kind() == io::ErrorKind::StorageFull
+        || (error.raw_os_error()).is_some_and(|code| of_files.contains(&code))
+}
+
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {

@@ -20,8 +20,8 @@ use super::queue::Queue;
 use super::replay::Contents;
 use super::round::RoundFile;
 use super::side::SideFiles;
-use super::{FileGeneration, JournalConfig, JournalError, Reclaimer};
-use crate::fs::{FileSystem, OpenMode};
+use super::{FileGeneration, JournalConfig, JournalError, Reclaimed, Reclaimer};
+use crate::fs::{FileSystem, OpenMode, is_want_of_room};
 use crate::log::{EntryIndex, LogId};
 
 /// Bytes written at once while a file is filled with zeros.
@@ -29,6 +29,9 @@ const FILL_BYTES: usize = 1 << 20;
 
 /// Fewer files than this, and the writer could wait for ever.
 const FILES_NEEDED: usize = 2;
+
+/// How long a file that could not be reclaimed for want of room is left alone.
+const RECLAIM_RETRY: Duration = Duration::from_millis(500);
 
 /// How long the disk is left alone after a file could not be made.
 const GROW_RETRY: Duration = Duration::from_secs(5);
@@ -57,6 +60,8 @@ pub(super) struct FilesState {
     pub(super) pinned_from: Option<FileGeneration>,
     /// The writer will need a file soon.
     pub(super) wanted: bool,
+    /// The oldest file could not be reclaimed for want of room.
+    pub(super) stuck: bool,
     pub(super) grow_not_before: Option<Instant>,
     pub(super) stopping: bool,
 }
@@ -154,6 +159,10 @@ impl Files {
             if let Some(failure) = self.queue.failure() {
                 return Err(failure);
             }
+            if state.stuck && self.queue.is_closing() {
+                let full = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(self.error("", &full));
+            }
             state.wanted = true;
             self.changed.notify_all();
             self.changed.wait(&mut state);
@@ -231,29 +240,66 @@ impl Files {
                 }
                 state.closed.pop_front()
             };
-            if let Some(closed) = closed
-                && let Err(error) = self.reclaim(closed, reclaimer)
-            {
-                return self.fail(&error);
+            let Some(closed) = closed else {
+                continue;
+            };
+            match self.make_unnecessary(&closed, reclaimer) {
+                Ok(true) => {
+                    if let Err(error) = self.reuse(closed.round) {
+                        return self.fail(&error);
+                    }
+                }
+                Ok(false) => {
+                    let mut state = self.state.lock();
+                    state.closed.push_front(closed);
+                    state.stuck = true;
+                    self.changed.notify_all();
+                    if !state.stopping {
+                        self.changed.wait_for(&mut state, RECLAIM_RETRY);
+                    }
+                }
+                Err(error) => return self.fail(&error),
             }
         }
     }
 
-    fn reclaim(&self, closed: Closed, reclaimer: &dyn Reclaimer) -> Result<(), JournalError> {
+    /// Whether all frames of a file are unnecessary now; false if there is no room to make them so.
+    fn make_unnecessary(
+        &self,
+        closed: &Closed,
+        reclaimer: &dyn Reclaimer,
+    ) -> Result<bool, JournalError> {
         let Closed { round, contents } = closed;
         let logs: Vec<(LogId, EntryIndex)> =
             contents.iter().map(|(log, last)| (*log, *last)).collect();
-        let refused = reclaimer.reclaim(round.header.generation, &logs);
+        let refused = match reclaimer.reclaim(round.header.generation, &logs) {
+            Reclaimed::Except(refused) => refused,
+            Reclaimed::NotNow => return Ok(false),
+            Reclaimed::Failed(reason) => {
+                let file = format!("{}/{}", self.directory_name, round.file_name);
+                return Err(JournalError { file, reason });
+            }
+        };
         let refused: Vec<(LogId, EntryIndex)> = logs
             .into_iter()
             .filter(|(log, _)| refused.contains(log))
             .collect();
-        if !refused.is_empty() {
-            self.side
-                .lock()
-                .copy(&round, &refused)
-                .map_err(|error| self.error(&round.file_name, &error))?;
+        if refused.is_empty() {
+            return Ok(true);
         }
+        match self.side.lock().copy(round, &refused) {
+            Ok(()) => Ok(true),
+            Err(error) if is_want_of_room(&error) => {
+                tracing::warn!(file = %round.name, %error, "journal frames not set aside yet");
+                Ok(false)
+            }
+            Err(error) => Err(self.error(&round.file_name, &error)),
+        }
+    }
+
+    /// Prepares a file whose frames are unnecessary for its next round.
+    fn reuse(&self, round: RoundFile) -> Result<(), JournalError> {
+        self.state.lock().stuck = false;
         self.meters.reclaims.increment(1);
         tracing::debug!(file = %round.name, generation = round.header.generation.0, "journal file reclaimed");
         let too_many = self.state.lock().total > self.config.files_max;

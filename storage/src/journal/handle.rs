@@ -186,6 +186,7 @@ impl Journal {
             Threads::Waiting(_) => self.queue.close(true),
             Threads::Running { writer, others } => {
                 self.queue.close(false);
+                self.files.wake();
                 join(writer);
                 self.files.stop();
                 others.into_iter().for_each(join);

@@ -168,15 +168,26 @@ pub struct ReplayReport {
     pub tail_cut: Option<(String, u64)>,
 }
 
+/// What became of a file that was to be reclaimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reclaimed {
+    /// Its frames are unnecessary, but for those of these logs, which could not be done, being stopped or damaged. They
+    /// are copied to a side file before the file is written anew.
+    Except(Vec<LogId>),
+    /// There is no room to do it now. The file is asked for again, and nothing is written over until then.
+    NotNow,
+    /// It can never be done.
+    Failed(String),
+}
+
 /// Makes journal frames unnecessary, so that their file can be written anew.
 pub trait Reclaimer: Send + Sync {
     /// Makes every frame of the file (and of all earlier ones) unnecessary: with each log, the `last_index` of the last
     /// frame that the file mentions, which may be one that a power loss left unfinished and never counted. A log is
     /// done when its segments are synced and its checkpoint is durable; one that no longer exists needs nothing. Blocks,
     /// on a thread of its own, and may submit frames through `Journal::internal_permit` (never wait for `reserve`, nor
-    /// for a frame). The logs in the answer could not be done, being stopped or damaged: their frames are copied to a
-    /// side file before the file is written anew.
-    fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Vec<LogId>;
+    /// for a frame).
+    fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Reclaimed;
 }
 
 /// Called on the journal's thread once the frame is as durable as asked, with the file that it went to. Must not block.

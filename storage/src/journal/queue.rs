@@ -132,6 +132,28 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Completes a refused item, on a thread of its own: whoever submits holds locks that the completion may want.
+fn refuse(item: Pending, error: JournalError) {
+    let slot = Arc::new(Mutex::new(Some((item, error))));
+    let taken = Arc::clone(&slot);
+    let complete = move || {
+        let taken = taken.lock().take();
+        if let Some((item, error)) = taken {
+            item.complete(Err(error));
+        }
+    };
+    let spawned = std::thread::Builder::new()
+        .name("journal-refuse".to_owned())
+        .spawn(complete);
+    if spawned.is_err() {
+        // Better a lock taken twice than a caller that waits for ever: the likely case takes none.
+        let taken = slot.lock().take();
+        if let Some((item, error)) = taken {
+            item.complete(Err(error));
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new(
         directory: String,
@@ -217,7 +239,7 @@ impl Queue {
                 .clone()
                 .unwrap_or_else(|| self.error("closed"));
             drop(state);
-            item.complete(Err(error));
+            refuse(item, error);
         } else {
             state.items.push_back(item);
             drop(state);
@@ -254,6 +276,11 @@ impl Queue {
                 None => self.changed.wait(&mut state),
             }
         }
+    }
+
+    /// Whether nothing more is accepted.
+    pub(super) fn is_closing(&self) -> bool {
+        self.state.lock().closing
     }
 
     /// Remembers the first failure and turns away those who wait for room.

@@ -16,7 +16,7 @@ use super::appender::Appender;
 use super::files::TEMPORARY_SUFFIX;
 use super::format::{Entry, FIRST_GROUP, FileHeader, GroupSequence, Run};
 use super::group::Draft;
-use super::round::RoundFile;
+use super::round::{Opened, RoundFile};
 use super::walk::{End, Place, Visitor, walk};
 use super::{Damage, FileGeneration, FrameKind, FrameSequence};
 use crate::fs::{FileSystem, OpenMode};
@@ -152,41 +152,88 @@ impl SideFiles {
     }
 
     fn copy_log(&mut self, from: &RoundFile, log: LogId, last_index: EntryIndex) -> io::Result<()> {
-        if !self.open.contains_key(&log) {
-            let made = self.make(log)?;
-            self.open.insert(log, made);
-        }
-        let Some(side) = self.open.get_mut(&log) else {
-            return Ok(());
+        // Taken out: what a write that failed left is read again before the file is believed.
+        let mut side = match self.open.remove(&log) {
+            Some(side) => side,
+            None => self.open_or_make(log)?,
         };
-        let mut groups = Vec::new();
-        let mut picker = Picker {
-            log,
-            after: side.last,
-            groups: &mut groups,
-            last: side.last,
-            last_index: None,
-            damaged: false,
-        };
-        let walked = walk(std::slice::from_ref(from), &mut picker);
-        let complete = walked.is_ok() && !picker.damaged && picker.last_index == Some(last_index);
-        let last = picker.last;
-        if !complete {
-            tracing::error!(file = %from.name, log = log.0, "frames in a damaged journal file cannot be set aside");
-            groups.push(lost_frame(log, last, last_index));
-        }
-        for draft in groups {
-            side.appender.put(draft)?;
-        }
-        side.appender.sync()?;
-        // Says that what is before it was durable, so that damage to the last group is not taken for a torn tail.
-        side.appender.put(Draft::default())?;
-        side.appender.sync()?;
-        side.last = last;
-        tracing::warn!(file = %side.appender.round.name, log = log.0, from = %from.name, "journal frames set aside");
+        copy_frames(&mut side, from, log, last_index)?;
+        self.open.insert(log, side);
         Ok(())
     }
 
+    fn open_or_make(&self, log: LogId) -> io::Result<SideFile> {
+        let file_name = Self::file_name(log);
+        let path = self.directory.join(&file_name);
+        if !self.fs.exists(&path)? {
+            return self.make(log);
+        }
+        let name = format!("{}/{file_name}", self.directory_name);
+        let Opened::Round(round) = RoundFile::open(&*self.fs, &path, name, file_name)? else {
+            return Err(io::Error::other("the side file's header is damaged"));
+        };
+        let mut last = LastFrame::default();
+        let end = walk(std::slice::from_ref(&round), &mut last)
+            .map_err(|_| io::Error::other("the side file cannot be read"))?;
+        Ok(SideFile {
+            appender: Appender::resume(round, &end),
+            last: last.0,
+        })
+    }
+}
+
+/// Finds the last frame that is whole.
+#[derive(Default)]
+struct LastFrame(FrameSequence);
+
+impl Visitor for LastFrame {
+    fn entry(&mut self, _: &RoundFile, _: u64, entry: &Entry, _: Result<Bytes, &'static str>) {
+        if entry.last {
+            self.0 = self.0.max(entry.sequence);
+        }
+    }
+
+    fn damage(&mut self, _: Damage) {}
+
+    fn tail_cut(&mut self, _: &str, _: u64) {}
+}
+
+/// Copies a log's frames out of a journal file.
+fn copy_frames(
+    side: &mut SideFile,
+    from: &RoundFile,
+    log: LogId,
+    last_index: EntryIndex,
+) -> io::Result<()> {
+    let mut groups = Vec::new();
+    let mut picker = Picker {
+        log,
+        after: side.last,
+        groups: &mut groups,
+        last: side.last,
+        last_index: None,
+        damaged: false,
+    };
+    let walked = walk(std::slice::from_ref(from), &mut picker);
+    let complete = walked.is_ok() && !picker.damaged && picker.last_index == Some(last_index);
+    let last = picker.last;
+    if !complete {
+        tracing::error!(file = %from.name, log = log.0, "frames in a damaged journal file cannot be set aside");
+        groups.push(lost_frame(log, last, last_index));
+    }
+    for draft in groups {
+        side.appender.put(draft)?;
+    }
+    side.appender.sync()?;
+    // Says that what is before it was durable, so that damage to the last group is not taken for a torn tail.
+    side.appender.put(Draft::default())?;
+    side.appender.sync()?;
+    side.last = last;
+    tracing::warn!(file = %side.appender.round.name, log = log.0, from = %from.name, "journal frames set aside");
+    Ok(())
+}
+
+impl SideFiles {
     fn make(&self, log: LogId) -> io::Result<SideFile> {
         let file_name = Self::file_name(log);
         let temporary = self

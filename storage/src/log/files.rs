@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tidelog_protocol::types::Offset;
 
 use super::{EntryIndex, LogError, LogId};
-use crate::fs::{File, FileSystem, OpenMode};
+use crate::fs::{File, FileSystem, OpenMode, is_want_of_room};
 
 /// Folder of all logs below the data directory.
 pub const TOPICS: &str = "topics";
@@ -132,11 +132,16 @@ impl LogFiles {
     /// An I/O error that names its file.
     pub fn failed_at(&self, file_name: &str, error: &io::Error) -> LogError {
         let text = format!("{}/{file_name}: {error}", self.shown);
-        if error.kind() == io::ErrorKind::StorageFull {
+        if is_want_of_room(error) {
             LogError::NoSpace(text)
         } else {
             LogError::Io(text.into())
         }
+    }
+
+    /// A sync that failed: for good, whatever the reason, since it may have dropped what it was to write.
+    pub fn sync_failed(&self, file_name: &str, error: &io::Error) -> LogError {
+        LogError::Io(format!("{}/{file_name}: {error}", self.shown).into())
     }
 
     /// Damage in a file.
@@ -202,7 +207,8 @@ impl LogFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             synced => synced,
         };
-        (synced.and_then(|()| self.fs.sync_dir(parent))).map_err(|error| self.failed_at("", &error))
+        (synced.and_then(|()| self.fs.sync_dir(parent)))
+            .map_err(|error| self.sync_failed("", &error))
     }
 
     /// Names of the files in the folder; none if there is no folder.

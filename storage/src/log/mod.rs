@@ -26,6 +26,8 @@ pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, Sequenc
 
 pub(crate) use checkpoint::{Checkpoint, key as checkpoint_key, log_of as log_of_checkpoint};
 pub(crate) use files::TOPICS;
+#[cfg(test)]
+pub(crate) use partition::Written;
 pub(crate) use partition::{Captured, Replay, run_write_behind};
 pub(crate) use payload::{Identity, decode_reset};
 pub(crate) use shared::{Shared, SharedSizes};
@@ -188,7 +190,7 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
-    /// The disk is full or at its reserve.
+    /// The disk is full or at its reserve, or no more files can be opened. Passes by itself.
     #[error("no space: {0}")]
     NoSpace(String),
     /// The system refused.

@@ -114,6 +114,13 @@ impl Shared {
         LogError::Stopped(error.to_string().into())
     }
 
+    /// A write found no room: records are refused until the next look at the disk says better.
+    pub fn note_no_room(&self, error: &LogError) {
+        if !self.space_low.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "no room: records are refused");
+        }
+    }
+
     /// Refuses records at the reserve.
     pub fn check_space(&self) -> Result<(), LogError> {
         if self.space_low.load(Ordering::Relaxed) {
@@ -178,6 +185,8 @@ pub struct WriteQueue {
 #[derive(Debug, Default)]
 struct QueuedLogs {
     logs: VecDeque<Arc<PartitionLog>>,
+    /// Logs that wait for room.
+    parked: Vec<Arc<PartitionLog>>,
     closed: bool,
 }
 
@@ -186,6 +195,21 @@ impl WriteQueue {
     pub fn push(&self, log: Arc<PartitionLog>) {
         self.inner.lock().logs.push_back(log);
         self.changed.notify_one();
+    }
+
+    /// Puts a log aside for which there was no room.
+    pub fn park(&self, log: Arc<PartitionLog>) {
+        self.inner.lock().parked.push(log);
+    }
+
+    /// Lets the logs that were put aside try again.
+    pub fn retry_parked(&self) {
+        let mut inner = self.inner.lock();
+        let parked = std::mem::take(&mut inner.parked);
+        if !parked.is_empty() && !inner.closed {
+            inner.logs.extend(parked);
+            self.changed.notify_all();
+        }
     }
 
     /// Waits for a log; `None` when closed.
@@ -207,6 +231,7 @@ impl WriteQueue {
         let mut inner = self.inner.lock();
         inner.closed = true;
         inner.logs.clear();
+        inner.parked.clear();
         self.changed.notify_all();
     }
 }

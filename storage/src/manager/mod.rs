@@ -10,7 +10,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +39,6 @@ pub struct LogManager {
     shared: Arc<Shared>,
     logs: RwLock<Logs>,
     ids: Mutex<LogIds>,
-    /// Logs whose frames the journal keeps in a side file.
-    side_files: Mutex<HashSet<LogId>>,
     background: Arc<space::Background>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -182,12 +180,11 @@ impl LogManager {
         // Until it is gone for good its frames count, and the journal asks for it before it drops them.
         log.remove().await?;
         self.logs.write().remove(id);
-        if self.side_files.lock().remove(&id) {
-            self.discard_side_file(id);
-        }
+        self.discard_side_file(id);
         Ok(())
     }
 
+    /// Forgets the frames that the journal keeps aside for a log, if it does.
     fn discard_side_file(&self, id: LogId) {
         let discarded = self
             .shared

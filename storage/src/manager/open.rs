@@ -79,7 +79,7 @@ impl LogManager {
             },
         )?;
         recovery.report.clean = clean || (fresh && replayed.frames == 0);
-        let side_files = (recovery.living_side_files(&journal)).collect();
+        recovery.discard_dead_side_files(&journal);
         recovery.report.tail_cut = replayed.tail_cut;
         recovery.stop_damaged(&replayed.damaged, clean);
         recovery.finish();
@@ -94,7 +94,6 @@ impl LogManager {
             ids: Mutex::new(first_ids(&shared, ids_max)?),
             shared,
             logs: RwLock::new(logs),
-            side_files: Mutex::new(side_files),
             background: Arc::new(Background::default()),
             threads: Mutex::default(),
         });
@@ -231,16 +230,14 @@ impl Recovery {
         }
     }
 
-    /// Logs with frames aside. Those of a log that is no more are discarded.
-    fn living_side_files(&self, journal: &Journal) -> impl Iterator<Item = LogId> {
+    /// Forgets frames that were set aside for logs that are no more.
+    fn discard_dead_side_files(&self, journal: &Journal) {
         let side_files = journal.side_files().into_iter();
-        side_files.filter(|id| {
-            let lives = self.logs.by_id.contains_key(id);
-            if !lives && let Err(error) = journal.discard_side_file(*id) {
+        for id in side_files.filter(|id| !self.logs.by_id.contains_key(id)) {
+            if let Err(error) = journal.discard_side_file(id) {
                 tracing::warn!(log = id.0, %error, "side file of the journal not removed");
             }
-            lives
-        })
+        }
     }
 
     fn finish(&mut self) {

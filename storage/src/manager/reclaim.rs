@@ -6,7 +6,8 @@
 use std::sync::{Arc, Weak};
 
 use super::LogManager;
-use crate::journal::{FileGeneration, Reclaimer};
+use crate::journal::{FileGeneration, Reclaimed, Reclaimer};
+use crate::kv::KvError;
 use crate::log::{Captured, EntryIndex, LogError, LogId, PartitionLog};
 
 /// Checkpoints that go to the key-value store in one write.
@@ -16,9 +17,9 @@ const CHECKPOINTS_PER_WRITE: usize = 64;
 pub(super) struct LogReclaimer(pub Weak<LogManager>);
 
 impl Reclaimer for LogReclaimer {
-    fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Vec<LogId> {
+    fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Reclaimed {
         let Some(manager) = self.0.upgrade() else {
-            return logs.iter().map(|(id, _)| *id).collect();
+            return Reclaimed::NotNow;
         };
         let mut kept = Vec::new();
         let found = logs
@@ -26,7 +27,11 @@ impl Reclaimer for LogReclaimer {
             .filter_map(|(id, _)| manager.log_by_id(*id))
             .collect::<Vec<_>>();
         for chunk in found.chunks(CHECKPOINTS_PER_WRITE) {
-            kept.extend(manager.checkpoint(chunk));
+            match manager.checkpoint(chunk) {
+                Ok(failed) => kept.extend(failed),
+                Err(NotWritten::NoRoom) => return Reclaimed::NotNow,
+                Err(NotWritten::Failed(error)) => return Reclaimed::Failed(error.to_string()),
+            }
         }
         tracing::debug!(
             generation = generation.0,
@@ -34,44 +39,53 @@ impl Reclaimer for LogReclaimer {
             kept = kept.len(),
             "journal file reclaimed"
         );
-        kept
+        Reclaimed::Except(kept)
     }
 }
 
+/// Why checkpoints were not written although their logs are in order.
+enum NotWritten {
+    /// There is no room now.
+    NoRoom,
+    /// The key-value store accepts nothing more.
+    Failed(KvError),
+}
+
 impl LogManager {
-    /// Syncs logs and writes their checkpoints; returns those that could not be done.
-    fn checkpoint(&self, logs: &[Arc<PartitionLog>]) -> Vec<LogId> {
+    /// Syncs logs and writes their checkpoints; returns those that could not be done, being stopped.
+    fn checkpoint(&self, logs: &[Arc<PartitionLog>]) -> Result<Vec<LogId>, NotWritten> {
         let _one_writer = self.shared.checkpoints.lock();
         let mut captured = Vec::new();
         let mut failed = Vec::new();
+        let mut no_room = false;
         for log in logs {
             match log.capture() {
                 Ok(Some(ready)) => captured.push(ready),
                 Ok(None) | Err(LogError::Removed) => {}
+                Err(LogError::NoSpace(_)) => no_room = true,
                 Err(_) => failed.push(log.id()),
             }
         }
         let writes: Vec<_> = captured.iter().map(|ready| ready.write.clone()).collect();
-        if writes.is_empty() {
-            return failed;
-        }
-        if let Err(error) = self.shared.kv.write_sync(writes) {
+        if !writes.is_empty()
+            && let Err(error) = self.shared.kv.write_sync(writes)
+        {
             tracing::error!(%error, "checkpoints not written");
-            failed.extend(captured.iter().map(|ready| ready.log.id()));
-            return failed;
+            return Err(NotWritten::Failed(error));
         }
         for ready in captured {
             self.checkpointed(ready);
         }
-        failed
+        if no_room {
+            return Err(NotWritten::NoRoom);
+        }
+        Ok(failed)
     }
 
     fn checkpointed(&self, ready: Captured) {
         let id = ready.log.id();
         ready.written();
-        if self.side_files.lock().remove(&id) {
-            self.discard_side_file(id);
-        }
+        self.discard_side_file(id);
     }
 
     /// Checkpoints every log; returns whether all could be done.
@@ -83,7 +97,7 @@ impl LogManager {
             .collect();
         let mut complete = true;
         for chunk in ahead.chunks(CHECKPOINTS_PER_WRITE) {
-            complete &= self.checkpoint(chunk).is_empty();
+            complete &= self.checkpoint(chunk).is_ok_and(|failed| failed.is_empty());
         }
         complete
     }

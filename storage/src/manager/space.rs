@@ -31,6 +31,7 @@ impl Background {
         let mut stopped = self.stopped.lock();
         while !*stopped {
             look(shared, reserve);
+            shared.queue.retry_parked();
             self.changed.wait_for(&mut stopped, INTERVAL);
         }
     }

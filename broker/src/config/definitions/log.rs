@@ -33,7 +33,7 @@ pub static DEFINITIONS: &[Definition] = &[
     dynamic("min.insync.replicas", Int(1, I32), Some("1"), High, "Replicas that must have a record before a producer with acks=all is answered."),
     dynamic("log.durability", Choice(DURABILITIES), Some("sync"), High, "When an append counts as done: sync, once it is on stable storage; os, once the operating system has it."),
     used("journal.file.bytes", Long(1_048_576, 4_294_967_296), Some("67108864"), Medium, "Size of one preallocated journal file."),
-    used("journal.files.min", Int(2, 1024), Some("2"), Medium, "Journal files kept ready for reuse."),
+    used("journal.files.min", Int(2, 1024), Some("3"), Medium, "Journal files kept ready for reuse."),
     used("journal.bytes.max", Long(4_194_304, I64), Some("1073741824"), Medium, "Most bytes of journal; when it is full, appends wait until segments are on stable storage."),
     used("log.cache.bytes", Long(0, I64), Some("268435456"), Medium, "Memory for recent batches, from which readers at the end of a log are served."),
     used("open.segment.files.max", Int(16, I32), None, Low, "Segment files kept open. Default: a share of the limit of open files."),

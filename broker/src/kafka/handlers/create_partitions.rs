@@ -15,7 +15,7 @@ use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
 use crate::topics::TopicError;
 use crate::topics::create::{random_start, wait_led};
-use crate::topics::plan::plan_partitions;
+use crate::topics::plan::{REQUEST_PARTITIONS_MAX, plan_partitions, take_room};
 
 /// Takes one topic after the other.
 pub async fn handle(
@@ -29,12 +29,13 @@ pub async fn handle(
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let mut results = Vec::with_capacity(counts.len());
+    let mut room = REQUEST_PARTITIONS_MAX;
     for topic in &request.topics {
         let Some(count) = counts.remove(topic.name.as_str()) else {
             continue;
         };
         let outcome = match count {
-            1 => extend(cx, topic, request.validate_only, deadline).await,
+            1 => extend(cx, topic, request.validate_only, deadline, &mut room).await,
             _ => Err(TopicError::InvalidRequest(
                 "Duplicate topic name.".to_owned(),
             )),
@@ -49,6 +50,7 @@ async fn extend(
     topic: &CreatePartitionsTopic,
     validate_only: bool,
     deadline: Instant,
+    room: &mut usize,
 ) -> Result<(), TopicError> {
     let replication = &cx.broker.replication;
     let image = replication.image();
@@ -65,6 +67,7 @@ async fn extend(
             .collect()
     });
     let assignments = plan_partitions(&image, found, topic.count, manual, random_start())?;
+    take_room(room, assignments.len())?;
     if validate_only {
         return Ok(());
     }

@@ -18,7 +18,7 @@ use crate::config::{ConfigEntry, Layers, Overrides, TopicDefaults};
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
 use crate::topics::create::{create, random_start, wait_led};
-use crate::topics::plan::plan_topic;
+use crate::topics::plan::{REQUEST_PARTITIONS_MAX, plan_topic, take_room};
 use crate::topics::{NewTopic, Placement, TopicError, TopicPlan};
 
 /// Topic that Kafka keeps its cluster's metadata in: clients may not make it.
@@ -44,6 +44,7 @@ pub async fn handle(
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let mut results = Vec::with_capacity(counts.len());
+    let mut room = REQUEST_PARTITIONS_MAX;
     for topic in &request.topics {
         // A name that is asked for twice is answered once.
         let Some(count) = counts.remove(topic.name.as_str()) else {
@@ -58,6 +59,7 @@ pub async fn handle(
                     topic,
                     request.validate_only,
                     deadline,
+                    &mut room,
                 )
                 .await
             }
@@ -80,10 +82,12 @@ async fn create_one(
     topic: &CreatableTopic,
     validate_only: bool,
     deadline: Instant,
+    room: &mut usize,
 ) -> Result<Created, TopicError> {
     let wanted = wanted(topic)?;
     let image = cx.broker.replication.image();
     let plan = plan_topic(&image, layers, defaults, wanted, random_start())?;
+    take_room(room, plan.assignments.len())?;
     if validate_only {
         return Ok(Created { id: None, plan });
     }

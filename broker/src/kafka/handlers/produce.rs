@@ -4,17 +4,20 @@
 mod response;
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::batch::Scratch;
-use tidelog_protocol::batch::validate::{self, ProduceRejection};
+use tidelog_protocol::batch::validate::{self, ProduceRejection, ValidatedBatch};
 use tidelog_protocol::messages::ProduceRequest;
 use tidelog_protocol::messages::produce_request::PartitionProduceData;
 use tidelog_protocol::types::{Offset, PartitionIndex, TimestampMs};
-use tidelog_replication::{Acks, AppendError, AppendRequest, AppendTicket, MetadataImage};
+use tidelog_replication::{
+    Acks, AppendError, AppendRequest, AppendTicket, MetadataImage, Partition,
+};
 use tokio::time::{Instant, timeout_at};
 
 use self::response::{PartitionAnswer, TopicAnswer};
@@ -23,6 +26,7 @@ use crate::kafka::dispatch::{self, Reply, ReplyFuture};
 use crate::kafka::errors;
 use crate::kafka::handlers::HandlerError;
 use crate::kafka::handlers::partitions::{Refusal, TopicKey, led_here};
+use crate::topics::is_internal;
 
 /// From this version on topics are named by id.
 const TOPIC_ID_VERSION_MIN: i16 = 13;
@@ -33,6 +37,15 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(600);
 thread_local! {
     /// Where compressed records are inflated for validation; bounded, and reused by all connections of a thread.
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// A partition's part of a request, found good.
+struct Checked {
+    index: i32,
+    partition: Arc<Partition>,
+    valid: ValidatedBatch,
+    acks: Acks,
+    log_start: Offset,
 }
 
 /// A partition's part of a request, submitted.
@@ -53,6 +66,7 @@ struct SubmittedTopic {
 
 /// The ordered part: on return every batch has its place in its partition, or was refused.
 pub async fn start(cx: RequestContext, body: Bytes) -> ReplyFuture {
+    let frame_bytes = body.len();
     let request: ProduceRequest = match dispatch::decode(&cx, body) {
         Ok(request) => request,
         Err(error) => return dispatch::ready(Err(error)),
@@ -60,7 +74,7 @@ pub async fn start(cx: RequestContext, body: Bytes) -> ReplyFuture {
     let timeout_ms = u64::try_from(request.timeout_ms).unwrap_or(0);
     let deadline = Instant::now() + Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
     let acks = acks_of(request.acks);
-    let topics = submit_all(&cx, request, acks).await;
+    let topics = submit_all(&cx, request, frame_bytes, acks).await;
     Box::pin(finish(cx, topics, acks, deadline))
 }
 
@@ -76,24 +90,20 @@ fn acks_of(acks: i16) -> Option<Acks> {
 async fn submit_all(
     cx: &RequestContext,
     request: ProduceRequest,
+    frame_bytes: usize,
     acks: Option<Acks>,
 ) -> Vec<SubmittedTopic> {
-    let image = cx.broker.replication.image();
-    let by_id = cx.version() >= TOPIC_ID_VERSION_MIN;
-    let transactional = request.transactional_id.is_some();
-    let mut topics = Vec::with_capacity(request.topic_data.len());
-    for topic in request.topic_data {
-        let key = TopicKey::of(by_id, &topic.name, topic.topic_id);
-        let mut partitions = Vec::with_capacity(topic.partition_data.len());
-        for data in topic.partition_data {
-            let index = data.index;
-            let submitted = match acks {
-                None => Err(PartitionAnswer::refused(
-                    index,
-                    ErrorCode::InvalidRequiredAcks.into(),
-                )),
-                Some(_) if transactional => Err(no_transactions(index)),
-                Some(acks) => submit(cx, &image, &key, data, acks).await,
+    let (checked, kept_bytes) = check_all(cx, request, acks);
+    // A batch stays in memory for as long as it is among the newest, and with it the frame that it was cut from: one
+    // that is mostly something else is not kept.
+    let detach = kept_bytes < frame_bytes / 2;
+    let mut topics = Vec::with_capacity(checked.len());
+    for (key, parts) in checked {
+        let mut partitions = Vec::with_capacity(parts.len());
+        for part in parts {
+            let submitted = match part {
+                Ok(checked) => submit(checked, detach).await,
+                Err(answer) => Err(answer),
             };
             partitions.push(submitted.unwrap_or_else(Submitted::Answered));
         }
@@ -102,16 +112,54 @@ async fn submit_all(
     topics
 }
 
-async fn submit(
+type CheckedTopic = (TopicKey, Vec<Result<Checked, PartitionAnswer>>);
+
+/// Validates every batch; says how many bytes of good ones there are.
+fn check_all(
+    cx: &RequestContext,
+    request: ProduceRequest,
+    acks: Option<Acks>,
+) -> (Vec<CheckedTopic>, usize) {
+    let image = cx.broker.replication.image();
+    let by_id = cx.version() >= TOPIC_ID_VERSION_MIN;
+    let transactional = request.transactional_id.is_some();
+    let mut kept_bytes = 0;
+    let mut topics = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let key = TopicKey::of(by_id, &topic.name, topic.topic_id);
+        let mut partitions = Vec::with_capacity(topic.partition_data.len());
+        for data in topic.partition_data {
+            let index = data.index;
+            let refused = |code: ErrorCode| Err(PartitionAnswer::refused(index, code.into()));
+            let checked = match acks {
+                None => refused(ErrorCode::InvalidRequiredAcks),
+                Some(_) if transactional => Err(no_transactions(index)),
+                Some(acks) => check(cx, &image, &key, data, acks),
+            };
+            kept_bytes += checked
+                .as_ref()
+                .map_or(0, |checked| checked.valid.batch.size_bytes());
+            partitions.push(checked);
+        }
+        topics.push((key, partitions));
+    }
+    (topics, kept_bytes)
+}
+
+fn check(
     cx: &RequestContext,
     image: &MetadataImage,
     topic: &TopicKey,
     data: PartitionProduceData,
     acks: Acks,
-) -> Result<Submitted, PartitionAnswer> {
+) -> Result<Checked, PartitionAnswer> {
     let index = data.index;
     let refuse = |refusal: Refusal| PartitionAnswer::refused(index, refusal);
     let topic = topic.find(image).map_err(|code| refuse(code.into()))?;
+    if is_internal(topic.name.as_str()) {
+        let message = format!("Cannot append to internal topic {}", topic.name);
+        return Err(refuse(ErrorCode::InvalidTopicException.into()).with_message(message));
+    }
     let (partition, state) = led_here(cx, topic, PartitionIndex(index)).map_err(refuse)?;
     let rules = cx
         .broker
@@ -125,11 +173,33 @@ async fn submit(
     let valid = SCRATCH
         .with_borrow_mut(|scratch| validate::validate_produce(batch, &rules, scratch))
         .map_err(reject)?;
+    Ok(Checked {
+        index,
+        partition,
+        valid,
+        acks,
+        log_start: state.log_start,
+    })
+}
+
+async fn submit(checked: Checked, detach: bool) -> Result<Submitted, PartitionAnswer> {
+    let Checked {
+        index,
+        partition,
+        valid,
+        acks,
+        log_start,
+    } = checked;
     metrics::counter!("tidelog_produced_records_total")
         .increment(valid.batch.record_count().max(0) as u64);
     metrics::counter!("tidelog_produced_bytes_total").increment(valid.batch.size_bytes() as u64);
+    let batch = if detach {
+        valid.batch.detached()
+    } else {
+        valid.batch
+    };
     let request = AppendRequest {
-        batch: valid.batch,
+        batch,
         acks,
         epoch: None,
     };
@@ -137,12 +207,11 @@ async fn submit(
         .submit(request)
         .await
         .map_err(|error| refused_append(index, &error))?;
-    let log_append_time = valid.log_append_time;
     Ok(Submitted::Waiting {
         index,
         ticket,
-        log_append_time,
-        log_start: state.log_start,
+        log_append_time: valid.log_append_time,
+        log_start,
     })
 }
 

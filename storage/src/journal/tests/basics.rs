@@ -456,7 +456,7 @@ fn a_real_disk_gives_back_what_it_was_given() {
 struct Panics;
 
 impl Reclaimer for Panics {
-    fn reclaim(&self, _: FileGeneration, _: &[(LogId, EntryIndex)]) -> Vec<LogId> {
+    fn reclaim(&self, _: FileGeneration, _: &[(LogId, EntryIndex)]) -> Reclaimed {
         panic!("on purpose")
     }
 }

@@ -75,7 +75,7 @@ impl Checkpoints {
 }
 
 impl Reclaimer for Checkpoints {
-    fn reclaim(&self, _: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Vec<LogId> {
+    fn reclaim(&self, _: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Reclaimed {
         let mut held = self.held.lock();
         while *held {
             self.released.wait(&mut held);
@@ -89,10 +89,8 @@ impl Reclaimer for Checkpoints {
             let entry = through.entry(*log).or_default();
             *entry = last.0.min(end).max(*entry);
         }
-        logs.iter()
-            .map(|(log, _)| *log)
-            .filter(|log| refused.contains(log))
-            .collect()
+        let kept = logs.iter().map(|(log, _)| *log);
+        Reclaimed::Except(kept.filter(|log| refused.contains(log)).collect())
     }
 }
 

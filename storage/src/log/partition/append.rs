@@ -59,6 +59,14 @@ impl PartitionLog {
         Ok(base_offsets)
     }
 
+    /// Largest batch that an append takes, in bytes with its header, if it comes without auxiliary bytes: what fits
+    /// into one frame of the journal.
+    pub fn batch_bytes_max(&self) -> usize {
+        let frame = self.shared.journal().map_or(0, Journal::frame_bytes_max);
+        let frame = usize::try_from(frame).unwrap_or(usize::MAX);
+        frame.saturating_sub(ENVELOPE_BYTES_MIN + APPEND_HEAD_BYTES)
+    }
+
     async fn append_group(
         &self,
         journal: &Journal,

@@ -51,8 +51,8 @@ impl PartitionLog {
         let Some(me) = self.me.upgrade().filter(|_| self.is_ahead_of_checkpoint()) else {
             return Ok(None);
         };
-        let result = self.capture_inner(me);
-        result.map_err(|error| self.stop(error))
+        self.capture_inner(me)
+            .map_err(|error| self.stop_unless_no_room(error))
     }
 
     fn capture_inner(&self, me: Arc<PartitionLog>) -> Result<Option<Captured>, LogError> {
@@ -152,8 +152,8 @@ impl PartitionLog {
             for kind in kinds {
                 // A segment that was deleted meanwhile needs no sync.
                 if let Some(file) = self.files.open_if_exists(name, *kind)? {
-                    file.sync_data()
-                        .map_err(|error| self.files.failed(name, *kind, &error))?;
+                    let failed = |error| self.files.sync_failed(&name.file_name(*kind), &error);
+                    file.sync_data().map_err(failed)?;
                 }
             }
         }

@@ -263,6 +263,6 @@ impl PartitionLog {
             let last = self.state.lock().bounds.last.index;
             self.drain_to(&mut writing, last)
         };
-        flushed.map_err(|error| self.stop(error))
+        flushed.map_err(|error| self.stop_unless_no_room(error))
     }
 }

@@ -35,6 +35,8 @@ use super::{
 
 pub(crate) use capture::Captured;
 pub(crate) use replay::Replay;
+#[cfg(test)]
+pub(crate) use write_behind::Written;
 pub(crate) use write_behind::run_write_behind;
 
 /// One partition's log. Changes (append, truncate, purge, reset) take effect in the order of their calls.
@@ -64,6 +66,17 @@ struct Writing {
     folder_known: bool,
     /// Last epoch in the epoch file.
     epoch_written: Option<LeaderEpoch>,
+}
+
+/// Bytes of a topic's name in the name of a folder: with partition and id it fits into the 255 that file systems take.
+const FOLDER_TOPIC_BYTES_MAX: usize = 200;
+
+/// Folder of a log. The id makes it unique; the rest is for people.
+fn folder_name(identity: &Identity, id: LogId) -> String {
+    let topic: String = (identity.topic.as_str().chars())
+        .take(FOLDER_TOPIC_BYTES_MAX)
+        .collect();
+    format!("{topic}-{}.{:x}", identity.partition, id.0)
 }
 
 impl std::fmt::Debug for PartitionLog {
@@ -150,7 +163,7 @@ impl PartitionLog {
         config: LogConfig,
         state: State,
     ) -> Arc<PartitionLog> {
-        let folder = format!("{}-{}.{:x}", identity.topic, identity.partition, id.0);
+        let folder = folder_name(&identity, id);
         let (fs, handles) = (Arc::clone(&shared.fs), Arc::clone(&shared.handles));
         let files = LogFiles::new(fs, handles, &shared.directory, id, &folder);
         Arc::new_cyclic(|me| PartitionLog {
@@ -323,11 +336,22 @@ impl PartitionLog {
         error
     }
 
+    /// `stop`, but where what failed can be tried again.
+    fn stop_unless_no_room(&self, error: LogError) -> LogError {
+        match error {
+            LogError::NoSpace(_) => {
+                self.shared.note_no_room(&error);
+                error
+            }
+            other => self.stop(other),
+        }
+    }
+
     /// `stop` for callers that pass on errors of a log that may be stopped already.
     fn stop_after(&self, error: LogError) -> LogError {
         match error {
             LogError::EntryOutOfRange { .. } | LogError::Refused(_) => error,
-            other => self.stop(other),
+            other => self.stop_unless_no_room(other),
         }
     }
 

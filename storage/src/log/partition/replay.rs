@@ -5,6 +5,8 @@
 //! describes. Such a log is held back until that change comes; if none does, the damage is real. Invariant: no byte behind a cut that is
 //! still to come is believed.
 
+use bytes::Bytes;
+
 use super::super::files::SegmentName;
 use super::super::payload::{Cut, decode_append, decode_purge, decode_reset, decode_truncate};
 use super::super::segment::OpenSegment;
@@ -187,7 +189,9 @@ impl PartitionLog {
     }
 
     fn replay_append(&self, frame: &ReplayedFrame) -> Result<(), LogError> {
-        let entries = decode_append(&frame.payload).map_err(|reason| damage(frame, reason))?;
+        // Copied, for a slice would keep the whole read of the journal that it was cut from.
+        let payload = Bytes::copy_from_slice(&frame.payload);
+        let entries = decode_append(&payload).map_err(|reason| damage(frame, reason))?;
         let config = self.config();
         let mut state = self.state.lock();
         state
@@ -313,7 +317,17 @@ impl PartitionLog {
             }
             self.state.lock().bounds.size_bytes = size_bytes;
         }
+        self.evict_replayed();
         Ok(())
+    }
+
+    /// Lets go of what the replay left in memory as soon as it is in files: nobody asked for it.
+    fn evict_replayed(&self) {
+        let mut state = self.state.lock();
+        if state.has_files {
+            let last = state.bounds.last.index;
+            state.tail.evict_to(last);
+        }
     }
 
     /// Removes the segments that a purge before the checkpoint left, which only now can be told from others.
@@ -338,7 +352,8 @@ impl PartitionLog {
             let last = self.state.lock().bounds.last.index;
             self.drain_to(&mut writing, last)
         };
-        drained.map_err(|error| self.stop(error))
+        self.evict_replayed();
+        drained.map_err(|error| self.stop_unless_no_room(error))
     }
 }
 

@@ -4,7 +4,6 @@
 //! bytes are in files.
 
 use std::io::IoSlice;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tidelog_protocol::types::LeaderEpoch;
@@ -41,23 +40,42 @@ struct Work {
     epochs: Option<(LeaderEpoch, String)>,
 }
 
+/// What a step of writing left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// More waits.
+    Some,
+    /// Nothing waits.
+    All,
+    /// Everything waits until there is room again: what was written in part will be written once more.
+    NoRoom,
+}
+
 impl PartitionLog {
-    /// Writes what waits, once; called by the threads of the write queue. Returns whether more waits.
-    pub(crate) fn write_behind(&self) -> bool {
+    /// Writes what waits, once; called by the threads of the write queue.
+    pub(crate) fn write_behind(&self) -> Written {
         let written = self
             .check_running()
             .and_then(|()| self.write_step(&mut self.writing.lock()));
         match written {
-            Ok(true) => return true,
+            Ok(true) => return Written::Some,
             Ok(false) => {}
+            Err(error @ LogError::NoSpace(_)) => {
+                self.shared.note_no_room(&error);
+                return Written::NoRoom;
+            }
             Err(error) => {
                 self.stop(error);
             }
         }
         let mut state = self.state.lock();
         // Between the last look and now an append may have come; it saw the mark and did not queue the log.
-        state.queued = state.has_files && state.tail.has_pending() && self.stopped.lock().is_none();
-        state.queued
+        let stopped = self.stopped.lock().is_some();
+        state.queued = state.has_files && state.tail.has_pending() && !stopped;
+        let (queued, abandoned) = (state.queued, if stopped { state.tail.abandon() } else { 0 });
+        drop(state);
+        self.shared.release_write_behind(abandoned);
+        if queued { Written::Some } else { Written::All }
     }
 
     /// Writes everything up to an entry. The caller holds the right to write.
@@ -304,8 +322,10 @@ fn close_sealed(state: &mut State, writing: &mut Writing) {
 /// Runs on each thread of the write queue until it is closed.
 pub(crate) fn run_write_behind(queue: &super::super::shared::WriteQueue) {
     while let Some(log) = queue.pop() {
-        if log.write_behind() {
-            queue.push(Arc::clone(&log));
+        match log.write_behind() {
+            Written::Some => queue.push(log),
+            Written::NoRoom => queue.park(log),
+            Written::All => {}
         }
     }
 }

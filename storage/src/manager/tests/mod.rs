@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod full_disk;
 mod full_journal;
 mod life;
 mod many;
