@@ -20,9 +20,9 @@ use crate::limits::GROUPS_CHANGING_MAX;
 use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::metadata::state::MetadataDelta;
 use crate::options::ReplicationOptions;
-use crate::partition::Partition;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
+use crate::partition::{Life, Partition};
 use crate::raft::config;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
@@ -205,8 +205,20 @@ impl HostedPartitions {
         ))
     }
 
-    /// Starts the group of a partition whose log is open.
+    /// Starts the group of a partition whose log is open, unless it was removed.
     pub async fn start_group(
+        &self,
+        partition: &Partition,
+        durability: Durability,
+        members: &[ReplicaId],
+    ) {
+        let life = partition.life().lock().await;
+        if *life == Life::Hosted {
+            self.start_locked(partition, durability, members).await;
+        }
+    }
+
+    async fn start_locked(
         &self,
         partition: &Partition,
         durability: Durability,
@@ -249,12 +261,16 @@ impl HostedPartitions {
 
     /// Stops the group of a partition and starts it again on the same log.
     pub async fn restart_group(&self, partition: &Partition) {
+        let life = partition.life().lock().await;
+        if *life == Life::Ended {
+            return;
+        }
         if let Some(group) = partition.swap_group(None) {
             partition.shared().stop_leading();
             group.shutdown().await;
         }
         partition.shared().come_back();
-        self.start_group(partition, partition.log().config().durability, &[])
+        self.start_locked(partition, partition.log().config().durability, &[])
             .await;
     }
 
@@ -273,6 +289,8 @@ impl HostedPartitions {
 
     /// Deletes a partition: first nobody reaches it, then its group ends, then its files and votes go.
     async fn remove(&self, partition: &Partition) {
+        let mut life = partition.life().lock().await;
+        *life = Life::Ended;
         partition.shared().retire();
         if let Some(group) = partition.swap_group(None) {
             group.shutdown().await;
@@ -310,6 +328,8 @@ impl HostedPartitions {
         let mut tasks = JoinSet::new();
         for partition in self.all() {
             tasks.spawn(async move {
+                let mut life = partition.life().lock().await;
+                *life = Life::Ended;
                 partition.shared().retire();
                 if let Some(group) = partition.swap_group(None) {
                     group.shutdown().await;

@@ -11,7 +11,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
 use openraft::{Config, Instant as _, Raft, ReadPolicy};
 use tidelog_storage::kv::KeyValueStore;
-use tidelog_storage::log::PartitionLog;
+use tidelog_storage::log::{EntryIndex, PartitionLog};
 
 use super::shared::PartitionShared;
 use super::state_machine::PartitionStateMachine;
@@ -237,24 +237,53 @@ fn start_point(
     log: &PartitionLog,
     state: &GroupStateStore,
 ) -> Result<Option<(Checkpoint, Option<crate::raft::types::StoredMembership>)>, io::Error> {
-    let older = match state.read_snapshot()? {
-        Some(bytes) => Some(
-            codec::decode_snapshot(bytes)
-                .map_err(io::Error::other)?
-                .membership,
-        ),
+    let snapshot = match state.read_snapshot()? {
+        Some(bytes) => Some(codec::decode_snapshot(bytes).map_err(io::Error::other)?),
         None => None,
     };
     let Some(mut checkpoint) = state.read_checkpoint()? else {
         return Ok(None);
     };
-    let bounds = log.bounds();
-    let Some(last) = codec::log_id(bounds.last) else {
+    if log.bounds().last.index == EntryIndex(0) {
         return Ok(None);
-    };
-    if checkpoint.applied > last {
-        checkpoint.applied = last;
-        checkpoint.high_watermark = checkpoint.high_watermark.min(bounds.log_end);
     }
-    Ok(Some((checkpoint, older)))
+    // A checkpoint that was saved later may be from before the snapshot; openraft would take the log for one that
+    // lacks what the snapshot has, and reset it.
+    if let Some(snapshot) = &snapshot
+        && let Some(last) = codec::log_id(snapshot.position.last)
+        && last.index > checkpoint.applied.index
+        && log.entry_id(snapshot.position.last.index) == Some(snapshot.position.last)
+    {
+        checkpoint.applied = last;
+        let next_offset = snapshot.position.next_offset;
+        checkpoint.high_watermark = checkpoint.high_watermark.max(next_offset);
+    }
+    clip(log, &mut checkpoint)?;
+    Ok(Some((checkpoint, snapshot.map(|it| it.membership))))
+}
+
+/// Takes a checkpoint back to the last entry of its history that the log still holds. Entries of a later term may stand
+/// in the place of those that were lost, so that indexes alone say nothing.
+fn clip(log: &PartitionLog, checkpoint: &mut Checkpoint) -> Result<(), io::Error> {
+    let applied = codec::entry_id(&checkpoint.applied).map_err(io::Error::other)?;
+    if log.entry_id(applied.index) == Some(applied) {
+        return Ok(());
+    }
+    let bounds = log.bounds();
+    if applied.index < bounds.purged.index {
+        // A snapshot holds what was purged.
+        return Ok(());
+    }
+    let starts = log.epoch_starts();
+    let later = starts.iter().find(|(first, _)| first.epoch > applied.epoch);
+    let (end, next_offset) = match later {
+        Some((first, offset)) => (EntryIndex(first.index.0.saturating_sub(1)), *offset),
+        None => (bounds.last.index, bounds.log_end),
+    };
+    let end = end.min(applied.index);
+    let last = log.entry_id(end).and_then(codec::log_id);
+    let last = last.ok_or_else(|| io::Error::other("the log holds nothing of what was applied"))?;
+    checkpoint.applied = last;
+    checkpoint.high_watermark = checkpoint.high_watermark.min(next_offset);
+    Ok(())
 }

@@ -69,6 +69,18 @@ pub struct Partition {
     broker_in_flight_bytes_max: usize,
     /// Held while the log start moves or entries are dropped.
     retention: tokio::sync::Mutex<()>,
+    life: tokio::sync::Mutex<Life>,
+}
+
+/// Whether a partition may have a group. Its lock is held while one is started or ended, so that there are never two
+/// on one log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It may.
+    #[default]
+    Hosted,
+    /// Its log is gone or going, or the broker ends.
+    Ended,
 }
 
 impl Partition {
@@ -86,6 +98,7 @@ impl Partition {
             in_flight_bytes_max,
             broker_in_flight_bytes_max,
             retention: tokio::sync::Mutex::default(),
+            life: tokio::sync::Mutex::default(),
         }
     }
 
@@ -213,6 +226,11 @@ impl Partition {
         self.group.load_full()
     }
 
+    /// Whether it may have a group.
+    pub(crate) fn life(&self) -> &tokio::sync::Mutex<Life> {
+        &self.life
+    }
+
     /// Puts the running group in, or takes it out; returns the one before.
     pub(crate) fn swap_group(
         &self,
@@ -291,10 +309,8 @@ impl Partition {
                 base_offset,
                 epoch,
             } => (number, base_offset, epoch),
-            other => {
-                drop(order);
-                return self.answer_unplaced(other, &batch, acks);
-            }
+            // With the order locked, so that a loss of the original between the two is told to the duplicate.
+            other => return self.answer_unplaced(other, &batch, acks),
         };
         let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
         let (submission, answer) = Submission::new(

@@ -452,13 +452,17 @@ impl PartitionShared {
 
     /// What to save so that a start need not apply from the beginning; `None` before anything was applied.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
-        let (high_watermark, log_start) = (self.high_watermark(), self.log_start());
-        let applied = self.applied.lock();
+        let (applied, membership) = {
+            let applied = self.applied.lock();
+            let membership = applied.memberships.back().cloned().unwrap_or_default();
+            (applied.last?, membership)
+        };
+        // Read after it: a high watermark from before it would hide what was applied in between for good.
         Some(Checkpoint {
-            applied: applied.last?,
-            high_watermark,
-            log_start,
-            membership: applied.memberships.back().cloned().unwrap_or_default(),
+            applied,
+            high_watermark: self.high_watermark(),
+            log_start: self.log_start(),
+            membership,
         })
     }
 

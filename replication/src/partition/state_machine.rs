@@ -112,11 +112,11 @@ impl RaftStateMachine<GroupTypes> for PartitionStateMachine {
             log_start: position.log_start,
             membership,
         };
-        self.shared
-            .log()
-            .reset(position)
-            .await
-            .map_err(io::Error::other)?;
+        // What the log holds beyond the snapshot is worth more than a place to begin.
+        let log = self.shared.log();
+        if log.entry_id(position.last.index) != Some(position.last) {
+            log.reset(position).await.map_err(io::Error::other)?;
+        }
         self.state
             .write_snapshot(snapshot, Some(&checkpoint))
             .await?;

@@ -7,14 +7,17 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use tidelog_storage::log::{
-    EntryBody, EntryHeader, EntryIndex, LogEntry, LogError, PartitionLog, Stamping,
+    EntryBody, EntryHeader, EntryIndex, LogEntry, LogError, LogPosition, PartitionLog,
+    ProducerStateTable, Stamping,
 };
+use tokio::sync::Notify;
 
 use super::codec::{self, Checkpoint, encode_opaque, entry_id, entry_index};
 use super::state_store::GroupStateStore;
@@ -47,6 +50,37 @@ struct GroupLogInner {
     checkpoint: Option<Checkpoint>,
     /// Entries after this one were appended by this process and are at hand.
     opened_at: EntryIndex,
+    appends: Arc<AppendsUnderWay>,
+}
+
+/// Appends that are not durable yet.
+#[derive(Debug, Default)]
+struct AppendsUnderWay {
+    count: AtomicUsize,
+    ended: Notify,
+}
+
+impl AppendsUnderWay {
+    fn begin(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn end(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Waits until there are none.
+    async fn none(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
 }
 
 impl GroupLog {
@@ -69,6 +103,7 @@ impl GroupLog {
                 vote,
                 checkpoint,
                 opened_at,
+                appends: Arc::default(),
             }),
         })
     }
@@ -331,6 +366,9 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
         self.clone()
     }
 
+    /// Durable after every entry that was appended before it: a new group's vote without its first membership would be
+    /// a group that can neither elect nor be told its members.
+    ///
     /// A committed vote whose uncommitted form is saved is not saved again: after a restart it counts as uncommitted
     /// in any case.
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
@@ -344,6 +382,7 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
         let saved = *self.inner.vote.lock();
         let known = saved.is_some_and(|saved| saved.leader_id == vote.leader_id);
         if !known {
+            self.inner.appends.none().await;
             let written = self.inner.state.write_vote(vote).await;
             written.map_err(|error| self.fail(LogError::Io(Arc::from(error.to_string()))))?;
         }
@@ -385,19 +424,22 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
             .map(|(_, submission)| submission.clone())
             .collect();
         let events = self.inner.events.clone();
+        let appends = self.inner.appends.clone();
         let done = Box::new(move |result: Result<(), LogError>| {
+            appends.end();
             match &result {
                 Ok(()) => waiting.iter().for_each(|submission| submission.durable()),
                 Err(error) => events.failed(error),
             }
             callback.io_completed(result.map_err(io::Error::other));
         });
-        let offsets = self
-            .inner
-            .log
-            .append(entries, stamping, done)
-            .await
-            .map_err(|error| self.fail(error))?;
+        self.inner.appends.begin();
+        let appended = self.inner.log.append(entries, stamping, done).await;
+        let offsets = appended.map_err(|error| {
+            // What was not taken is not told to be done.
+            self.inner.appends.end();
+            self.fail(error)
+        })?;
         for (position, submission) in &submissions {
             if offsets.get(*position) != Some(&submission.base_offset()) {
                 return Err(self.fail(LogError::Io(Arc::from(
@@ -420,12 +462,23 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
             .map_err(|error| self.fail(error))
     }
 
+    /// Beyond the log's end, as after a snapshot that brought more than the log holds, it begins anew there.
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
-        self.inner
-            .log
-            .purge_to(entry_index(log_id.index))
+        let log = &self.inner.log;
+        let bounds = log.bounds();
+        let purged = if entry_index(log_id.index) > bounds.last.index {
+            let last = entry_id(&log_id).map_err(io::Error::other)?;
+            log.reset(LogPosition {
+                last,
+                next_offset: bounds.log_end,
+                log_start: bounds.log_end,
+                producers: ProducerStateTable::default(),
+            })
             .await
-            .map_err(|error| self.fail(error))
+        } else {
+            log.purge_to(entry_index(log_id.index)).await
+        };
+        purged.map_err(|error| self.fail(error))
     }
 }
 

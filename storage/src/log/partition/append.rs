@@ -94,6 +94,13 @@ impl PartitionLog {
         done: Option<AppendDone>,
     ) -> Vec<Offset> {
         let config = self.config();
+        // Only records may be acknowledged before they are on stable storage, never what the consensus rests on.
+        let is_record = |entry: &LogEntry| matches!(entry.body, EntryBody::Batch(_));
+        let durability = if entries.iter().all(is_record) {
+            config.durability
+        } else {
+            Durability::Sync
+        };
         let completion = self.completion(done);
         let (appended, queue) = {
             let mut state = self.state.lock();
@@ -105,7 +112,7 @@ impl PartitionLog {
                 last_index: appended.last,
                 payload: std::mem::take(&mut appended.payload),
             };
-            state.sequence = journal.submit(frame, config.durability, permit, completion);
+            state.sequence = journal.submit(frame, durability, permit, completion);
             let queue = state.has_files && !state.queued;
             state.queued |= queue;
             (appended, queue)

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use tidelog_protocol::types::Offset;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::files::SegmentName;
 use super::super::payload::{
@@ -37,29 +38,49 @@ pub(super) struct PreparedCut {
 impl PartitionLog {
     /// Cuts off the entries after `index`. Durable when it returns.
     pub async fn truncate_after(&self, index: EntryIndex) -> Result<(), LogError> {
-        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
-        self.blocking(move |log| log.truncate_blocking(index)).await
+        let turn = self.take_turn().await?;
+        self.change(turn, move |log| log.truncate_blocking(index))
+            .await
     }
 
     /// Forgets the entries up to `index` and deletes the segments that hold nothing else. Durable when it returns.
     pub async fn purge_to(&self, index: EntryIndex) -> Result<(), LogError> {
-        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
-        self.blocking(move |log| log.purge_blocking(index)).await
+        let turn = self.take_turn().await?;
+        self.change(turn, move |log| log.purge_blocking(index))
+            .await
     }
 
     /// Drops everything and restarts at a position. Durable when it returns.
     pub async fn reset(&self, at: LogPosition) -> Result<(), LogError> {
-        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
-        self.blocking(move |log| log.reset_blocking(at)).await
+        let turn = self.take_turn().await?;
+        self.change(turn, move |log| log.reset_blocking(at)).await
     }
 
     /// Removes the log for good: checkpoint, files, journal. Once more is fine.
     pub(crate) async fn remove(&self) -> Result<(), LogError> {
-        let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
+        let turn = self.take_turn().await?;
         if matches!(self.check_running(), Err(LogError::Removed)) {
             return Ok(());
         }
-        self.blocking(|log| log.remove_blocking()).await
+        self.change(turn, |log| log.remove_blocking()).await
+    }
+
+    async fn take_turn(&self) -> Result<OwnedSemaphorePermit, LogError> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await;
+        turn.map_err(|_| LogError::Removed)
+    }
+
+    /// Runs a change, which holds its turn to its end also when nobody waits for it any more.
+    async fn change(
+        &self,
+        turn: OwnedSemaphorePermit,
+        change: impl FnOnce(&PartitionLog) -> Result<(), LogError> + Send + 'static,
+    ) -> Result<(), LogError> {
+        let run = move |log: &PartitionLog| {
+            let _turn = turn;
+            change(log)
+        };
+        self.blocking(run).await
     }
 
     fn truncate_blocking(&self, index: EntryIndex) -> Result<(), LogError> {

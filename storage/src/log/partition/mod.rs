@@ -48,7 +48,7 @@ pub struct PartitionLog {
     shared: Arc<Shared>,
     files: LogFiles,
     /// One change at a time, in the order of calls.
-    turn: Semaphore,
+    turn: Arc<Semaphore>,
     writing: Mutex<Writing>,
     state: Mutex<State>,
     stopped: Mutex<Option<LogError>>,
@@ -173,7 +173,7 @@ impl PartitionLog {
             config: RwLock::new(Arc::new(config)),
             shared: Arc::clone(shared),
             files,
-            turn: Semaphore::new(1),
+            turn: Arc::new(Semaphore::new(1)),
             writing: Mutex::default(),
             state: Mutex::new(state),
             stopped: Mutex::new(None),
