@@ -286,3 +286,9 @@ def test_automatic_creation_can_be_switched_off(start_broker, name):
             assert metadata(connection, name, auto_create=True)["ErrorCode"] == Error.UNKNOWN_TOPIC_OR_PARTITION
         assert create_topic(connection, name, partitions=-1, replication=-1)["NumPartitions"] == 3
     broker.stop()
+
+
+def test_one_request_brings_about_ten_thousand_partitions_at_most(wire, name):
+    answer = create_topic(wire, name, partitions=10_001)
+    assert answer["ErrorCode"] == Error.POLICY_VIOLATION
+    assert metadata(wire, name)["ErrorCode"] == Error.UNKNOWN_TOPIC_OR_PARTITION

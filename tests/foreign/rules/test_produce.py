@@ -7,7 +7,7 @@ import pytest
 
 from wire import Connection, Disconnected, Error, Record, build_batch, parse_batches
 from wire.batch import CODECS, CONTROL, GZIP, LOG_APPEND_TIME, LZ4, SNAPPY, ZSTD, encode_record
-from wire.calls import fetch, init_producer, list_offset, produce, produce_body, produced
+from wire.calls import create_topic, fetch, find_coordinator, init_producer, list_offset, produce, produce_body, produced
 from wire.schema import varint
 
 DAY_MS = 24 * 3600 * 1000
@@ -420,3 +420,38 @@ def test_a_magic_of_old_kafka_is_refused(broker, topic):
         except Disconnected:
             return
         assert answer["ErrorCode"] in (Error.INVALID_RECORD, Error.CORRUPT_MESSAGE)
+
+
+# ---- What costs others nothing: refusals before a batch has its place
+
+
+def test_internal_topics_take_no_records_from_clients(wire, name):
+    find_coordinator(wire, name)
+    answer = produce(wire, "__consumer_offsets", build_batch([Record(b"x", b"y")]))
+    assert answer["ErrorCode"] == Error.INVALID_TOPIC_EXCEPTION
+
+
+def test_a_batch_that_the_journal_cannot_hold_is_too_large_and_costs_nothing(broker, start_broker):
+    if not broker.is_tidelog:
+        pytest.skip("Apache Kafka has no journal")
+    broker = start_broker({"journal.file.bytes": 1 << 20, "journal.files.min": 2})
+    with Connection(broker.address) as connection:
+        create_topic(connection, "large", configs={"max.message.bytes": "20000000"})
+        assert produce(connection, "large", build_batch([b"x" * 3_000_000]))["ErrorCode"] == Error.MESSAGE_TOO_LARGE
+        assert produce(connection, "large", build_batch([b"x"]))["BaseOffset"] == 0
+
+
+def test_the_longest_topic_name_keeps_its_records(start_broker):
+    broker = start_broker()
+    longest = "n" * 249
+    for round in range(3):
+        with Connection(broker.address) as connection:
+            if round == 0:
+                create_topic(connection, longest)
+            # Enough for files of its own.
+            assert produce(connection, longest, build_batch([b"x" * 100_000]))["BaseOffset"] == round
+        broker.stop()
+        broker.start()
+    with Connection(broker.address) as connection:
+        assert list_offset(connection, longest, -1)["Offset"] == 3
+        assert fetch(connection, longest, offset=0)["ErrorCode"] == Error.NONE
