@@ -16,7 +16,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("storage", &["protocol"]),
     ("replication", &["protocol", "storage"]),
     ("client", &["protocol"]),
-    ("broker", &["protocol", "storage", "replication", "client"]),
+    ("benches/driver", &["protocol"]),
+    (
+        "broker",
+        &["protocol", "storage", "replication", "client", "driver"],
+    ),
 ];
 
 /// Foreign crates that one crate alone may name.
