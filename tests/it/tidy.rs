@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("replication", &["protocol", "storage"]),
     ("client", &["protocol"]),
     ("benches/driver", &["protocol"]),
+    ("benches/micro", &["protocol", "storage"]),
     (
         "broker",
         &["protocol", "storage", "replication", "client", "driver"],
