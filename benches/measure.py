@@ -29,13 +29,18 @@ def cpu_s(pid):
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def kernel_cpu_s():
-    """Processor seconds of all kernel threads so far: write-back, journal of the file system, block layer."""
-    total = 0
+def kernel_threads():
+    """Processor seconds of each kernel thread so far: write-back, journal of the file system, block layer."""
+    threads = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(entry.name)) and int(fields[1]) == _KTHREADD:
-            total += int(fields[11]) + int(fields[12])
-    return total / _TICKS
+            threads[entry.name, fields[19]] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return threads
+
+
+def kernel_cpu_s(before):
+    """Processor seconds of kernel threads since `before`. Those that ended meanwhile took theirs along."""
+    return sum(used - before.get(thread, 0) for thread, used in kernel_threads().items())
 
 
 def others_cpu_s(pids):
@@ -77,20 +82,28 @@ def drive(driver, broker, what, topic, **options):
     for name, value in options.items():
         for one in value if isinstance(value, list) else [value]:
             command += ["--" + name.replace("_", "-"), str(one)]
-    return around(broker, lambda: json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+    def load():
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr}\n{broker.log_tail()}")
+        return json.loads(done.stdout)
+
+    return around(broker, load)
 
 
 def around(broker, work):
     """The report that `work` returns (`bytes` in it), with what was spent meanwhile and until all is on disk."""
     pid = broker.process.pid
-    before = cpu_s(pid), kernel_cpu_s(), others_cpu_s([pid])
+    before = cpu_s(pid), kernel_threads(), others_cpu_s([pid])
     report = work()
     wait_until_quiet(pid)
     os.sync()
     gib = report["bytes"] / GIB
     report["broker_cpu_s_per_gib"] = (cpu_s(pid) - before[0]) / gib
-    report["kernel_cpu_s_per_gib"] = (kernel_cpu_s() - before[1]) / gib
+    kernel = kernel_cpu_s(before[1])
+    report["kernel_cpu_s_per_gib"] = kernel / gib
     own = report["driver"]["user_s"] + report["driver"]["system_s"] if "driver" in report else 0
-    others = others_cpu_s([pid]) - before[2] - own - (kernel_cpu_s() - before[1])
+    others = others_cpu_s([pid]) - before[2] - own - kernel
     report["others_cpu_s"] = max(others, 0)
     return report

@@ -74,13 +74,11 @@ impl ProduceTask {
             if waiting.is_empty() && left == 0 {
                 break;
             }
-            match pace.moment(sent) {
-                Some(next) if room > 0 => {
-                    if !self.connection.readable_before(next)? {
-                        continue;
-                    }
-                }
-                _ => {}
+            let next = pace.moment(sent).filter(|_| room > 0);
+            if let Some(next) = next
+                && !self.connection.readable_before(next)?
+            {
+                continue;
             }
             self.connection.receive()?;
             self.take_replies(&mut waiting, &mut tally)?;

@@ -1,12 +1,20 @@
 //! The topic of a run: created if it is missing, then its partitions with their leaders.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use clap::Args;
-use tidelog_client::{Admin, Error, NewTopic, Offset, OffsetSpec, TopicName, TopicPartition};
+use tidelog_client::{
+    Admin, Error, NewTopic, Offset, OffsetSpec, TopicInfo, TopicName, TopicPartition,
+};
 use tidelog_driver::Target;
 
 use crate::cli::failure::{Failure, TOPIC_EXISTS, UNKNOWN_TOPIC, about_topic};
 use crate::cli::topic::unique;
 use crate::cli::{ConnectArgs, assignment};
+
+/// How often a topic that was just created is asked for.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Arguments about the topic.
 #[derive(Debug, Args)]
@@ -43,7 +51,7 @@ impl TopicArgs {
         let topic = match admin.describe_topic(&name).await {
             Err(error) if error.code() == Some(UNKNOWN_TOPIC) && may_create => {
                 self.create(&admin).await?;
-                admin.describe_topic(&name).await.map_err(about)?
+                self.created(&admin, connect.command_timeout).await?
             }
             found => found.map_err(about)?,
         };
@@ -73,6 +81,19 @@ impl TopicArgs {
                 .ok_or_else(|| Failure::Failed(format!("partition {partition} has no leader")))
         });
         targets.collect()
+    }
+
+    /// The topic once the broker that is asked has heard of it: some learn of it after the one that created it.
+    async fn created(&self, admin: &Admin, timeout: Duration) -> Result<Arc<TopicInfo>, Failure> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match admin.describe_topic(&self.name()).await {
+                Err(error) if error.code() == Some(UNKNOWN_TOPIC) && Instant::now() < deadline => {
+                    tokio::time::sleep(POLL).await;
+                }
+                found => return found.map_err(|error| about_topic(&error, &self.topic)),
+            }
+        }
     }
 
     async fn create(&self, admin: &Admin) -> Result<(), Failure> {
