@@ -54,8 +54,8 @@ pub fn run(folder: &Path) -> Logs {
     for (durability, word) in [(Durability::Os, "os"), (Durability::Sync, "sync")] {
         for (name, size) in SIZES {
             let batch = batch(size, Compression::None);
-            let steps = (64 << 20 >> size.ilog2()) as u32;
-            for in_flight in [1, IN_FLIGHT] {
+            for (in_flight, bytes) in [(1, 4 << 20), (IN_FLIGHT, 64 << 20)] {
+                let steps = (bytes >> size.ilog2()) as u32;
                 let log = make(durability);
                 let what = format!("append {name}, {word}, {in_flight} in flight");
                 show(&what, steps, size, || {
