@@ -15,7 +15,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build deps deps-build deps-test deps-verify test test-rust test-foreign soak figures verify fmt clean distclean
+.PHONY: help run build deps deps-build deps-test deps-verify test test-rust test-foreign soak figures bench-micro bench-kafka verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ soak: build ## the storage properties under power loss, a hundred times as many 
 
 figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has them; run it on a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py
+
+bench-micro: deps-build ## what validation, append and fetch cost on their own
+	cargo bench --profile release --locked --workspace --bench micro
+
+bench-kafka: deps-test build ## Tidelog and Apache Kafka side by side, as benches/RESULTS.md has them; about 20 GiB of disk, a quiet machine
+	$(TIDELOG_CACHE)/venv/bin/python benches/bench_kafka.py $(ARGS)
 
 verify: deps-verify ## formatting, lints, licences, documentation; changes no file
 	cargo fmt --all --check

@@ -442,3 +442,76 @@ fn a_closed_pipe_ends_the_command_quietly() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stderr, b"");
 }
+
+#[test]
+fn raw_load_is_counted_timed_and_readable_by_others() {
+    let broker = RunningBroker::start();
+    let cli = Cli::new(&broker);
+    let topic = cli.name("load");
+    let raw = |args: &[&str]| {
+        let mut all = vec!["bench", "raw", args[0], "--topic", &topic, "--json"];
+        all.extend(&args[1..]);
+        cli.json(&all)
+    };
+    let own = std::process::id().to_string();
+    let partitions = ["--partitions", "3"];
+    let written = raw(&[
+        &[
+            "produce",
+            "--bytes",
+            "4M",
+            "--connections",
+            "2",
+            "--pid",
+            &own,
+        ][..],
+        &partitions,
+    ]
+    .concat());
+    assert_eq!(written["records_per_batch"], 15, "{written}");
+    let batches = written["requests"].as_u64().expect("a number");
+    assert_eq!(written["records"], batches * 15);
+    assert!(written["bytes"].as_u64() >= Some(4 << 20));
+    assert!(written["latency_ms"]["p99"].as_f64() > Some(0.0));
+    assert!(written["broker"]["memory_bytes"].as_u64() > Some(0));
+    // What was counted is there, for a client that checks every checksum.
+    let consumed = cli.ok(&[
+        "consume",
+        &topic,
+        "--from-beginning",
+        "--end",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(lines(&consumed).len() as u64, batches * 15);
+    let read = raw(&["consume", "--bytes", "4M", "--connections", "5"]);
+    assert!(read["bytes"].as_u64() >= Some(4 << 20), "{read}");
+    // At a rate: 0.5 s of 200 batches a second.
+    let paced = raw(&["produce", "--rate", "200", "--seconds", "0.5"]);
+    let sent = paced["requests"].as_u64().expect("a number");
+    assert!((50..=101).contains(&sent), "{paced}");
+    let unheard = raw(&[
+        "produce",
+        "--acks",
+        "0",
+        "--bytes",
+        "1M",
+        "--compression",
+        "lz4",
+    ]);
+    assert!(unheard["latency_ms"].is_null(), "{unheard}");
+
+    let missing = cli.name("no-load");
+    let failed = cli.fails(&[
+        "bench", "raw", "consume", "--topic", &missing, "--bytes", "1M",
+    ]);
+    assert_eq!(
+        failed,
+        (1, format!("error: topic '{missing}' does not exist\n"))
+    );
+    let endless = cli.fails(&["bench", "raw", "produce", "--topic", &missing]);
+    assert_eq!(endless.0, 2, "{endless:?}");
+    let huge = ["--batch-bytes", "3000000", "--bytes", "1M"];
+    let refused = cli.fails(&[&["bench", "raw", "produce", "--topic", &topic][..], &huge].concat());
+    assert!(refused.1.contains("refused"), "{refused:?}");
+}

@@ -16,7 +16,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("storage", &["protocol"]),
     ("replication", &["protocol", "storage"]),
     ("client", &["protocol"]),
-    ("broker", &["protocol", "storage", "replication", "client"]),
+    ("benches/driver", &["protocol"]),
+    ("benches/micro", &["protocol", "storage"]),
+    (
+        "broker",
+        &["protocol", "storage", "replication", "client", "driver"],
+    ),
 ];
 
 /// Foreign crates that one crate alone may name.

@@ -1,8 +1,10 @@
-//! The command line's client half: topics, groups, producing and consuming, all through `tidelog-client`.
+//! The command line's client half: topics, groups, producing and consuming, all through `tidelog-client`, and
+//! load by `tidelog-driver`.
 //!
 //! Owns arguments, words and exit codes (0 done, 1 failed, 2 wrong usage). Knows nothing of the broker's inside: it
 //! speaks to any Kafka broker.
 
+mod bench;
 mod consume;
 mod delete_names;
 mod failure;
@@ -41,6 +43,9 @@ pub enum ClientCommand {
     /// List, describe, reset and delete consumer groups.
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Put load on a broker and measure it.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 /// What every command that talks to a broker takes.
@@ -103,6 +108,7 @@ pub fn run(command: ClientCommand) -> ExitCode {
             ClientCommand::Produce(args) => produce::run(args).await,
             ClientCommand::Consume(args) => consume::run(args).await,
             ClientCommand::Group(command) => group::run(command).await,
+            ClientCommand::Bench(command) => bench::run(command).await,
         }
     });
     // A read of standard input that nobody waits for must not hold up the end.

@@ -90,6 +90,18 @@ pub enum CompressionArg {
     Zstd,
 }
 
+impl From<CompressionArg> for Compression {
+    fn from(arg: CompressionArg) -> Self {
+        match arg {
+            CompressionArg::None => Compression::None,
+            CompressionArg::Gzip => Compression::Gzip,
+            CompressionArg::Snappy => Compression::Snappy,
+            CompressionArg::Lz4 => Compression::Lz4,
+            CompressionArg::Zstd => Compression::Zstd,
+        }
+    }
+}
+
 impl ProduceArgs {
     fn config(&self) -> Result<ProducerConfig, Failure> {
         let acks = match self.acks {
@@ -104,13 +116,7 @@ impl ProduceArgs {
         Ok(ProducerConfig {
             acks,
             idempotence,
-            compression: match self.compression {
-                CompressionArg::None => Compression::None,
-                CompressionArg::Gzip => Compression::Gzip,
-                CompressionArg::Snappy => Compression::Snappy,
-                CompressionArg::Lz4 => Compression::Lz4,
-                CompressionArg::Zstd => Compression::Zstd,
-            },
+            compression: self.compression.into(),
             delivery_timeout: self.connect.command_timeout,
             ..ProducerConfig::default()
         })

@@ -336,7 +336,7 @@ async fn delete(args: DeleteArgs) -> Result<(), Failure> {
 }
 
 /// Settings by name; one that is given twice is a mistake.
-fn unique(configs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn unique(configs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, Failure> {
     let mut unique = BTreeMap::new();
     for (name, value) in configs {
         if let Some(earlier) = unique.insert(name.clone(), value) {

@@ -77,13 +77,18 @@ class Broker:
         """host:port of the first listener, as a client's bootstrap.servers wants it."""
         return next(iter(self.bound.values()))
 
-    def start(self):
-        """Starts the process and returns once it answers."""
+    def spawn(self):
+        """Starts the process and does not wait for it."""
+        command = self._command()
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command(), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.home,
+                command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.home,
                 env=_environment(), preexec_fn=_die_with_parent,
             )  # fmt: skip
+
+    def start(self):
+        """Starts the process and returns once it answers."""
+        self.spawn()
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready():
             if self.process.poll() is not None:
