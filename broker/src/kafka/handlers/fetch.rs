@@ -1,26 +1,27 @@
 //! Fetch: committed batches, byte for byte as they are stored, now or when there are enough (rules 13 to 21).
 //!
 //! A request is read at once; if that is not enough for an answer it waits for one of its partitions to move, with a
-//! deadline. Nothing polls.
+//! deadline, holding no records. Nothing polls, except for memory when there is none.
 
+mod disk;
 mod read;
 mod response;
 mod session;
 pub mod sessions;
+mod waiting;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::{FetchRequest, FetchResponse};
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use self::read::{PartitionRead, ReadRules};
 use self::session::{PartitionKey, Wanted};
 use self::sessions::FetchContext;
+use self::waiting::Waiting;
 use crate::kafka::context::RequestContext;
 use crate::kafka::dispatch::{self, Reply};
 use crate::kafka::handlers::HandlerError;
@@ -31,10 +32,6 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 
 /// Longest wait that a client may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(600);
-
-/// Pause between two readings of a request whose partitions move without reaching `min_bytes`: what it has is read
-/// again each time, so a reading for each small batch would cost the square of them.
-const READ_PAUSE: Duration = Duration::from_millis(2);
 
 /// What a request asks for, apart from its partitions.
 struct Terms {
@@ -81,13 +78,17 @@ fn refused(cx: &RequestContext, code: ErrorCode) -> Result<Reply, HandlerError> 
 }
 
 fn terms(cx: &RequestContext, request: &FetchRequest) -> Terms {
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+    let bytes_max = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(cx.broker.config().fetch.response_bytes_max);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
     Terms {
         wait,
-        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        // More than a reply may hold is not waited for.
+        bytes_min: bytes_min.min(bytes_max),
         rules: ReadRules {
-            bytes_max: bytes_max.min(cx.broker.config().fetch.response_bytes_max),
+            bytes_max,
             committed_only: request.isolation_level == 1,
         },
     }
@@ -131,36 +132,66 @@ async fn read_until_due(
     terms: &Terms,
 ) -> Vec<PartitionRead> {
     let deadline = Instant::now() + terms.wait;
-    let mut reads = read::all(cx, context.wanted(), &terms.rules).await;
+    let reads = read::all(cx, context.wanted(), &terms.rules).await;
     if is_due(&reads, terms) {
         return reads;
     }
-    let moved = Arc::new(Notify::new());
-    let _registrations: Vec<_> = reads
-        .iter()
-        .filter_map(|read| read.partition.as_ref())
-        .map(|partition| partition.register_waiter(&moved))
-        .collect();
-    loop {
-        // What moved between the first reading and the registration is seen by this one.
-        reads = read::all(cx, context.wanted(), &terms.rules).await;
-        if is_due(&reads, terms) {
-            return reads;
-        }
-        tokio::select! {
-            () = moved.notified() => {}
-            () = sleep_until(deadline) => return reads,
-            () = cx.broker.draining.cancelled() => return reads,
-        }
-        if terms.bytes_min > 1 && reads.iter().any(|read| read.size_bytes > 0) {
-            sleep(READ_PAUSE).await;
-        }
-    }
+    // From here on nothing of what was read is held.
+    let waiting = Waiting::begin(context.wanted(), reads, terms);
+    waiting.until_due(cx, deadline).await;
+    read::all(cx, context.wanted(), &terms.rules).await
 }
 
 fn is_due(reads: &[PartitionRead], terms: &Terms) -> bool {
     terms.wait.is_zero()
-        || reads.is_empty()
-        || reads.iter().any(PartitionRead::is_special)
+        || reads.iter().all(PartitionRead::is_unknown)
+        || reads
+            .iter()
+            .any(|read| read.is_special() && !read.is_unknown())
         || reads.iter().map(|read| read.size_bytes).sum::<usize>() >= terms.bytes_min
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_protocol::ErrorCode;
+    use tidelog_protocol::types::TopicName;
+
+    use super::*;
+
+    fn read_of(code: Option<ErrorCode>, size_bytes: usize) -> PartitionRead {
+        PartitionRead {
+            code,
+            size_bytes,
+            ..PartitionRead::refused(
+                (TopicKey::Name(TopicName::from("t")), PartitionIndex(0)),
+                ErrorCode::UnknownServerError.into(),
+            )
+        }
+    }
+
+    #[test]
+    fn rule_15_an_unknown_partition_does_not_end_the_wait_of_others() {
+        let terms = Terms {
+            wait: Duration::from_secs(1),
+            bytes_min: 10,
+            rules: ReadRules {
+                bytes_max: 100,
+                committed_only: false,
+            },
+        };
+        let due = |reads: &[PartitionRead]| is_due(reads, &terms);
+        for unknown in [
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::UnknownTopicId,
+        ] {
+            assert!(!due(&[read_of(Some(unknown), 0), read_of(None, 9)]));
+            assert!(due(&[read_of(Some(unknown), 0), read_of(None, 10)]));
+            assert!(due(&[read_of(Some(unknown), 0)]), "nothing to wait for");
+        }
+        assert!(due(&[
+            read_of(Some(ErrorCode::OffsetOutOfRange), 0),
+            read_of(None, 0)
+        ]));
+        assert!(due(&[]));
+    }
 }
