@@ -1,15 +1,14 @@
 //! Produce: batches are validated and given to their partitions in the order of arrival, and answered when they are
 //! as safe as `acks` asks (rules 1 to 12).
 
+mod inflate;
 mod response;
 
-use std::cell::RefCell;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidelog_protocol::ErrorCode;
-use tidelog_protocol::batch::Scratch;
 use tidelog_protocol::batch::validate::{self, ProduceRejection};
 use tidelog_protocol::messages::ProduceRequest;
 use tidelog_protocol::messages::produce_request::PartitionProduceData;
@@ -29,11 +28,6 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 
 /// Longest wait that a client may ask for. Its own request time-out is far below.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
-
-thread_local! {
-    /// Where compressed records are inflated for validation; bounded, and reused by all connections of a thread.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// A partition's part of a request, submitted.
 enum Submitted {
@@ -86,6 +80,10 @@ async fn submit_all(
         let key = TopicKey::of(by_id, &topic.name, topic.topic_id);
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
+            if !(topics.is_empty() && partitions.is_empty()) {
+                // A request may have thousands of batches, each of which takes its time to be checked.
+                tokio::task::yield_now().await;
+            }
             let index = data.index;
             let submitted = match acks {
                 None => Err(PartitionAnswer::refused(
@@ -122,9 +120,7 @@ async fn submit(
     if batch.is_transactional() {
         return Err(no_transactions(index));
     }
-    let valid = SCRATCH
-        .with_borrow_mut(|scratch| validate::validate_produce(batch, &rules, scratch))
-        .map_err(reject)?;
+    let valid = inflate::validate(batch, &rules).map_err(reject)?;
     metrics::counter!("tidelog_produced_records_total")
         .increment(valid.batch.record_count().max(0) as u64);
     metrics::counter!("tidelog_produced_bytes_total").increment(valid.batch.size_bytes() as u64);
