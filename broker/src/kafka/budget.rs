@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Frames up to this size do not count as large: a client that produces with default settings sends no larger ones.
-const LARGE_FRAME_BYTES_MIN: usize = 1024 * 1024;
+/// Frames and decoded requests up to this size do not count as large: clients with default settings have no larger
+/// ones.
+const LARGE_BYTES_MIN: usize = 1024 * 1024;
 
 /// Replies that may hold one batch each beside the budget, so that consumers get on while it is exhausted.
 const SPARE_READS_MAX: usize = 4;
@@ -22,6 +23,8 @@ pub struct MemoryBudget {
     /// Bytes that large frames may hold while they arrive.
     arriving: Arc<Semaphore>,
     spare_reads: Arc<Semaphore>,
+    /// Bytes that large decoded requests may hold.
+    decoded: Arc<Semaphore>,
     total_bytes: usize,
 }
 
@@ -31,6 +34,8 @@ pub struct MemoryPermit {
     bytes: OwnedSemaphorePermit,
     /// Reads of one batch beside the budget.
     spare: Option<OwnedSemaphorePermit>,
+    /// Bytes of large decoded requests.
+    decoded: Option<OwnedSemaphorePermit>,
 }
 
 /// Memory of a frame that has not arrived whole.
@@ -53,11 +58,8 @@ impl MemoryPermit {
         match (sum, more) {
             (Some(sum), Some(more)) => {
                 sum.bytes.merge(more.bytes);
-                match (&mut sum.spare, more.spare) {
-                    (Some(spare), Some(another)) => spare.merge(another),
-                    (spare @ None, another) => *spare = another,
-                    (Some(_), None) => {}
-                }
+                merge(&mut sum.spare, more.spare);
+                merge(&mut sum.decoded, more.decoded);
             }
             (sum @ None, more) => *sum = more,
             (Some(_), None) => {}
@@ -86,13 +88,14 @@ impl MemoryBudget {
             free: Arc::new(Semaphore::new(total_bytes)),
             arriving: Arc::new(Semaphore::new(arriving_bytes_max(total_bytes))),
             spare_reads: Arc::new(Semaphore::new(SPARE_READS_MAX)),
+            decoded: Arc::new(Semaphore::new(decoded_bytes_max(total_bytes))),
             total_bytes,
         }
     }
 
     /// Waits for the memory of a frame that begins to arrive.
     pub async fn reserve_frame(&self, bytes: usize) -> ArrivingPermit {
-        let arriving = if bytes > LARGE_FRAME_BYTES_MIN {
+        let arriving = if bytes > LARGE_BYTES_MIN {
             let most = arriving_bytes_max(self.total_bytes);
             let permits = u32::try_from(bytes.min(most)).unwrap_or(u32::MAX);
             // Never closed; without a permit the frame only counts as a small one.
@@ -117,6 +120,7 @@ impl MemoryBudget {
         MemoryPermit {
             bytes: taken.expect("the semaphore is never closed"),
             spare: None,
+            decoded: None,
         }
     }
 
@@ -129,6 +133,27 @@ impl MemoryBudget {
         Some(MemoryPermit {
             bytes: taken,
             spare: None,
+            decoded: None,
+        })
+    }
+
+    /// Takes what a request is decoded to, if that is free now. As requests may wait for a long time, large ones
+    /// together take no more than a quarter of the budget; one that is larger takes that.
+    pub fn try_reserve_decoded(&self, bytes: usize) -> Option<MemoryPermit> {
+        let bytes = bytes.min(decoded_bytes_max(self.total_bytes));
+        let decoded = if bytes > LARGE_BYTES_MIN {
+            let permits = self.permits(bytes);
+            Some(
+                Arc::clone(&self.decoded)
+                    .try_acquire_many_owned(permits)
+                    .ok()?,
+            )
+        } else {
+            None
+        };
+        Some(MemoryPermit {
+            decoded,
+            ..self.try_reserve(bytes)?
         })
     }
 
@@ -160,6 +185,18 @@ impl MemoryBudget {
     fn permits(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.min(self.total_bytes)).unwrap_or(u32::MAX)
     }
+}
+
+fn merge(sum: &mut Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePermit>) {
+    match (sum, more) {
+        (Some(sum), Some(more)) => sum.merge(more),
+        (sum @ None, more) => *sum = more,
+        (Some(_), None) => {}
+    }
+}
+
+fn decoded_bytes_max(total_bytes: usize) -> usize {
+    (total_bytes / 4).max(1)
 }
 
 fn arriving_bytes_max(total_bytes: usize) -> usize {
@@ -260,5 +297,20 @@ mod tests {
         drop(spare);
         assert!(budget.try_spare_read().is_some());
         assert_eq!(budget.used_bytes(), 75);
+    }
+
+    #[tokio::test]
+    async fn large_decoded_requests_take_a_quarter_together() {
+        const MIB: usize = 1024 * 1024;
+        let budget = MemoryBudget::new(100 * MIB);
+        let mut first = budget.try_reserve_decoded(10 * MIB);
+        let second = budget.try_reserve_decoded(15 * MIB);
+        assert!(budget.try_reserve_decoded(2 * MIB).is_none());
+        let small = budget.try_reserve_decoded(MIB);
+        assert_eq!(budget.used_bytes(), 26 * MIB);
+        MemoryPermit::join(&mut first, second);
+        drop((first, small));
+        assert!(budget.try_reserve_decoded(1_000 * MIB).is_some());
+        assert_eq!(budget.used_bytes(), 0);
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct Pace {
 struct InFlight {
     reply: ReplyFuture,
     timer: RequestTimer,
-    _memory: MemoryPermit,
+    _memory: Option<MemoryPermit>,
     _slot: OwnedSemaphorePermit,
 }
 

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use tidelog_protocol::StrBytes;
+use tidelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use tidelog_protocol::messages::fetch_request::FetchPartition;
-use tidelog_protocol::messages::{FetchRequest, FetchResponse, ProduceResponse};
+use tidelog_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
+use tidelog_protocol::messages::*;
 use tokio::time::sleep;
 
 use crate::harness::{
-    Client, TestBroker, batch, fetch_of, frame_start, metadata_of, produce_of, produced,
+    Client, TestBroker, batch, fetch_of, frame_start, metadata_of, name_of, produce_of, produced,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -156,7 +159,7 @@ async fn rule_15_what_ends_a_wait() {
             client.call(9, &produce_of("t", -1, batch(&[&value]))).await;
         assert_eq!(produced(&response).0, 0);
     }
-    let _: tidelog_protocol::messages::MetadataResponse = client.call(10, &metadata_of("t")).await;
+    let _: MetadataResponse = client.call(10, &metadata_of("t")).await;
     let begun = Instant::now();
     // More than the reply may hold is not waited for, whether by the request or the partition.
     let mut request = fetch_of("t", 0, 15_000, 1_000_000);
@@ -192,4 +195,88 @@ async fn rule_15_what_ends_a_wait() {
             "partition {index}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_repeat_are_answered_once() {
+    const TIMES: usize = 500;
+    let broker = TestBroker::with(&["offsets.topic.num.partitions=1"]).await;
+    broker.create_topic("t").await;
+    let mut client = broker.connect().await;
+    let topic = metadata_of("t").topics.expect("one").remove(0);
+    let request = MetadataRequest::default().with_topics(Some(vec![topic; TIMES]));
+    let metadata: MetadataResponse = client.call(5, &request).await;
+    assert_eq!(metadata.topics.len(), 1);
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(StrBytes::from_static_str("t"))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource; TIMES]);
+    let configs: DescribeConfigsResponse = client.call(4, &request).await;
+    assert_eq!(
+        (configs.results.len(), configs.results[0].error_code),
+        (1, 0)
+    );
+    let request = ListConfigResourcesRequest::default().with_resource_types(vec![2; TIMES]);
+    let listed: ListConfigResourcesResponse = client.call(1, &request).await;
+    let named = listed.config_resources.iter();
+    assert_eq!(
+        named
+            .filter(|one| one.resource_name.as_str() == "t")
+            .count(),
+        1
+    );
+    let topic = describe_producers_request::TopicRequest::default()
+        .with_name(name_of("t"))
+        .with_partition_indexes(vec![0; TIMES]);
+    let request = DescribeProducersRequest::default().with_topics(vec![topic]);
+    let producers: DescribeProducersResponse = client.call(0, &request).await;
+    assert_eq!(producers.topics[0].partitions.len(), 1);
+    let group = GroupId(StrBytes::from_static_str("g"));
+    let request = DescribeGroupsRequest::default().with_groups(vec![group.clone(); TIMES]);
+    let groups: DescribeGroupsResponse = client.call(5, &request).await;
+    assert_eq!(groups.groups.len(), 1);
+    let group = OffsetFetchRequestGroup::default()
+        .with_group_id(group)
+        .with_topics(None);
+    let request = OffsetFetchRequest::default().with_groups(vec![group; TIMES]);
+    let offsets: OffsetFetchResponse = client.call(8, &request).await;
+    assert_eq!(offsets.groups.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decoded_arrays_and_long_answers_count_against_the_budget() {
+    let broker = TestBroker::with(&[
+        "queued.max.request.bytes=8000000",
+        "socket.request.max.bytes=2000000",
+    ])
+    .await;
+    broker.create_topic("t").await;
+    let memory = &broker.server.broker().memory;
+    let mut client = broker.connect().await;
+    let mut request = fetch_of("t", 0, 700, 1);
+    let unknown = request.topics[0].partitions[0].clone().with_partition(9);
+    request.topics[0].partitions.extend(vec![unknown; 10_000]);
+    let id = client.send(11, &request).await;
+    sleep(Duration::from_millis(300)).await;
+    assert!(memory.used_bytes() > 10_000 * 128);
+    receive(&mut client, id).await;
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(memory.used_bytes(), 0);
+    // Every setting of the broker is a long answer. It waits for its memory.
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(4)
+        .with_resource_name(StrBytes::from_static_str("1"))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default()
+        .with_resources(vec![resource])
+        .with_include_documentation(true);
+    let held = memory.reserve(memory.total_bytes() - 2_000).await;
+    let id = client.send(4, &request).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(300), client.socket.readable());
+    assert!(waiting.await.is_err(), "it was answered without memory");
+    drop(held);
+    let response: DescribeConfigsResponse =
+        client.receive::<DescribeConfigsRequest, _>(4, id).await;
+    assert_eq!(response.results[0].error_code, 0);
 }

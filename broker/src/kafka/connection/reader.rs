@@ -65,7 +65,9 @@ impl Reader {
             read = self.read_frame() => read?,
         };
         metrics::counter!("tidelog_kafka_received_bytes_total").increment(frame.len() as u64 + 4);
-        let (reply, timer) = self.start(frame).await?;
+        let (reply, timer, more) = self.start(frame).await?;
+        let mut memory = Some(memory);
+        MemoryPermit::join(&mut memory, more);
         self.hand_over(InFlight {
             reply,
             timer,
@@ -123,7 +125,10 @@ impl Reader {
     }
 
     /// Starts the request: what must happen in order has happened when this returns.
-    async fn start(&self, mut frame: Bytes) -> Result<(ReplyFuture, RequestTimer), ReadEnd> {
+    async fn start(
+        &self,
+        mut frame: Bytes,
+    ) -> Result<(ReplyFuture, RequestTimer, Option<MemoryPermit>), ReadEnd> {
         match frame::read_request_header(&mut frame) {
             Ok(header) => {
                 let timer = self.broker.request_metrics.begin(header.api_key);
@@ -132,13 +137,14 @@ impl Reader {
                     connection: Arc::clone(&self.info),
                     header,
                 };
-                Ok((dispatch::start(cx, frame).await, timer))
+                let (reply, memory) = dispatch::start(cx, frame).await;
+                Ok((reply, timer, memory))
             }
             Err(error) => match error.reaction() {
                 Reaction::ReplyApiVersionsUnsupported { correlation_id } => {
                     debug!(%error, "answered with the served range");
                     let reply = dispatch::api_versions_unsupported(correlation_id);
-                    Ok((dispatch::ready(reply), RequestTimer::none()))
+                    Ok((dispatch::ready(reply), RequestTimer::none(), None))
                 }
                 Reaction::Close => Err(ReadEnd::Refused(error.to_string())),
             },

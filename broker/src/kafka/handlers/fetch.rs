@@ -13,6 +13,7 @@ mod waiting;
 use std::time::Duration;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::{FetchRequest, FetchResponse};
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex};
@@ -32,6 +33,12 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 
 /// Longest wait that a client may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Longest wait for many partitions, as they hold memory. Clients ask for half a second by default.
+const LARGE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Partitions up to which a request may take the longest wait.
+const LARGE_MIN: usize = 1_000;
 
 /// What a request asks for, apart from its partitions.
 struct Terms {
@@ -58,7 +65,10 @@ pub async fn serve(cx: RequestContext, body: Bytes) -> Result<Reply, HandlerErro
         Ok(context) => context,
         Err(code) => return refused(&cx, code),
     };
-    let reads = read_until_due(&cx, &context, &terms(&cx, &request)).await;
+    let terms = terms(&cx, &request, context.wanted().len());
+    // It may be large, and what follows may take long.
+    drop(request);
+    let reads = read_until_due(&cx, &context, &terms).await;
     let told: Vec<_> = reads
         .iter()
         .map(|read| (read.key.clone(), read.told()))
@@ -77,12 +87,17 @@ fn refused(cx: &RequestContext, code: ErrorCode) -> Result<Reply, HandlerError> 
     )
 }
 
-fn terms(cx: &RequestContext, request: &FetchRequest) -> Terms {
+fn terms(cx: &RequestContext, request: &FetchRequest, partitions: usize) -> Terms {
     let bytes_max = usize::try_from(request.max_bytes)
         .unwrap_or(0)
         .min(cx.broker.config().fetch.response_bytes_max);
     let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
-    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+    let wait_max = if partitions > LARGE_MIN {
+        LARGE_WAIT_MAX
+    } else {
+        WAIT_MAX
+    };
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(wait_max);
     Terms {
         wait,
         // More than a reply may hold is not waited for.
@@ -94,8 +109,9 @@ fn terms(cx: &RequestContext, request: &FetchRequest) -> Terms {
     }
 }
 
+/// The partitions that a request names, each once, as Kafka puts them into a map: the last mention counts.
 fn wanted(request: &FetchRequest, by_id: bool) -> Vec<(PartitionKey, Wanted)> {
-    let mut wanted = Vec::new();
+    let mut wanted = IndexMap::new();
     for topic in &request.topics {
         let key = TopicKey::of(by_id, &topic.topic, topic.topic_id);
         wanted.extend(topic.partitions.iter().map(|partition| {
@@ -108,7 +124,7 @@ fn wanted(request: &FetchRequest, by_id: bool) -> Vec<(PartitionKey, Wanted)> {
             ((key.clone(), PartitionIndex(partition.partition)), terms)
         }));
     }
-    wanted
+    wanted.into_iter().collect()
 }
 
 fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<PartitionKey> {
@@ -153,10 +169,31 @@ fn is_due(reads: &[PartitionRead], terms: &Terms) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidelog_protocol::ErrorCode;
+    use tidelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
     use tidelog_protocol::types::TopicName;
 
     use super::*;
+
+    #[test]
+    fn a_partition_that_is_named_again_is_fetched_once() {
+        let partition = |index, offset| {
+            FetchPartition::default()
+                .with_partition(index)
+                .with_fetch_offset(offset)
+        };
+        let topic = FetchTopic::default().with_partitions(vec![
+            partition(0, 1),
+            partition(1, 2),
+            partition(0, 3),
+        ]);
+        let request = FetchRequest::default().with_topics(vec![topic.clone(), topic]);
+        let wanted = wanted(&request, false);
+        let found: Vec<_> = wanted
+            .iter()
+            .map(|((_, index), wanted)| (index.0, wanted.offset.0))
+            .collect();
+        assert_eq!(found, [(0, 3), (1, 2)]);
+    }
 
     fn read_of(code: Option<ErrorCode>, size_bytes: usize) -> PartitionRead {
         PartitionRead {
