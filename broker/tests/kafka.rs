@@ -8,6 +8,8 @@ mod fetching;
 mod groups;
 #[path = "kafka/harness.rs"]
 mod harness;
+#[path = "kafka/limits.rs"]
+mod limits;
 #[path = "kafka/metadata.rs"]
 mod metadata;
 #[path = "kafka/producing.rs"]

@@ -189,6 +189,16 @@ pub fn decode_request<T: Request>(body: &mut Bytes, version: i16) -> Result<T, D
     T::decode(body, version).map_err(|error| malformed(error.to_string()))
 }
 
+/// How many array elements a request's body has, all arrays together: what decoding it takes memory for, beside the
+/// bytes that it is made of.
+pub fn count_elements(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, DecodeError> {
+    schema::count_elements(api, version, body).map_err(|error| DecodeError::Malformed {
+        api,
+        version,
+        reason: error.to_string(),
+    })
+}
+
 /// Takes the header off the front of a reply frame and leaves the body; for clients. Yields the correlation id.
 pub fn read_response_header(
     frame: &mut Bytes,

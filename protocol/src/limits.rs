@@ -60,3 +60,31 @@ pub const COORDINATOR_CHANGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes that a coordinator reads at once when it loads its state.
 pub const COORDINATOR_LOAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Most protocols that one member of a group may support. Clients have one for each of their assignors: up to five.
+pub const GROUP_PROTOCOLS_MAX: usize = 100;
+
+/// Most bytes of one member's protocols, names and subscriptions together: one subscription of that size fills the
+/// largest record that a Kafka broker with default settings stores for a group.
+pub const GROUP_MEMBER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most bytes that the members of all groups of a broker may hold, as they outlive the requests that brought them:
+/// 100,000 members with 2 KiB each fit.
+pub const GROUP_MEMBERS_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What a member is counted beside its protocols.
+pub const GROUP_MEMBER_BYTES: usize = 512;
+
+/// What an array element of a request is counted when it is decoded; the frame is counted by itself.
+pub const REQUEST_ELEMENT_BYTES: usize = 128;
+
+/// Request bodies below this are not counted by their elements, nor replies by their bytes: most are, and a connection
+/// has few of them in flight.
+pub const UNCOUNTED_BYTES_MAX: usize = 1024;
+
+/// Most bytes of one reply without records: what the largest topic listing of a cluster with a million partitions
+/// takes. A request whose answer would be larger ends its connection.
+pub const REPLY_BYTES_MAX: usize = FRAME_BYTES_MAX;
+
+/// Most partitions of all fetch sessions of a broker together: some 100 bytes each.
+pub const SESSION_PARTITIONS_MAX: usize = 200_000;

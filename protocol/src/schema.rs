@@ -103,6 +103,16 @@ pub(crate) enum SchemaError {
 
 /// Checks the front of `body` and yields how many bytes are left after the last field.
 pub(crate) fn check_request(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, SchemaError> {
+    walk_request(api, version, body).map(|walk| walk.rest.len())
+}
+
+/// Checks the front of `body` and yields how many array elements it has, all arrays together.
+pub(crate) fn count_elements(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, SchemaError> {
+    walk_request(api, version, body)
+        .map(|walk| limits::REQUEST_ELEMENTS_MAX.saturating_sub(walk.elements_left))
+}
+
+fn walk_request(api: ApiKey, version: i16, body: &[u8]) -> Result<Walk<'_>, SchemaError> {
     let schema = schema_of(api).ok_or(SchemaError::Unknown)?;
     let mut walk = Walk {
         rest: body,
@@ -112,7 +122,7 @@ pub(crate) fn check_request(api: ApiKey, version: i16, body: &[u8]) -> Result<us
         tags_left: limits::TAGGED_FIELDS_MAX,
     };
     walk.fields(schema.fields)?;
-    Ok(walk.rest.len())
+    Ok(walk)
 }
 
 /// What is left of the body and of its allowances.

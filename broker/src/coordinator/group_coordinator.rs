@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use tidelog_protocol::limits;
 use tidelog_protocol::types::{
     BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName, TopicPartition,
 };
@@ -18,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::CoordinatorConfig;
-use super::group::{DescribedGroup, Event, GroupError, GroupId, GroupSettings, Reply, ReplyToken};
+use super::group::{
+    DescribedGroup, Event, GroupError, GroupId, GroupSettings, MemberBudget, Reply, ReplyToken,
+};
 use super::offsets_log::PartitionOffsetsLog;
 use super::offsets_topic::{OFFSETS_TOPIC, TopicCreator};
 use super::placement::partition_of;
@@ -44,6 +47,7 @@ pub struct GroupCoordinator {
     settings: Arc<GroupSettings>,
     shards: RwLock<HashMap<PartitionIndex, LedShard>>,
     topics: Arc<TopicRegistry>,
+    members: MemberBudget,
     creator: TopicCreator,
     next_token: AtomicU64,
     stopping: CancellationToken,
@@ -80,6 +84,7 @@ impl GroupCoordinator {
             store,
             shards: RwLock::default(),
             topics: Arc::new(TopicRegistry::new(Box::new(lookup))),
+            members: MemberBudget::new(limits::GROUP_MEMBERS_BYTES_MAX),
             creator: TopicCreator::default(),
             next_token: AtomicU64::new(1),
             stopping: CancellationToken::new(),
@@ -172,6 +177,11 @@ impl GroupCoordinator {
             groups.extend(answer.await.unwrap_or_default());
         }
         Ok(groups)
+    }
+
+    /// The memory of members that joins are charged to.
+    pub fn members(&self) -> &MemberBudget {
+        &self.members
     }
 
     /// Notes topics whose offsets are about to be committed, so that the offsets go when the topics go.

@@ -1,8 +1,9 @@
 //! One client connection: a task that reads requests and starts them in order, and one that writes replies in order.
 //!
 //! Between the two, requests run freely: a parked fetch does not hold up the produce behind it. Invariants: a
-//! frame's memory is reserved before its bytes are read and held until its reply is written; replies leave in the
-//! order of their requests; at most `limits::IN_FLIGHT_MAX` requests are between the two. Knows no API.
+//! frame's memory is reserved before its body is read and held until its reply is written; replies leave in the
+//! order of their requests; at most `limits::IN_FLIGHT_MAX` requests are between the two; whoever sends or takes
+//! nothing is not waited for without end. Knows no API.
 
 mod reader;
 mod writer;
@@ -25,6 +26,8 @@ use crate::server::Broker;
 pub(crate) mod limits {
     use std::time::Duration;
 
+    use super::Pace;
+
     /// Requests that may be between reader and writer. Clients keep 1 to 5 in flight; librdkafka without
     /// idempotence sends as many as it has. Above this the socket's buffer holds them back.
     pub(crate) const IN_FLIGHT_MAX: usize = 128;
@@ -38,22 +41,33 @@ pub(crate) mod limits {
     /// Replies are collected up to this many bytes for one write.
     pub(crate) const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
-    /// A frame must arrive within this time plus one second for each [`FRAME_BYTES_PER_SECOND_MIN`] bytes, as it
-    /// holds memory that others wait for.
+    /// The rest of a size prefix and the first byte of a body must arrive within this time. They hold no memory.
     pub(crate) const FRAME_TIME: Duration = Duration::from_secs(30);
 
-    /// Slowest sender that is waited for.
-    pub(crate) const FRAME_BYTES_PER_SECOND_MIN: u64 = 32 * 1024;
+    /// A body holds memory that others wait for, so it must go on arriving, by 32 KiB a second.
+    pub(crate) const FRAME_PACE: Pace = Pace {
+        window: Duration::from_secs(10),
+        bytes_min: 10 * 32 * 1024,
+    };
 
     /// How long the replies of a client that stopped sending are still tried.
     pub(crate) const HALF_CLOSED_TIME: Duration = Duration::from_secs(1);
+}
+
+/// Slowest sender that is waited for.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// In each time of this length,
+    window: Duration,
+    /// this many bytes must come, or what is left.
+    bytes_min: usize,
 }
 
 /// A started request on its way from the reader to the writer.
 struct InFlight {
     reply: ReplyFuture,
     timer: RequestTimer,
-    _memory: MemoryPermit,
+    _memory: Option<MemoryPermit>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -90,10 +104,11 @@ async fn serve_inner(broker: Arc<Broker>, info: Arc<ConnectionInfo>, socket: Tcp
     let abort = CancellationToken::new();
     let writer = tokio::spawn({
         let abort = abort.clone();
+        let patience = broker.limits.idle_max;
         async move {
             let end = tokio::select! {
                 () = abort.cancelled() => Ok(()),
-                end = writer::run(write_half, replies) => end,
+                end = writer::run(write_half, replies, patience) => end,
             };
             // The reader must not start requests whose replies nobody will send.
             abort.cancel();

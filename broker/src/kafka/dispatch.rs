@@ -26,6 +26,7 @@ use crate::kafka::handlers::{
     list_config_resources, list_groups, list_offsets, metadata, offset_commit, offset_delete,
     offset_fetch, offset_for_leader_epoch, produce, sync_group,
 };
+use crate::kafka::memory;
 
 /// How long a parked group request may go on when the broker drains. A rebalance may take minutes; its members
 /// come back to the broker that takes over, or to this one after its restart.
@@ -115,14 +116,16 @@ pub fn is_built(key: ApiKey) -> bool {
     built().any(|built| built == key)
 }
 
-/// Starts a request: what must happen in order has happened when this returns.
-pub async fn start(cx: RequestContext, body: Bytes) -> ReplyFuture {
-    match APIS.iter().find(|api| api.key == cx.header.api_key) {
-        Some(api) => (api.start)(cx, body).await,
-        None => {
-            let unserved = format!("{:?} is not served", cx.header.api_key);
-            ready(Err(HandlerError::InvalidRequest(unserved)))
-        }
+/// Starts a request: what must happen in order has happened when this returns. The memory is what the request takes
+/// beside its frame until it is answered.
+pub async fn start(cx: RequestContext, body: Bytes) -> (ReplyFuture, Option<MemoryPermit>) {
+    let Some(api) = APIS.iter().find(|api| api.key == cx.header.api_key) else {
+        let unserved = format!("{:?} is not served", cx.header.api_key);
+        return (ready(Err(HandlerError::InvalidRequest(unserved))), None);
+    };
+    match memory::of_elements(&cx, &body).await {
+        Ok(memory) => ((api.start)(cx, body).await, memory),
+        Err(error) => (ready(Err(error)), None),
     }
 }
 
@@ -167,7 +170,7 @@ where
 {
     let request = decode(&cx, body)?;
     let response = handler(&cx, request).await?;
-    reply(&cx.header, &response)
+    memory::of_reply(&cx, reply(&cx.header, &response)?).await
 }
 
 #[expect(

@@ -9,6 +9,7 @@ pub mod context;
 pub mod dispatch;
 pub mod errors;
 pub mod handlers;
+pub mod memory;
 pub mod request_metrics;
 
 pub use crate::topics::is_internal;

@@ -11,6 +11,7 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub struct Scratch {
     buffer: Vec<u8>,
+    bytes_max: Option<usize>,
 }
 
 /// Why a batch's records cannot be read.
@@ -45,7 +46,7 @@ impl Scratch {
         self.buffer.shrink_to(limits::SCRATCH_KEPT_BYTES);
         codec.decompress(
             batch.records_bytes(),
-            limits::DECOMPRESSED_BYTES_MAX,
+            self.bytes_max.unwrap_or(limits::DECOMPRESSED_BYTES_MAX),
             &mut self.buffer,
         )?;
         Ok(&self.buffer)
@@ -58,6 +59,11 @@ impl Scratch {
     ) -> Result<RecordIter<'a>, RecordsError> {
         let count = batch.record_count();
         Ok(RecordIter::new(self.section(batch)?, count))
+    }
+
+    /// Inflates no section to more than `bytes_max` from now on; `None`: than the most that any batch may have.
+    pub fn set_bytes_max(&mut self, bytes_max: Option<usize>) {
+        self.bytes_max = bytes_max;
     }
 
     /// Gives back memory above what is kept between uses.

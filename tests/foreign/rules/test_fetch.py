@@ -94,12 +94,26 @@ def test_rule_15_these_do_not_wait(wire, topic):
         ("min bytes 0", [end], {"max_wait_ms": wait, "min_bytes": 0}),
         ("enough bytes", [fetch_partition()], {"max_wait_ms": wait}),
         ("out of range", [fetch_partition(offset=99)], {"max_wait_ms": wait}),
-        # Only errors of the read itself end the wait: beside an unknown partition Kafka waits all the same.
+        ("min bytes above max bytes", [fetch_partition()], {"max_wait_ms": wait, "min_bytes": 1 << 20, "max_bytes": 50}),
     ]:
         seconds, _ = elapsed(wire, **fetch_body(topic, partitions, **more))
         assert seconds < 2, why
     seconds, _ = elapsed(wire, MaxWaitMs=wait, MinBytes=1, Topics=[])
     assert seconds < 2, "no partitions"
+
+
+def test_rule_15_only_errors_of_the_read_itself_end_the_wait(wire, topics, name):
+    """Beside a partition that nobody knows Kafka waits all the same; for that one alone it does not."""
+    topic = topics.create(name, partitions=2)
+    fill(wire, topic, [10])
+    end, unknown = fetch_partition(offset=1), fetch_partition(partition=9)
+    for why, partitions, waits in [
+        ("unknown partition beside", [end, unknown], True),
+        ("out of range beside", [fetch_partition(partition=1, offset=99), end], False),
+        ("unknown partition alone", [unknown], False),
+    ]:
+        seconds, _ = elapsed(wire, **fetch_body(topic, partitions, max_wait_ms=2500, min_bytes=1))
+        assert (seconds >= 2.3) == waits, why
 
 
 def test_rule_15_a_parked_fetch_is_woken_by_the_high_watermark(broker, wire, topic):

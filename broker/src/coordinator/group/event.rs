@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidelog_protocol::types::{LeaderEpoch, Offset, TopicName, TopicPartition};
 
+use super::charge::MemberCharge;
 use super::error::GroupError;
 use super::ids::{AppendId, Generation, InstanceId, MemberId, ReplyToken};
 use super::member::{ClientIdentity, Protocol, Timeouts};
@@ -58,6 +59,8 @@ pub struct Join {
     pub protocol_type: Arc<str>,
     /// Assignment strategies in the member's order of preference, each with its opaque subscription.
     pub protocols: Vec<Protocol>,
+    /// The memory that the member will hold.
+    pub charge: MemberCharge,
     /// Whether a newcomer is sent back to join again with its id (version 4 on).
     pub requires_known_member: bool,
     /// Whether the client understands `skip_assignment` (version 9 on).

@@ -1,15 +1,18 @@
 //! JoinGroup: newcomers, pending members, members that rejoin.
 
 use bytes::Bytes;
+use tidelog_protocol::limits;
 
 use super::error::GroupError;
 use super::event::Join;
 use super::ids::{MemberId, Now};
-use super::member::Member;
+use super::member::{Member, PendingMember};
+use super::members::distinct;
 use super::state::{Group, GroupState};
 
 impl Group {
-    pub(super) fn join(&mut self, join: Join, now: Now) {
+    pub(super) fn join(&mut self, mut join: Join, now: Now) {
+        join.protocols = distinct(join.protocols);
         if let Err(error) = self.check_join(&join) {
             // A member that finds the group full loses its place, as in Kafka.
             if let (GroupError::MaxSizeReached, Some(id)) = (error, &join.member) {
@@ -80,7 +83,11 @@ impl Group {
             return self.add_and_rebalance(id, join, now);
         }
         let until = now.mono.after(join.timeouts.session_ms);
-        self.pending_members.insert(id.clone(), until);
+        let pending = PendingMember {
+            until,
+            _charge: join.charge.shrink_to(limits::GROUP_MEMBER_BYTES),
+        };
+        self.pending_members.insert(id.clone(), pending);
         self.arm(until);
         self.refuse_join(join.token, GroupError::MemberIdRequired, Some(id));
     }
@@ -109,6 +116,7 @@ impl Group {
             client: join.client,
             timeouts: join.timeouts,
             protocols: join.protocols,
+            charge: join.charge,
             assignment: Bytes::new(),
             is_new: true,
             awaiting_join: Some(join.token),
@@ -157,10 +165,11 @@ impl Group {
     /// Takes over what the member says of itself now and parks its join. A join that it had parked before is
     /// answered: nobody reads that answer, but no request stays open.
     pub(super) fn update_member(&mut self, id: &MemberId, join: Join) {
+        self.members.set_protocols(id, join.protocols);
         let Some(member) = self.members.get_mut(id) else {
             return;
         };
-        member.protocols = join.protocols;
+        member.charge = join.charge;
         member.timeouts = join.timeouts;
         if let Some(superseded) = member.awaiting_join.replace(join.token) {
             self.refuse_join(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::charge::MemberCharge;
 use super::ids::{InstanceId, MemberId, MonotonicMs, ReplyToken};
 
 /// An assignment strategy that a member supports.
@@ -44,8 +45,10 @@ pub struct Member {
     pub client: ClientIdentity,
     /// Its time-outs.
     pub timeouts: Timeouts,
-    /// What it supports, most wanted first.
+    /// What it supports, most wanted first; each name once.
     pub protocols: Vec<Protocol>,
+    /// The memory that it holds.
+    pub(super) charge: MemberCharge,
     /// What the leader gave it; empty before the first sync.
     pub assignment: Bytes,
     /// Whether its first join is still parked: it does not know its id and cannot send heartbeats.
@@ -56,6 +59,14 @@ pub struct Member {
     pub(super) awaiting_sync: Option<ReplyToken>,
     /// When it is removed if nothing is heard; `None` while a parked request proves that it lives.
     pub(super) deadline: Option<MonotonicMs>,
+}
+
+/// A newcomer that was told to join again with its id.
+#[derive(Debug)]
+pub(super) struct PendingMember {
+    /// Until when it is waited for.
+    pub(super) until: MonotonicMs,
+    pub(super) _charge: MemberCharge,
 }
 
 impl Member {
@@ -71,11 +82,6 @@ impl Member {
             .find(|p| *p.name == *protocol)
             .map(|p| p.metadata.clone())
             .unwrap_or_default()
-    }
-
-    /// Whether the member supports the named protocol.
-    pub fn supports(&self, protocol: &str) -> bool {
-        self.protocols.iter().any(|p| *p.name == *protocol)
     }
 
     /// Whether an expired session is excused by a request that waits for the group.

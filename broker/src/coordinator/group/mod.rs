@@ -6,6 +6,7 @@
 //! leaves as an [`Effect`].
 
 mod appended;
+mod charge;
 mod commit;
 mod describe;
 mod effect;
@@ -16,6 +17,7 @@ mod ids;
 mod join;
 mod leave;
 mod member;
+mod members;
 mod offset;
 mod rebalance;
 mod record;
@@ -31,6 +33,7 @@ mod timers;
 #[cfg(test)]
 mod tests;
 
+pub use charge::{MemberBudget, MemberCharge};
 pub use describe::{DescribedGroup, DescribedMember};
 pub use effect::{Effect, GroupRecord, JoinReply, Joined, JoinedMember, Reply, Synced};
 pub use error::GroupError;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use super::charge::MemberCharge;
 use super::effect::{Effect, GroupRecord};
 use super::ids::{MemberId, Now};
 use super::member::{Member, Protocol};
@@ -71,13 +72,15 @@ impl Group {
                 name,
                 metadata: stored.subscription,
             }],
+            // It was admitted once; its next join is charged.
+            charge: MemberCharge::default(),
             assignment: stored.assignment,
             is_new: false,
             awaiting_join: None,
             awaiting_sync: None,
             deadline: None,
         };
-        self.members.insert(id.clone(), member);
+        self.members.insert(member);
         self.restart_session(&id, now);
     }
 

@@ -10,7 +10,8 @@ use super::appended::Pending;
 use super::effect::{Effect, GroupRecord, Reply};
 use super::error::GroupError;
 use super::ids::{AppendId, Generation, InstanceId, MemberId, MonotonicMs, Now, ReplyToken};
-use super::member::{Member, Protocol};
+use super::member::{Member, PendingMember, Protocol};
+use super::members::Members;
 use super::offset::CommittedOffset;
 use super::record::GroupMetadata;
 use super::settings::GroupSettings;
@@ -60,10 +61,10 @@ pub struct Group {
     pub(super) protocol_type: Option<Arc<str>>,
     pub(super) protocol: Option<Arc<str>>,
     pub(super) leader: Option<MemberId>,
-    pub(super) members: IndexMap<MemberId, Member>,
+    pub(super) members: Members,
     pub(super) static_members: HashMap<InstanceId, MemberId>,
     /// Newcomers that were told to join again with their id, and until when they are waited for.
-    pub(super) pending_members: HashMap<MemberId, MonotonicMs>,
+    pub(super) pending_members: HashMap<MemberId, PendingMember>,
     /// Members of the current generation whose sync has not come.
     pub(super) pending_sync: HashSet<MemberId>,
     /// Whether a member came since the initial rebalance delay was last extended.
@@ -98,7 +99,7 @@ impl Group {
             protocol_type: None,
             protocol: None,
             leader: None,
-            members: IndexMap::new(),
+            members: Members::default(),
             static_members: HashMap::new(),
             pending_members: HashMap::new(),
             pending_sync: HashSet::new(),
@@ -218,9 +219,7 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         self.protocol_type.as_deref() == Some(protocol_type)
-            && protocols
-                .iter()
-                .any(|p| self.members.values().all(|m| m.supports(&p.name)))
+            && protocols.iter().any(|p| self.members.all_support(&p.name))
     }
 
     /// The protocol with the most votes: each member votes for its first one that all members support. Among equals
@@ -231,7 +230,7 @@ impl Group {
             let vote = member
                 .protocols
                 .iter()
-                .find(|p| self.members.values().all(|m| m.supports(&p.name)));
+                .find(|p| self.members.all_support(&p.name));
             if let Some(protocol) = vote {
                 *votes.entry(protocol.name.clone()).or_default() += 1;
             }
@@ -276,14 +275,14 @@ impl Group {
             self.leader = Some(member.id.clone());
         }
         self.pending_members.remove(&member.id);
-        self.members.insert(member.id.clone(), member);
+        self.members.insert(member);
     }
 
     /// Forgets a member, pending or full, and answers whatever it had parked.
     pub(super) fn remove_member(&mut self, id: &MemberId) {
         self.pending_members.remove(id);
         self.pending_sync.remove(id);
-        let Some(member) = self.members.shift_remove(id) else {
+        let Some(member) = self.members.remove(id) else {
             return;
         };
         if let Some(instance) = &member.instance {

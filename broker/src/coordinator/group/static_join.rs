@@ -50,9 +50,9 @@ impl Group {
     /// Replaces a member by another with the same instance id, at the same place.
     fn swap_member(&mut self, old: &MemberId, member: Member) {
         let new = member.id.clone();
-        let Some(index) = self.members.get_index_of(old) else {
+        if !self.members.contains_key(old) {
             return;
-        };
+        }
         if let Some(instance) = member.instance.clone() {
             self.static_members.insert(instance, new.clone());
         }
@@ -62,8 +62,7 @@ impl Group {
         if self.pending_sync.remove(old) {
             self.pending_sync.insert(new.clone());
         }
-        self.members.shift_remove(old);
-        self.members.shift_insert(index, new, member);
+        self.members.replace(old, member);
     }
 
     /// The new id is stored, or could not be.

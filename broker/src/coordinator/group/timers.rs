@@ -85,7 +85,7 @@ impl Group {
 
     fn next_deadline(&self) -> Option<MonotonicMs> {
         let sessions = self.members.values().filter_map(|m| m.deadline);
-        let pending = self.pending_members.values().copied();
+        let pending = self.pending_members.values().map(|pending| pending.until);
         let phases = self
             .join_timer
             .map(|t| t.at)
@@ -96,7 +96,8 @@ impl Group {
 
     fn expire_pending_members(&mut self, now: Now) {
         let before = self.pending_members.len();
-        self.pending_members.retain(|_, at| *at > now.mono);
+        self.pending_members
+            .retain(|_, pending| pending.until > now.mono);
         if self.pending_members.len() < before {
             self.maybe_complete_join(now);
         }

@@ -1,7 +1,11 @@
 //! The writing half: awaits replies in the order of their requests and sends them, several in one write.
+//!
+//! Replies hold memory until they are written, so a client that takes nothing for as long as a connection may be idle
+//! is given up.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
@@ -10,6 +14,7 @@ use futures_util::stream::{FuturesOrdered, StreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::{InFlight, limits};
 use crate::kafka::budget::MemoryPermit;
@@ -23,6 +28,8 @@ pub(super) enum WriteEnd {
     Handler(#[from] HandlerError),
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("client takes no replies")]
+    Stalled,
 }
 
 impl WriteEnd {
@@ -45,10 +52,12 @@ struct Outgoing {
     failed: Option<HandlerError>,
 }
 
-/// Sends replies until the reader is gone and all are sent, or the first failure.
+/// Sends replies until the reader is gone and all are sent, or the first failure. A write that gets on by no byte for
+/// `patience` is one; `None` = it never is.
 pub(super) async fn run(
     mut socket: OwnedWriteHalf,
     mut started: mpsc::Receiver<InFlight>,
+    patience: Option<Duration>,
 ) -> Result<(), WriteEnd> {
     let mut running: FuturesOrdered<BoxFuture<'static, Finished>> = FuturesOrdered::new();
     let mut open = true;
@@ -71,7 +80,7 @@ pub(super) async fn run(
                 _ => break,
             }
         }
-        outgoing.send(&mut socket).await?;
+        outgoing.send(&mut socket, patience).await?;
     }
     socket.shutdown().await?;
     Ok(())
@@ -107,9 +116,13 @@ impl Outgoing {
             && self.bytes < limits::WRITE_BYTES_MAX
     }
 
-    async fn send(mut self, socket: &mut OwnedWriteHalf) -> Result<(), WriteEnd> {
+    async fn send(
+        mut self,
+        socket: &mut OwnedWriteHalf,
+        patience: Option<Duration>,
+    ) -> Result<(), WriteEnd> {
         metrics::counter!("tidelog_kafka_sent_bytes_total").increment(self.bytes as u64);
-        write_all(socket, &mut self.pieces).await?;
+        write_all(socket, &mut self.pieces, patience).await?;
         drop((self.answered, self.memory));
         match self.failed {
             Some(error) => {
@@ -122,16 +135,26 @@ impl Outgoing {
 }
 
 /// Writes all pieces without joining them.
-async fn write_all(socket: &mut OwnedWriteHalf, pieces: &mut VecDeque<Bytes>) -> io::Result<()> {
+async fn write_all(
+    socket: &mut OwnedWriteHalf,
+    pieces: &mut VecDeque<Bytes>,
+    patience: Option<Duration>,
+) -> Result<(), WriteEnd> {
     while !pieces.is_empty() {
         let slices: Vec<IoSlice<'_>> = pieces
             .iter()
             .take(limits::WRITE_PIECES_MAX)
             .map(|piece| IoSlice::new(piece))
             .collect();
-        let mut written = socket.write_vectored(&slices).await?;
+        let write = socket.write_vectored(&slices);
+        let mut written = match patience {
+            Some(patience) => timeout(patience, write)
+                .await
+                .map_err(|_| WriteEnd::Stalled)??,
+            None => write.await?,
+        };
         if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+            return Err(io::Error::from(io::ErrorKind::WriteZero).into());
         }
         while let Some(front) = pieces.front_mut() {
             if written < front.len() {

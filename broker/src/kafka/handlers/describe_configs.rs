@@ -1,5 +1,7 @@
 //! DescribeConfigs: every setting of a resource, with its value, source, synonyms and documentation (rule 34).
 
+use std::collections::HashSet;
+
 use tidelog_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use tidelog_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -14,7 +16,11 @@ use crate::config::{BrokerConfig, ConfigEntry, ConfigSource, Layers, SynonymEntr
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
 use crate::kafka::handlers::config_resource::{Refused, ResourceType, broker_of};
+use crate::kafka::memory::Building;
 use crate::topics::name;
+
+/// What an entry or a synonym takes beside its texts.
+const ENTRY_BYTES: usize = 200;
 
 /// Answers from the image and the broker's own settings.
 pub async fn handle(
@@ -22,19 +28,44 @@ pub async fn handle(
     request: DescribeConfigsRequest,
 ) -> Result<DescribeConfigsResponse, HandlerError> {
     let image = cx.broker.replication.image();
+    let (layers, config) = (cx.broker.configs.layers(), cx.broker.config());
     let describer = Describer {
-        layers: &cx.broker.configs.layers(),
-        config: &cx.broker.config(),
+        layers: &layers,
+        config: &config,
         image: &image,
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
-    let results = request
-        .resources
-        .into_iter()
-        .map(|resource| describer.answer(resource))
-        .collect();
+    let mut results = Vec::new();
+    let mut building = Building::begin(cx);
+    for resource in distinct(request.resources) {
+        let result = describer.answer(resource);
+        let entries = result.configs.iter();
+        building.add(entries.map(size_of_entry).sum()).await?;
+        results.push(result);
+    }
     Ok(DescribeConfigsResponse::default().with_results(results))
+}
+
+/// The resources without exact repetitions.
+fn distinct(mut resources: Vec<DescribeConfigsResource>) -> Vec<DescribeConfigsResource> {
+    let mut seen = HashSet::with_capacity(resources.len());
+    resources.retain(|resource| {
+        seen.insert((
+            resource.resource_type,
+            resource.resource_name.clone(),
+            resource.configuration_keys.clone(),
+        ))
+    });
+    resources
+}
+
+/// About as many bytes as the entry takes in memory.
+fn size_of_entry(entry: &DescribeConfigsResourceResult) -> usize {
+    let texts = [&entry.value, &entry.documentation];
+    let texts: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+    let value = entry.value.as_ref().map_or(0, |value| value.len());
+    ENTRY_BYTES + texts + entry.synonyms.len() * (ENTRY_BYTES + value)
 }
 
 /// What does not change from one resource of a request to the next.
@@ -231,6 +262,16 @@ mod tests {
                 (3, 1)
             );
         });
+    }
+
+    #[test]
+    fn a_resource_that_is_named_again_and_again_is_answered_once() {
+        let mut asked = vec![resource(4, "1"); 100];
+        asked.push(resource(4, ""));
+        asked.push(resource(4, "1").with_configuration_keys(Some(Vec::new())));
+        let left = distinct(asked);
+        assert_eq!(left.len(), 3);
+        assert_eq!(left[0], resource(4, "1"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! DescribeGroups: groups with their members.
 
 use futures_util::future::join_all;
+use indexmap::IndexSet;
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use tidelog_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
@@ -8,11 +9,17 @@ use tidelog_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, 
 use crate::coordinator::group::{self, GroupState};
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{HandlerError, authorized_operations, group_fields as fields};
+use crate::kafka::memory::Building;
 
 /// From this version on, a missing group is an error with a message; before, it is a dead group.
 const NOT_FOUND_VERSION_MIN: i16 = 6;
 /// From this version on, there is a field for what the client may do.
 const OPERATIONS_VERSION_MIN: i16 = 3;
+
+/// Groups that are asked for before the answers of the first are there.
+const GROUPS_AT_ONCE: usize = 32;
+/// What a member takes beside its bytes, and a group beside its members.
+const MEMBER_BYTES: usize = 400;
 
 /// Describes each group that is asked for.
 pub async fn handle(
@@ -25,14 +32,31 @@ pub async fn handle(
         } else {
             authorized_operations::NOT_ASKED
         };
-    let groups = join_all(
-        request
-            .groups
-            .into_iter()
-            .map(|group| describe(cx, group, operations)),
-    )
-    .await;
+    let asked: IndexSet<GroupId> = request.groups.into_iter().collect();
+    let mut asked = asked.into_iter();
+    let mut groups = Vec::new();
+    let mut building = Building::begin(cx);
+    loop {
+        let next = asked.by_ref().take(GROUPS_AT_ONCE);
+        let described = join_all(next.map(|group| describe(cx, group, operations))).await;
+        if described.is_empty() {
+            break;
+        }
+        for group in described {
+            building.add(size_of(&group)).await?;
+            groups.push(group);
+        }
+    }
     Ok(DescribeGroupsResponse::default().with_groups(groups))
+}
+
+/// About as many bytes as the answer takes in memory.
+fn size_of(group: &DescribedGroup) -> usize {
+    let members = group
+        .members
+        .iter()
+        .map(|member| MEMBER_BYTES + member.member_metadata.len() + member.member_assignment.len());
+    MEMBER_BYTES + members.sum::<usize>()
 }
 
 async fn describe(cx: &RequestContext, id: GroupId, operations: i32) -> DescribedGroup {

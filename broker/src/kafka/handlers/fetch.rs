@@ -1,26 +1,28 @@
 //! Fetch: committed batches, byte for byte as they are stored, now or when there are enough (rules 13 to 21).
 //!
 //! A request is read at once; if that is not enough for an answer it waits for one of its partitions to move, with a
-//! deadline. Nothing polls.
+//! deadline, holding no records. Nothing polls, except for memory when there is none.
 
+mod disk;
 mod read;
 mod response;
 mod session;
 pub mod sessions;
+mod waiting;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::{FetchRequest, FetchResponse};
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use self::read::{PartitionRead, ReadRules};
 use self::session::{PartitionKey, Wanted};
 use self::sessions::FetchContext;
+use self::waiting::Waiting;
 use crate::kafka::context::RequestContext;
 use crate::kafka::dispatch::{self, Reply};
 use crate::kafka::handlers::HandlerError;
@@ -32,9 +34,11 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 /// Longest wait that a client may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// Pause between two readings of a request whose partitions move without reaching `min_bytes`: what it has is read
-/// again each time, so a reading for each small batch would cost the square of them.
-const READ_PAUSE: Duration = Duration::from_millis(2);
+/// Longest wait for many partitions, as they hold memory. Clients ask for half a second by default.
+const LARGE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Partitions up to which a request may take the longest wait.
+const LARGE_MIN: usize = 1_000;
 
 /// What a request asks for, apart from its partitions.
 struct Terms {
@@ -61,7 +65,10 @@ pub async fn serve(cx: RequestContext, body: Bytes) -> Result<Reply, HandlerErro
         Ok(context) => context,
         Err(code) => return refused(&cx, code),
     };
-    let reads = read_until_due(&cx, &context, &terms(&cx, &request)).await;
+    let terms = terms(&cx, &request, context.wanted().len());
+    // It may be large, and what follows may take long.
+    drop(request);
+    let reads = read_until_due(&cx, &context, &terms).await;
     let told: Vec<_> = reads
         .iter()
         .map(|read| (read.key.clone(), read.told()))
@@ -80,21 +87,31 @@ fn refused(cx: &RequestContext, code: ErrorCode) -> Result<Reply, HandlerError> 
     )
 }
 
-fn terms(cx: &RequestContext, request: &FetchRequest) -> Terms {
-    let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
-    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+fn terms(cx: &RequestContext, request: &FetchRequest, partitions: usize) -> Terms {
+    let bytes_max = usize::try_from(request.max_bytes)
+        .unwrap_or(0)
+        .min(cx.broker.config().fetch.response_bytes_max);
+    let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
+    let wait_max = if partitions > LARGE_MIN {
+        LARGE_WAIT_MAX
+    } else {
+        WAIT_MAX
+    };
+    let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(wait_max);
     Terms {
         wait,
-        bytes_min: usize::try_from(request.min_bytes).unwrap_or(0),
+        // More than a reply may hold is not waited for.
+        bytes_min: bytes_min.min(bytes_max),
         rules: ReadRules {
-            bytes_max: bytes_max.min(cx.broker.config().fetch.response_bytes_max),
+            bytes_max,
             committed_only: request.isolation_level == 1,
         },
     }
 }
 
+/// The partitions that a request names, each once, as Kafka puts them into a map: the last mention counts.
 fn wanted(request: &FetchRequest, by_id: bool) -> Vec<(PartitionKey, Wanted)> {
-    let mut wanted = Vec::new();
+    let mut wanted = IndexMap::new();
     for topic in &request.topics {
         let key = TopicKey::of(by_id, &topic.topic, topic.topic_id);
         wanted.extend(topic.partitions.iter().map(|partition| {
@@ -107,7 +124,7 @@ fn wanted(request: &FetchRequest, by_id: bool) -> Vec<(PartitionKey, Wanted)> {
             ((key.clone(), PartitionIndex(partition.partition)), terms)
         }));
     }
-    wanted
+    wanted.into_iter().collect()
 }
 
 fn forgotten(request: &FetchRequest, by_id: bool) -> Vec<PartitionKey> {
@@ -131,36 +148,87 @@ async fn read_until_due(
     terms: &Terms,
 ) -> Vec<PartitionRead> {
     let deadline = Instant::now() + terms.wait;
-    let mut reads = read::all(cx, context.wanted(), &terms.rules).await;
+    let reads = read::all(cx, context.wanted(), &terms.rules).await;
     if is_due(&reads, terms) {
         return reads;
     }
-    let moved = Arc::new(Notify::new());
-    let _registrations: Vec<_> = reads
-        .iter()
-        .filter_map(|read| read.partition.as_ref())
-        .map(|partition| partition.register_waiter(&moved))
-        .collect();
-    loop {
-        // What moved between the first reading and the registration is seen by this one.
-        reads = read::all(cx, context.wanted(), &terms.rules).await;
-        if is_due(&reads, terms) {
-            return reads;
-        }
-        tokio::select! {
-            () = moved.notified() => {}
-            () = sleep_until(deadline) => return reads,
-            () = cx.broker.draining.cancelled() => return reads,
-        }
-        if terms.bytes_min > 1 && reads.iter().any(|read| read.size_bytes > 0) {
-            sleep(READ_PAUSE).await;
-        }
-    }
+    // From here on nothing of what was read is held.
+    let waiting = Waiting::begin(context.wanted(), reads, terms);
+    waiting.until_due(cx, deadline).await;
+    read::all(cx, context.wanted(), &terms.rules).await
 }
 
 fn is_due(reads: &[PartitionRead], terms: &Terms) -> bool {
     terms.wait.is_zero()
-        || reads.is_empty()
-        || reads.iter().any(PartitionRead::is_special)
+        || reads.iter().all(PartitionRead::is_unknown)
+        || reads
+            .iter()
+            .any(|read| read.is_special() && !read.is_unknown())
         || reads.iter().map(|read| read.size_bytes).sum::<usize>() >= terms.bytes_min
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+    use tidelog_protocol::types::TopicName;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_that_is_named_again_is_fetched_once() {
+        let partition = |index, offset| {
+            FetchPartition::default()
+                .with_partition(index)
+                .with_fetch_offset(offset)
+        };
+        let topic = FetchTopic::default().with_partitions(vec![
+            partition(0, 1),
+            partition(1, 2),
+            partition(0, 3),
+        ]);
+        let request = FetchRequest::default().with_topics(vec![topic.clone(), topic]);
+        let wanted = wanted(&request, false);
+        let found: Vec<_> = wanted
+            .iter()
+            .map(|((_, index), wanted)| (index.0, wanted.offset.0))
+            .collect();
+        assert_eq!(found, [(0, 3), (1, 2)]);
+    }
+
+    fn read_of(code: Option<ErrorCode>, size_bytes: usize) -> PartitionRead {
+        PartitionRead {
+            code,
+            size_bytes,
+            ..PartitionRead::refused(
+                (TopicKey::Name(TopicName::from("t")), PartitionIndex(0)),
+                ErrorCode::UnknownServerError.into(),
+            )
+        }
+    }
+
+    #[test]
+    fn rule_15_an_unknown_partition_does_not_end_the_wait_of_others() {
+        let terms = Terms {
+            wait: Duration::from_secs(1),
+            bytes_min: 10,
+            rules: ReadRules {
+                bytes_max: 100,
+                committed_only: false,
+            },
+        };
+        let due = |reads: &[PartitionRead]| is_due(reads, &terms);
+        for unknown in [
+            ErrorCode::UnknownTopicOrPartition,
+            ErrorCode::UnknownTopicId,
+        ] {
+            assert!(!due(&[read_of(Some(unknown), 0), read_of(None, 9)]));
+            assert!(due(&[read_of(Some(unknown), 0), read_of(None, 10)]));
+            assert!(due(&[read_of(Some(unknown), 0)]), "nothing to wait for");
+        }
+        assert!(due(&[
+            read_of(Some(ErrorCode::OffsetOutOfRange), 0),
+            read_of(None, 0)
+        ]));
+        assert!(due(&[]));
+    }
 }

@@ -1,14 +1,15 @@
 //! JoinGroup: a member enters the next generation of its group. The reply comes when that begins.
 
 use tidelog_protocol::StrBytes;
+use tidelog_protocol::limits;
 use tidelog_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use tidelog_protocol::messages::join_group_response::JoinGroupResponseMember;
 use tidelog_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use uuid::Uuid;
 
 use crate::coordinator::group::{
-    ClientIdentity, Event, GroupError, Join, JoinReply, Joined, JoinedMember, MemberId, Protocol,
-    Reply, ReplyToken, Timeouts,
+    ClientIdentity, Event, GroupError, Join, JoinReply, Joined, JoinedMember, MemberBudget,
+    MemberCharge, MemberId, Protocol, Reply, ReplyToken, Timeouts,
 };
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{HandlerError, group_fields as fields};
@@ -34,7 +35,11 @@ pub async fn handle(
         Ok(group) => group,
         Err(error) => return Ok(refused(cx, error, member)),
     };
-    let join = |token| Event::Join(join_of(cx, &request, token));
+    let charge = match admit(cx.broker.groups.members(), &request) {
+        Ok(charge) => charge,
+        Err(error) => return Ok(refused(cx, error, member)),
+    };
+    let join = |token| Event::Join(join_of(cx, &request, token, charge));
     Ok(match cx.broker.groups.request(group, join).await {
         Ok(Reply::Join(JoinReply::Joined(joined))) => accepted(cx, *joined),
         Ok(Reply::Join(JoinReply::Refused { error, member })) => refused(
@@ -47,7 +52,36 @@ pub async fn handle(
     })
 }
 
-fn join_of(cx: &RequestContext, request: &JoinGroupRequest, token: ReplyToken) -> Join {
+/// Charges what the member would hold, before anything of it is copied.
+fn admit(budget: &MemberBudget, request: &JoinGroupRequest) -> Result<MemberCharge, GroupError> {
+    if request.protocols.len() > limits::GROUP_PROTOCOLS_MAX {
+        return Err(GroupError::InconsistentProtocol);
+    }
+    let protocols = request.protocols.iter();
+    let bytes: usize = protocols.map(|p| p.name.len() + p.metadata.len()).sum();
+    if bytes > limits::GROUP_MEMBER_BYTES_MAX {
+        return Err(GroupError::RecordTooLarge);
+    }
+    let ids = [
+        request.group_id.len(),
+        request.protocol_type.len(),
+        request.group_instance_id.as_ref().map_or(0, |id| id.len()),
+    ];
+    let bytes = bytes + ids.iter().sum::<usize>() + limits::GROUP_MEMBER_BYTES;
+    let charge = if request.member_id.is_empty() {
+        budget.charge_newcomer(bytes)
+    } else {
+        budget.charge_member(bytes)
+    };
+    charge.ok_or(GroupError::MaxSizeReached)
+}
+
+fn join_of(
+    cx: &RequestContext,
+    request: &JoinGroupRequest,
+    token: ReplyToken,
+    charge: MemberCharge,
+) -> Join {
     let session_ms = u32::try_from(request.session_timeout_ms).unwrap_or(0);
     let rebalance_ms = if cx.version() >= REBALANCE_TIMEOUT_VERSION_MIN {
         u32::try_from(request.rebalance_timeout_ms).unwrap_or(0)
@@ -73,6 +107,7 @@ fn join_of(cx: &RequestContext, request: &JoinGroupRequest, token: ReplyToken) -
         },
         protocol_type: fields::text(&request.protocol_type),
         protocols: request.protocols.iter().map(protocol).collect(),
+        charge,
         requires_known_member: cx.version() >= KNOWN_MEMBER_VERSION_MIN,
         knows_skip_assignment: cx.version() >= SKIP_ASSIGNMENT_VERSION_MIN,
     }
@@ -125,5 +160,58 @@ fn protocol_name(cx: &RequestContext, name: Option<StrBytes>) -> Option<StrBytes
         name
     } else {
         Some(name.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn join_of(protocols: usize, metadata_bytes: usize) -> JoinGroupRequest {
+        let protocol = |number: usize| {
+            JoinGroupRequestProtocol::default()
+                .with_name(StrBytes::from_string(format!("p{number}")))
+                .with_metadata(Bytes::from(vec![0; metadata_bytes]))
+        };
+        JoinGroupRequest::default().with_protocols((0..protocols).map(protocol).collect())
+    }
+
+    #[test]
+    fn members_with_too_many_or_too_large_protocols_are_refused() {
+        let budget = MemberBudget::new(limits::GROUP_MEMBERS_BYTES_MAX);
+        let refusal = |request| admit(&budget, &request).err();
+        let most = limits::GROUP_PROTOCOLS_MAX;
+        assert_eq!(refusal(join_of(most, 10)), None);
+        assert_eq!(
+            refusal(join_of(most + 1, 10)),
+            Some(GroupError::InconsistentProtocol)
+        );
+        let half = limits::GROUP_MEMBER_BYTES_MAX / 2;
+        assert_eq!(refusal(join_of(2, half)), Some(GroupError::RecordTooLarge));
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn members_are_bounded_by_what_all_of_them_hold() {
+        let budget = MemberBudget::new(40_000);
+        let request = join_of(1, 10_000);
+        let newcomers: Vec<_> = std::iter::from_fn(|| admit(&budget, &request).ok()).collect();
+        assert_eq!(newcomers.len(), 2);
+        let known = request
+            .clone()
+            .with_member_id(StrBytes::from_static_str("m"));
+        let back = admit(&budget, &known);
+        assert!(
+            back.is_ok(),
+            "who comes back finds room that is kept for it"
+        );
+        assert_eq!(
+            admit(&budget, &known).err(),
+            Some(GroupError::MaxSizeReached)
+        );
+        drop((newcomers, back));
+        assert_eq!(budget.used_bytes(), 0);
     }
 }

@@ -1,5 +1,6 @@
 //! ListConfigResources: what has a configuration. Version 0 lists client metrics subscriptions only.
 
+use indexmap::IndexSet;
 use tidelog_protocol::messages::list_config_resources_response::ConfigResource as Listed;
 use tidelog_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use tidelog_protocol::{ErrorCode, StrBytes};
@@ -45,10 +46,10 @@ pub async fn handle(
 fn types(version: i16, asked: &[i8]) -> Option<Vec<ResourceType>> {
     match version {
         TYPES_VERSION_MIN.. if asked.is_empty() => Some(ALL.to_vec()),
-        TYPES_VERSION_MIN.. => asked
-            .iter()
-            .map(|number| ResourceType::of(*number))
-            .collect(),
+        TYPES_VERSION_MIN.. => {
+            let distinct: IndexSet<i8> = asked.iter().copied().collect();
+            distinct.into_iter().map(ResourceType::of).collect()
+        }
         _ => Some(vec![ResourceType::ClientMetrics]),
     }
 }
@@ -95,5 +96,10 @@ mod tests {
             Some(vec![ResourceType::Topic, ResourceType::Group])
         );
         assert_eq!(types(1, &[3]), None);
+        assert_eq!(
+            types(1, &[32, 2, 32, 32, 2]),
+            Some(vec![ResourceType::Group, ResourceType::Topic]),
+            "each once"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Metadata: brokers, topics, leaders; and the one place where topics come into being by themselves (rule 31).
 
+use std::collections::HashSet;
+
 use tidelog_protocol::messages::metadata_request::MetadataRequestTopic;
 use tidelog_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
@@ -12,6 +14,11 @@ use uuid::Uuid;
 
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{HandlerError, authorized_operations, auto_create, endpoints};
+use crate::kafka::memory::Building;
+
+/// What a topic and a partition take in memory.
+const TOPIC_BYTES: usize = 200;
+const PARTITION_BYTES: usize = 100;
 
 /// From this version on an unknown listener has an error code of its own.
 const LISTENER_ERROR_VERSION_MIN: i16 = 6;
@@ -33,9 +40,9 @@ pub async fn handle(
     let topics = match request.topics {
         // Before version 1 there is no null, and the empty list means all.
         Some(asked) if !(asked.is_empty() && cx.version() == 0) => {
-            named_topics(cx, &answerer, asked, request.allow_auto_topic_creation).await
+            named_topics(cx, &answerer, asked, request.allow_auto_topic_creation).await?
         }
-        _ => answerer.all_topics(&cx.broker.replication.image()),
+        _ => all_topics(cx, &answerer).await?,
     };
     let image = cx.broker.replication.image();
     let brokers = endpoints::nodes(&image, &cx.connection.listener)
@@ -64,15 +71,43 @@ pub async fn handle(
         .with_cluster_authorized_operations(cluster_operations))
 }
 
+async fn all_topics(
+    cx: &RequestContext,
+    answerer: &Answerer<'_>,
+) -> Result<Vec<MetadataResponseTopic>, HandlerError> {
+    let image = cx.broker.replication.image();
+    let mut building = Building::begin(cx);
+    let mut answers = Vec::new();
+    for topic in image.topics() {
+        let answer = answerer.topic(&image, topic);
+        building.add(size_of(&answer)).await?;
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+/// About as many bytes as the answer takes in memory.
+fn size_of(topic: &MetadataResponseTopic) -> usize {
+    TOPIC_BYTES + topic.partitions.len() * PARTITION_BYTES
+}
+
+/// The topics without repetitions, as Kafka takes them for a set.
+fn distinct(mut asked: Vec<MetadataRequestTopic>) -> Vec<MetadataRequestTopic> {
+    let mut seen = HashSet::with_capacity(asked.len());
+    asked.retain(|topic| seen.insert((topic.topic_id, topic.name.clone())));
+    asked
+}
+
 /// Topics by name or id, in the order asked for.
 async fn named_topics(
     cx: &RequestContext,
     answerer: &Answerer<'_>,
     asked: Vec<MetadataRequestTopic>,
     auto_create: bool,
-) -> Vec<MetadataResponseTopic> {
-    let mut answers = Vec::with_capacity(asked.len());
-    for topic in asked {
+) -> Result<Vec<MetadataResponseTopic>, HandlerError> {
+    let mut answers = Vec::new();
+    let mut building = Building::begin(cx);
+    for topic in distinct(asked) {
         let image = cx.broker.replication.image();
         let answer = if !topic.topic_id.is_nil() {
             answerer.topic_by_id(&image, TopicId(topic.topic_id))
@@ -84,9 +119,10 @@ async fn named_topics(
         } else {
             answerer.refused(None, Uuid::nil(), ErrorCode::InvalidRequest)
         };
+        building.add(size_of(&answer)).await?;
         answers.push(answer);
     }
-    answers
+    Ok(answers)
 }
 
 async fn missing_topic(
@@ -107,13 +143,6 @@ struct Answerer<'a> {
 }
 
 impl Answerer<'_> {
-    fn all_topics(&self, image: &MetadataImage) -> Vec<MetadataResponseTopic> {
-        image
-            .topics()
-            .map(|topic| self.topic(image, topic))
-            .collect()
-    }
-
     fn topic_by_name(&self, image: &MetadataImage, name: &str) -> Option<MetadataResponseTopic> {
         image
             .topic(&TopicName::from(name))
@@ -202,4 +231,26 @@ pub fn offline(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<messages::Br
         .filter(is_offline)
         .map(|broker| broker.0.into())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_is_named_again_and_again_is_answered_once() {
+        let by_name = |name: &'static str| {
+            MetadataRequestTopic::default().with_name(Some(StrBytes::from_static_str(name).into()))
+        };
+        let by_id = MetadataRequestTopic::default()
+            .with_name(None)
+            .with_topic_id(Uuid::from_u128(1));
+        let asked = [
+            vec![by_name("b"), by_id.clone(), by_name("a")],
+            vec![by_name("b"); 100],
+            vec![by_id.clone()],
+        ];
+        let left = distinct(asked.concat());
+        assert_eq!(left, [by_name("b"), by_id, by_name("a")]);
+    }
 }

@@ -57,6 +57,12 @@ pub enum HandlerError {
     /// The request contradicts itself in a way that has no error code.
     #[error("invalid request: {0}")]
     InvalidRequest(String),
+    /// The answer is larger than any that is given.
+    #[error("the reply would be too large")]
+    ReplyTooLarge,
+    /// All memory for requests stayed in use.
+    #[error("no memory for the request")]
+    NoMemory,
     /// The broker stops before the request can be answered.
     #[error("the broker stops")]
     ShuttingDown,

@@ -1,5 +1,7 @@
 //! OffsetFetch: how far groups have read. A partition without an offset has offset -1 and no error.
 
+use std::collections::HashSet;
+
 use futures_util::future::join_all;
 use tidelog_protocol::StrBytes;
 use tidelog_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
@@ -14,11 +16,17 @@ use crate::coordinator::FetchedOffset;
 use crate::coordinator::group::{CommittedOffset, GroupError};
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{HandlerError, group_fields as fields};
+use crate::kafka::memory::Building;
 
 /// From this version on, there is an error for the group as a whole.
 const GROUP_ERROR_VERSION_MIN: i16 = 2;
 /// From this version on, a request names several groups.
 const BATCHED_VERSION_MIN: i16 = 8;
+
+/// Groups that are asked for before the answers of the first are there.
+const GROUPS_AT_ONCE: usize = 32;
+/// What a partition takes beside its note.
+const OFFSET_BYTES: usize = 100;
 
 /// No offset, no epoch.
 const NONE: i32 = -1;
@@ -35,13 +43,7 @@ pub async fn handle(
     request: OffsetFetchRequest,
 ) -> Result<OffsetFetchResponse, HandlerError> {
     if cx.version() >= BATCHED_VERSION_MIN {
-        let groups = join_all(
-            request
-                .groups
-                .into_iter()
-                .map(|group| fetch_group(cx, group)),
-        )
-        .await;
+        let groups = fetch_groups(cx, distinct(request.groups)).await?;
         return Ok(OffsetFetchResponse::default().with_groups(groups));
     }
     let asked: Option<Vec<AskedTopic>> = request.topics.map(|topics| {
@@ -68,6 +70,38 @@ pub async fn handle(
             };
             Ok(OffsetFetchResponse::default()
                 .with_topics(asked.into_iter().flatten().map(nothing).collect()))
+        }
+    }
+}
+
+/// The groups without those whose offsets are all asked for already.
+fn distinct(mut groups: Vec<OffsetFetchRequestGroup>) -> Vec<OffsetFetchRequestGroup> {
+    let mut all = HashSet::new();
+    groups.retain(|group| group.topics.is_some() || all.insert(group.group_id.clone()));
+    groups
+}
+
+async fn fetch_groups(
+    cx: &RequestContext,
+    asked: Vec<OffsetFetchRequestGroup>,
+) -> Result<Vec<OffsetFetchResponseGroup>, HandlerError> {
+    let mut asked = asked.into_iter();
+    let mut groups = Vec::new();
+    let mut building = Building::begin(cx);
+    loop {
+        let next = asked.by_ref().take(GROUPS_AT_ONCE);
+        let fetched = join_all(next.map(|group| fetch_group(cx, group))).await;
+        if fetched.is_empty() {
+            return Ok(groups);
+        }
+        for group in fetched {
+            let partitions = group.topics.iter().flat_map(|topic| &topic.partitions);
+            let bytes = partitions.map(|partition| {
+                let metadata = partition.metadata.as_ref();
+                OFFSET_BYTES + metadata.map_or(0, |metadata| metadata.len())
+            });
+            building.add(bytes.sum()).await?;
+            groups.push(group);
         }
     }
 }
@@ -164,4 +198,21 @@ fn batched((name, partitions): FetchedTopic) -> OffsetFetchResponseTopics {
     OffsetFetchResponseTopics::default()
         .with_name((&name).into())
         .with_partitions(partitions.into_iter().map(partition).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_whose_offsets_are_all_asked_for_twice_is_answered_once() {
+        let group = |name: &'static str| {
+            OffsetFetchRequestGroup::default()
+                .with_group_id(StrBytes::from_static_str(name).into())
+                .with_topics(None)
+        };
+        let some = group("a").with_topics(Some(Vec::new()));
+        let asked = vec![group("b"), group("a"), group("b"), some.clone(), group("a")];
+        assert_eq!(distinct(asked), [group("b"), group("a"), some]);
+    }
 }

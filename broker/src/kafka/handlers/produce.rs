@@ -1,16 +1,15 @@
 //! Produce: batches are validated and given to their partitions in the order of arrival, and answered when they are
 //! as safe as `acks` asks (rules 1 to 12).
 
+mod inflate;
 mod response;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidelog_protocol::ErrorCode;
-use tidelog_protocol::batch::Scratch;
 use tidelog_protocol::batch::validate::{self, ProduceRejection, ValidatedBatch};
 use tidelog_protocol::messages::ProduceRequest;
 use tidelog_protocol::messages::produce_request::PartitionProduceData;
@@ -33,11 +32,6 @@ const TOPIC_ID_VERSION_MIN: i16 = 13;
 
 /// Longest wait that a client may ask for. Its own request time-out is far below.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
-
-thread_local! {
-    /// Where compressed records are inflated for validation; bounded, and reused by all connections of a thread.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// A partition's part of a request, found good.
 struct Checked {
@@ -93,7 +87,7 @@ async fn submit_all(
     frame_bytes: usize,
     acks: Option<Acks>,
 ) -> Vec<SubmittedTopic> {
-    let (checked, kept_bytes) = check_all(cx, request, acks);
+    let (checked, kept_bytes) = check_all(cx, request, acks).await;
     // A batch stays in memory for as long as it is among the newest, and with it the frame that it was cut from: one
     // that is mostly something else is not kept.
     let detach = kept_bytes < frame_bytes / 2;
@@ -115,7 +109,7 @@ async fn submit_all(
 type CheckedTopic = (TopicKey, Vec<Result<Checked, PartitionAnswer>>);
 
 /// Validates every batch; says how many bytes of good ones there are.
-fn check_all(
+async fn check_all(
     cx: &RequestContext,
     request: ProduceRequest,
     acks: Option<Acks>,
@@ -129,6 +123,10 @@ fn check_all(
         let key = TopicKey::of(by_id, &topic.name, topic.topic_id);
         let mut partitions = Vec::with_capacity(topic.partition_data.len());
         for data in topic.partition_data {
+            if !(topics.is_empty() && partitions.is_empty()) {
+                // A request may have thousands of batches, each of which takes its time to be checked.
+                tokio::task::yield_now().await;
+            }
             let index = data.index;
             let refused = |code: ErrorCode| Err(PartitionAnswer::refused(index, code.into()));
             let checked = match acks {
@@ -170,9 +168,7 @@ fn check(
     if batch.is_transactional() {
         return Err(no_transactions(index));
     }
-    let valid = SCRATCH
-        .with_borrow_mut(|scratch| validate::validate_produce(batch, &rules, scratch))
-        .map_err(reject)?;
+    let valid = inflate::validate(batch, &rules).map_err(reject)?;
     Ok(Checked {
         index,
         partition,

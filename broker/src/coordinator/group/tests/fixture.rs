@@ -171,6 +171,7 @@ impl Fixture {
             },
             protocol_type: Arc::from("consumer"),
             protocols: vec![protocol("range", &subscription(&["t"]))],
+            charge: MemberCharge::default(),
             requires_known_member: true,
             knows_skip_assignment: true,
         }

@@ -254,6 +254,68 @@ fn protocols_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn long_lists_of_protocols_are_compared_in_one_pass() {
+    let names = |prefix: &'static str| {
+        move |j: &mut Join| {
+            j.requires_known_member = false;
+            j.protocols = (0..100_000)
+                .map(|n| protocol(&format!("{prefix}{n}"), b""))
+                .collect();
+        }
+    };
+    let mut f = Fixture::new(settings());
+    let begun = std::time::Instant::now();
+    let first = f.join_with("", names("a"));
+    let other = f.join_with("", names("b"));
+    assert_eq!(f.refused(other), GroupError::InconsistentProtocol);
+    let same = f.join_with("", names("a"));
+    f.advance(0);
+    assert_eq!(f.joined(first).protocol.as_deref(), Some("a0"));
+    f.joined(same);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20));
+}
+
+#[test]
+fn a_protocol_that_is_named_twice_counts_once() {
+    let mut f = Fixture::new(settings());
+    let first = f.join_with("", |j| {
+        j.requires_known_member = false;
+        j.protocols = vec![protocol("range", b"1"), protocol("range", b"2")];
+    });
+    let other = f.join_with("", |j| {
+        j.requires_known_member = false;
+        j.protocols = vec![protocol("sticky", b"")];
+    });
+    assert_eq!(f.refused(other), GroupError::InconsistentProtocol);
+    f.advance(0);
+    assert_eq!(f.joined(first).members[0].metadata, "1");
+}
+
+#[test]
+fn what_members_hold_is_given_back_with_them() {
+    let budget = MemberBudget::new(1 << 20);
+    let mut f = Fixture::new(settings());
+    let charged = |j: &mut Join| j.charge = budget.charge_newcomer(10_000).expect("room");
+    let pending = f.join_with("", charged);
+    let Reply::Join(JoinReply::Refused {
+        member: Some(id), ..
+    }) = f.take(pending)
+    else {
+        panic!()
+    };
+    assert!((1..10_000).contains(&budget.used_bytes()), "only an id");
+    let first = f.join_with(&id.0, charged);
+    f.advance(0);
+    f.joined(first);
+    assert_eq!(budget.used_bytes(), 10_000);
+    f.join_with(&id.0, charged);
+    assert_eq!(budget.used_bytes(), 10_000, "the same member again");
+    f.advance(3_600_000);
+    assert_eq!(f.group.state(), GroupState::Empty);
+    assert_eq!(budget.used_bytes(), 0);
+}
+
+#[test]
 fn session_timeout_has_bounds() {
     let mut f = Fixture::new(settings());
     for ms in [0, 5_999, 1_800_001] {

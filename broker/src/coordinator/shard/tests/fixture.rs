@@ -337,6 +337,7 @@ impl Client {
                     name: Arc::from("range"),
                     metadata: Bytes::from_static(b"\0\0\0\0\0\0"),
                 }],
+                charge: MemberCharge::default(),
                 requires_known_member: false,
                 knows_skip_assignment: true,
             })

@@ -10,8 +10,9 @@ use tidelog_protocol::ErrorCode;
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset};
 use tidelog_replication::{MetadataImage, Partition, PartitionState};
-use tidelog_storage::log::{LogError, PartitionLog, ReadData};
+use tidelog_storage::log::LogError;
 
+use super::disk::DiskRead;
 use super::session::{PartitionKey, Told, Wanted};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
@@ -40,6 +41,9 @@ pub(super) struct PartitionRead {
     pub(super) log_start: Offset,
     pub(super) pieces: Vec<Bytes>,
     pub(super) size_bytes: usize,
+    /// Where the read ended, and where the consumer's view ends.
+    pub(super) next_offset: Offset,
+    pub(super) visible_end: Offset,
     /// Memory of what was read from disk.
     pub(super) memory: Option<MemoryPermit>,
     /// The partition, where there is something to wait for.
@@ -49,7 +53,7 @@ pub(super) struct PartitionRead {
 }
 
 impl PartitionRead {
-    fn refused(key: PartitionKey, refusal: Refusal) -> PartitionRead {
+    pub(super) fn refused(key: PartitionKey, refusal: Refusal) -> PartitionRead {
         PartitionRead {
             key,
             code: Some(refusal.code),
@@ -60,13 +64,23 @@ impl PartitionRead {
             log_start: Offset::NONE,
             pieces: Vec::new(),
             size_bytes: 0,
+            next_offset: Offset::NONE,
+            visible_end: Offset::NONE,
             memory: None,
             partition: None,
             committed_only: false,
         }
     }
 
-    /// Whether it cannot wait.
+    /// Whether there is no such partition, which says nothing about the others (rule 15).
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(
+            self.code,
+            Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId)
+        )
+    }
+
+    /// Whether it has an error or a diverging epoch.
     pub(super) fn is_special(&self) -> bool {
         self.code.is_some() || self.diverging.is_some()
     }
@@ -83,12 +97,30 @@ impl PartitionRead {
 }
 
 /// Bytes that are left for the partitions that come after.
-struct Allowance {
+#[derive(Clone, Copy)]
+pub(super) struct Allowance {
     bytes_left: usize,
     /// Nothing was read yet: the next batch counts whatever its size (rule 13).
     at_least_one: bool,
     /// Memory for reads from disk ran out.
-    is_starved: bool,
+    pub(super) is_starved: bool,
+}
+
+impl Allowance {
+    pub(super) fn of(rules: &ReadRules) -> Allowance {
+        Allowance {
+            bytes_left: rules.bytes_max,
+            at_least_one: true,
+            is_starved: false,
+        }
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.at_least_one = false;
+            self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        }
+    }
 }
 
 /// Reads all partitions in order.
@@ -98,11 +130,7 @@ pub(super) async fn all(
     rules: &ReadRules,
 ) -> Vec<PartitionRead> {
     let image = cx.broker.replication.image();
-    let mut allowance = Allowance {
-        bytes_left: rules.bytes_max,
-        at_least_one: true,
-        is_starved: false,
-    };
+    let mut allowance = Allowance::of(rules);
     let mut reads = Vec::with_capacity(wanted.len());
     for (key, wanted) in wanted {
         let read = match one(cx, &image, key, wanted, rules, &mut allowance).await {
@@ -122,14 +150,7 @@ async fn one(
     rules: &ReadRules,
     allowance: &mut Allowance,
 ) -> Result<PartitionRead, Refusal> {
-    let topic = key.0.find(image)?;
-    let (partition, state) = led_here(cx, topic, key.1)?;
-    check_epoch(wanted.current_epoch, &state)?;
-    if cx.version() < ZSTD_VERSION_MIN
-        && cx.broker.topic_settings(topic).compression == Some(Compression::Zstd)
-    {
-        return Err(ErrorCode::UnsupportedCompressionType.into());
-    }
+    let (partition, state) = served(cx, image, key, wanted)?;
     let mut read = PartitionRead {
         code: None,
         high_watermark: state.high_watermark,
@@ -140,15 +161,52 @@ async fn one(
     };
     read.diverging = diverging(&partition, wanted)?;
     if read.diverging.is_none() {
-        let upto = visible_end(&state, wanted, rules)?;
-        fill(cx, &partition, &mut read, wanted, upto, allowance).await?;
+        read.next_offset = wanted.offset;
+        read.visible_end = visible_end(&state, wanted, rules)?;
+        fill(cx, image, &partition, &mut read, wanted, allowance).await?;
     }
     read.partition = Some(partition);
     Ok(read)
 }
 
+/// How many bytes of a partition a reply would hold from `wanted.offset` on, and the offset behind them.
+pub(super) async fn count(
+    cx: &RequestContext,
+    image: &MetadataImage,
+    partition: &Partition,
+    (key, wanted): (&PartitionKey, &Wanted),
+    upto: Offset,
+    allowance: &mut Allowance,
+) -> Result<(usize, Offset), Refusal> {
+    let mut read = PartitionRead {
+        next_offset: wanted.offset,
+        visible_end: upto,
+        ..PartitionRead::refused(key.clone(), ErrorCode::UnknownServerError.into())
+    };
+    fill(cx, image, partition, &mut read, wanted, allowance).await?;
+    Ok((read.size_bytes, read.next_offset))
+}
+
+/// The partition, if it may be read here by this client.
+pub(super) fn served(
+    cx: &RequestContext,
+    image: &MetadataImage,
+    key: &PartitionKey,
+    wanted: &Wanted,
+) -> Result<(Arc<Partition>, PartitionState), Refusal> {
+    let topic = key.0.find(image)?;
+    let (partition, state) = led_here(cx, topic, key.1)?;
+    check_epoch(wanted.current_epoch, &state)?;
+    if cx.version() < ZSTD_VERSION_MIN
+        && cx.broker.topic_settings(topic).compression == Some(Compression::Zstd)
+    {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    Ok((partition, state))
+}
+
 /// Rule 24: the consumer's last record is of an epoch that ended before its offset here.
-fn diverging(
+pub(super) fn diverging(
     partition: &Partition,
     wanted: &Wanted,
 ) -> Result<Option<(LeaderEpoch, Offset)>, ErrorCode> {
@@ -164,7 +222,7 @@ fn diverging(
 }
 
 /// Rule 16: where the consumer's view ends.
-fn visible_end(
+pub(super) fn visible_end(
     state: &PartitionState,
     wanted: &Wanted,
     rules: &ReadRules,
@@ -181,52 +239,46 @@ fn visible_end(
 
 async fn fill(
     cx: &RequestContext,
+    image: &MetadataImage,
     partition: &Partition,
     read: &mut PartitionRead,
     wanted: &Wanted,
-    upto: Offset,
     allowance: &mut Allowance,
 ) -> Result<(), Refusal> {
+    let (from, upto) = (wanted.offset, read.visible_end);
     let bytes_max = wanted.bytes_max.min(allowance.bytes_left);
-    if wanted.offset >= upto || (bytes_max == 0 && !allowance.at_least_one) {
+    let at_least_one = allowance.at_least_one;
+    if from >= upto || (bytes_max == 0 && !at_least_one) {
         return Ok(());
     }
     let log = partition.log();
-    let cached = log.try_read_cached(wanted.offset, upto, bytes_max, allowance.at_least_one);
-    let data = match cached {
-        Some(data) => data,
+    let refuse = |error: LogError| refuse_read(partition, &error);
+    let data = match log.try_read_cached(from, upto, bytes_max, at_least_one) {
+        Some(data) => data.map_err(refuse)?,
         None if allowance.is_starved => return Ok(()),
         None => {
-            let data = read_disk(log, wanted.offset, upto, bytes_max, allowance.at_least_one).await;
-            if let Ok(data) = &data {
-                read.memory = cx.broker.memory.try_reserve(data.size_bytes);
-                allowance.is_starved = read.memory.is_none();
-            }
+            let topic = read.key.0.find(image)?;
+            let disk = DiskRead {
+                from,
+                upto,
+                bytes_max,
+                at_least_one,
+                batch_bytes_max: cx.broker.topic_settings(topic).max_message_bytes,
+            };
+            let Some((data, memory)) = disk.run(log, &cx.broker.memory).await.map_err(refuse)?
+            else {
+                allowance.is_starved = true;
+                return Ok(());
+            };
+            read.memory = Some(memory);
             data
         }
     };
-    let data = data.map_err(|error| refuse_read(partition, &error))?;
-    if data.size_bytes > 0 {
-        allowance.at_least_one = false;
-        allowance.bytes_left = allowance.bytes_left.saturating_sub(data.size_bytes);
-    }
+    allowance.take(data.size_bytes);
     read.size_bytes = data.size_bytes;
+    read.next_offset = data.next_offset;
     read.pieces = data.pieces;
     Ok(())
-}
-
-async fn read_disk(
-    log: &Arc<PartitionLog>,
-    from: Offset,
-    upto: Offset,
-    bytes_max: usize,
-    at_least_one: bool,
-) -> Result<ReadData, LogError> {
-    let log = Arc::clone(log);
-    let read =
-        tokio::task::spawn_blocking(move || log.read_blocking(from, upto, bytes_max, at_least_one));
-    read.await
-        .unwrap_or_else(|failed| Err(LogError::Io(failed.to_string().into())))
 }
 
 fn refuse_read(partition: &Partition, error: &LogError) -> Refusal {

@@ -1,4 +1,5 @@
-//! All fetch sessions of the broker: a bounded number of slots (`max.incremental.fetch.session.cache.slots`).
+//! All fetch sessions of the broker: a bounded number of slots (`max.incremental.fetch.session.cache.slots`), and of
+//! partitions in all of them together, as a session may have many.
 //!
 //! A consumer that gets no slot is answered with session id 0, which is always legal: it sends all its partitions
 //! each time. Sessions outlive connections.
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tidelog_protocol::ErrorCode;
+use tidelog_protocol::{ErrorCode, limits};
 
 use super::session::{FetchSession, PartitionKey, Told, Wanted};
 
@@ -29,7 +30,14 @@ const EPOCH_NONE: i32 = -1;
 #[derive(Debug)]
 pub struct FetchSessions {
     slots_max: usize,
-    slots: Mutex<HashMap<i32, Slot>>,
+    slots: Mutex<Slots>,
+}
+
+/// Invariant: `partitions` is the sum over all slots.
+#[derive(Debug, Default)]
+struct Slots {
+    by_id: HashMap<i32, Slot>,
+    partitions: usize,
 }
 
 #[derive(Debug)]
@@ -70,7 +78,7 @@ impl FetchSessions {
 
     /// Number of sessions.
     pub fn len(&self) -> usize {
-        self.slots.lock().len()
+        self.slots.lock().by_id.len()
     }
 
     /// Whether there is none.
@@ -88,7 +96,7 @@ impl FetchSessions {
         now: Instant,
     ) -> Result<FetchContext, ErrorCode> {
         if epoch == EPOCH_OPEN || epoch == EPOCH_NONE {
-            self.slots.lock().remove(&id);
+            self.slots.lock().remove(id);
             return Ok(match epoch {
                 EPOCH_OPEN => FetchContext::Opening { wanted, by_id },
                 _ => FetchContext::Alone(wanted),
@@ -96,6 +104,7 @@ impl FetchSessions {
         }
         let mut slots = self.slots.lock();
         let slot = slots
+            .by_id
             .get_mut(&id)
             .ok_or(ErrorCode::FetchSessionIdNotFound)?;
         let shared = Arc::clone(&slot.session);
@@ -107,13 +116,16 @@ impl FetchSessions {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
         session.update(&wanted, forgotten);
-        if session.len() == 0 || session.len() > PARTITIONS_MAX {
+        let before = std::mem::replace(&mut slot.partitions, session.len());
+        slot.used = now;
+        slots.partitions = slots.partitions + session.len() - before;
+        let has_room = session.len() <= PARTITIONS_MAX
+            && (session.len() <= before || slots.partitions <= limits::SESSION_PARTITIONS_MAX);
+        if session.len() == 0 || !has_room {
             let all = session.wanted();
-            slots.remove(&id);
+            slots.remove(id);
             return Ok(FetchContext::Alone(all));
         }
-        slot.used = now;
-        slot.partitions = session.len();
         let (epoch, wanted) = (session.epoch(), session.wanted());
         drop(session);
         Ok(FetchContext::Going {
@@ -131,15 +143,20 @@ impl FetchSessions {
             return 0;
         }
         let mut slots = self.slots.lock();
-        if slots.len() >= self.slots_max && !evict(&mut slots, partitions, now) {
-            return 0;
+        while slots.by_id.len() >= self.slots_max
+            || slots.partitions + partitions > limits::SESSION_PARTITIONS_MAX
+        {
+            if !slots.evict(partitions, now) {
+                return 0;
+            }
         }
         let session = Arc::new(Mutex::new(session));
         let mut id = rand::random_range(1..=i32::MAX);
-        while slots.contains_key(&id) {
+        while slots.by_id.contains_key(&id) {
             id = rand::random_range(1..=i32::MAX);
         }
-        slots.insert(
+        slots.partitions += partitions;
+        slots.by_id.insert(
             id,
             Slot {
                 session,
@@ -152,25 +169,34 @@ impl FetchSessions {
     }
 }
 
-/// Frees the slot of the longest unused session, or of a smaller one; false if all are in use and larger.
-fn evict(slots: &mut HashMap<i32, Slot>, partitions: usize, now: Instant) -> bool {
-    let is_past = |then: Instant| now.saturating_duration_since(then) > EVICTION_TIME;
-    let unused = slots
-        .iter()
-        .min_by_key(|(_, slot)| slot.used)
-        .map(|(id, slot)| (*id, slot.used));
-    if let Some((id, used)) = unused
-        && is_past(used)
-    {
-        return slots.remove(&id).is_some();
+impl Slots {
+    fn remove(&mut self, id: i32) -> bool {
+        let removed = self.by_id.remove(&id);
+        self.partitions -= removed.as_ref().map_or(0, |slot| slot.partitions);
+        removed.is_some()
     }
-    let old = slots.iter().filter(|(_, slot)| is_past(slot.created));
-    let smallest = old
-        .min_by_key(|(_, slot)| slot.partitions)
-        .map(|(id, slot)| (*id, slot.partitions));
-    match smallest {
-        Some((id, size)) if size < partitions => slots.remove(&id).is_some(),
-        _ => false,
+
+    /// Frees the slot of the longest unused session, or of a smaller one; false if all are in use and larger.
+    fn evict(&mut self, partitions: usize, now: Instant) -> bool {
+        let is_past = |then: Instant| now.saturating_duration_since(then) > EVICTION_TIME;
+        let unused = self
+            .by_id
+            .iter()
+            .min_by_key(|(_, slot)| slot.used)
+            .map(|(id, slot)| (*id, slot.used));
+        if let Some((id, used)) = unused
+            && is_past(used)
+        {
+            return self.remove(id);
+        }
+        let old = self.by_id.iter().filter(|(_, slot)| is_past(slot.created));
+        let smallest = old
+            .min_by_key(|(_, slot)| slot.partitions)
+            .map(|(id, slot)| (*id, slot.partitions));
+        match smallest {
+            Some((id, size)) if size < partitions => self.remove(id),
+            _ => false,
+        }
     }
 }
 
@@ -322,6 +348,31 @@ mod tests {
             .unwrap();
         assert!(matches!(context, FetchContext::Alone(_)));
         assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn sessions_are_bounded_by_their_partitions_together() {
+        let (sessions, start) = (FetchSessions::new(1_000), Instant::now());
+        let large = i32::try_from(PARTITIONS_MAX).unwrap();
+        let full = limits::SESSION_PARTITIONS_MAX / PARTITIONS_MAX;
+        let ids: Vec<i32> = (0..full).map(|_| open(&sessions, large, start)).collect();
+        assert!(ids.iter().all(|id| *id > 0));
+        assert_eq!(open(&sessions, 1, start), 0, "no room for one more");
+        let context = sessions
+            .context((ids[0], EPOCH_NONE), Vec::new(), &[], false, start)
+            .unwrap();
+        drop(context);
+        let small = open(&sessions, large - 1, start);
+        assert!(small > 0, "what a session held is free when it ends");
+        assert!(open(&sessions, 1, start) > 0);
+        // One that grows beyond the room goes on without a session.
+        let grown = sessions
+            .context((small, 1), partitions(large), &[], false, start)
+            .unwrap();
+        assert!(matches!(grown, FetchContext::Alone(all) if all.len() == PARTITIONS_MAX));
+        assert_eq!(sessions.len(), full);
+        let later = start + EVICTION_TIME + Duration::from_secs(1);
+        assert!(open(&sessions, large, later) > 0, "unused ones go");
     }
 
     #[test]
