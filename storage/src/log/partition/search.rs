@@ -105,7 +105,7 @@ impl PartitionLog {
         self.check_running()?;
         self.flush()?;
         let state = self.state.lock();
-        Ok((state.segments.names().collect(), state.bounds.log_start))
+        Ok((state.segments.all_names().collect(), state.bounds.log_start))
     }
 
     /// Offset from which to look for a timestamp in a segment.

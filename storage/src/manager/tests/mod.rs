@@ -1,6 +1,7 @@
 //! Logs over a hostile disk: what is acknowledged is there again, what is damaged is named.
 
 mod basics;
+mod compaction;
 mod damage;
 mod full_journal;
 mod life;
