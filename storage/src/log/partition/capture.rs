@@ -59,7 +59,10 @@ impl PartitionLog {
     pub(super) fn checkpoint_now(&self) -> Result<(), LogError> {
         let me = self.me.upgrade().ok_or(LogError::Removed)?;
         let _one_writer = self.shared.checkpoints.lock();
-        if let Some(captured) = self.capture_inner(me)? {
+        self.check_running()?;
+        // A failure stops the log before the lock is given back: what was not synced is not known any more.
+        let captured = self.capture_inner(me).map_err(|error| self.stop(error))?;
+        if let Some(captured) = captured {
             let written = self.shared.kv.write_sync(vec![captured.write.clone()]);
             written.map_err(|error| LogError::Io(Arc::from(error.to_string())))?;
             captured.written();

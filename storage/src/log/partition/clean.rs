@@ -99,6 +99,13 @@ impl PartitionLog {
         }
     }
 
+    fn stop_unless_full(&self, error: LogError) -> LogError {
+        match error {
+            LogError::NoSpace(_) => error,
+            other => self.stop(other),
+        }
+    }
+
     async fn replace(&self, change: Replacement) -> Result<bool, LogError> {
         let _turn = self.turn.acquire().await.map_err(|_| LogError::Removed)?;
         self.blocking(move |log| {
@@ -226,7 +233,10 @@ impl PartitionLog {
             Err(_) => false,
         };
         let made = match (keep, result) {
-            (true, _) => out.finish(self, &pass.pace),
+            // After a sync that failed nothing in the folder is known any more.
+            (true, _) => out
+                .finish(self, &pass.pace)
+                .map_err(|error| self.stop_unless_full(error)),
             (false, Ok(_)) => Ok(None),
             (false, Err(error)) => Err(error),
         };

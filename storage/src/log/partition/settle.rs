@@ -57,8 +57,11 @@ impl PartitionLog {
             .entry_id(index)
             .ok_or(LogError::EntryOutOfRange { index })?;
         let journal = self.shared.journal()?;
-        let prepared = self.prepare_purge(&mut self.writing.lock(), index);
-        prepared.map_err(|error| self.stop_after(error))?;
+        {
+            let mut writing = self.writing.lock();
+            let prepared = self.prepare_purge(&mut writing, index);
+            prepared.map_err(|error| self.stop_after(error))?;
+        }
         self.checkpoint_now()
             .map_err(|error| self.stop_after(error))?;
         let (settled, gone_bytes) = self.newly_settled(index)?;
