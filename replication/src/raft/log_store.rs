@@ -423,7 +423,7 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         self.inner
             .log
-            .purge_to(entry_index(log_id.index))
+            .forget_to(entry_index(log_id.index))
             .await
             .map_err(|error| self.fail(error))
     }

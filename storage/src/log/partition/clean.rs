@@ -8,8 +8,10 @@
 use std::collections::HashMap;
 use std::io::IoSlice;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use metrics::{counter, histogram};
 use tidelog_protocol::batch::{BatchHeader, HEADER_BYTES, RecordBatch, Scratch};
 use tidelog_protocol::types::{Offset, TimestampMs};
 
@@ -53,6 +55,24 @@ impl PartitionLog {
     /// Compacts what is settled below `upto`. Damage that is met stops the pass, not the log: what is stored stays as
     /// it is, and its readers check what they get.
     pub async fn clean(
+        &self,
+        pace: Arc<CleanerPace>,
+        upto: Offset,
+        now: TimestampMs,
+    ) -> Result<CleanStats, LogError> {
+        let began = Instant::now();
+        let stats = self.run_pass(pace, upto, now).await?;
+        counter!("tidelog_compaction_passes_total").increment(1);
+        counter!("tidelog_compaction_bytes_read_total").increment(stats.bytes_before);
+        counter!("tidelog_compaction_bytes_removed_total")
+            .increment(stats.bytes_before.saturating_sub(stats.bytes_after));
+        counter!("tidelog_compaction_records_removed_total")
+            .increment(stats.records_read.saturating_sub(stats.records_kept));
+        histogram!("tidelog_compaction_pass_seconds").record(began.elapsed().as_secs_f64());
+        Ok(stats)
+    }
+
+    async fn run_pass(
         &self,
         pace: Arc<CleanerPace>,
         upto: Offset,
