@@ -136,6 +136,13 @@ impl Compactor {
     }
 }
 
+impl Drop for Compactor {
+    /// A pass runs beside the runtime and would go on without its task.
+    fn drop(&mut self) {
+        self.pace.stop();
+    }
+}
+
 impl Logs {
     fn leave_alone(&self, id: LogId) -> bool {
         self.busy.contains(&id) || self.resting.contains(&id) || self.uncleanable.contains(&id)

@@ -23,8 +23,9 @@ impl Partition {
         if !log.config().compact || log.stopped().is_some() || self.shared().voter_count() != 1 {
             return Ok(None);
         }
-        let high_watermark = self.shared().high_watermark();
-        let found = tokio::task::spawn_blocking(move || log.cleanable(now(), high_watermark));
+        // Also not what an open transaction may still abort.
+        let upto = self.state().last_stable_offset;
+        let found = tokio::task::spawn_blocking(move || log.cleanable(now(), upto));
         match found.await {
             Ok(Err(LogError::Removed | LogError::Stopped(_))) | Err(_) => Ok(None),
             Ok(found) => found,

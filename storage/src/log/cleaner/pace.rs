@@ -2,6 +2,7 @@
 //!
 //! Invariant: over any stretch longer than a second no more bytes are let through than were allowed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ pub struct CleanerPace {
     bytes_per_second: f64,
     /// When everything that was let through will have been paid for.
     paid_at: Mutex<Option<Instant>>,
+    stopped: AtomicBool,
 }
 
 impl CleanerPace {
@@ -27,7 +29,18 @@ impl CleanerPace {
             map_bytes_max,
             bytes_per_second,
             paid_at: Mutex::default(),
+            stopped: AtomicBool::new(false),
         }
+    }
+
+    /// Ends all passes soon, and their sleep at once.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether passes are to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     /// Notes bytes that were read or written, and sleeps as long as they ask for. Blocks.
@@ -43,7 +56,9 @@ impl CleanerPace {
             *paid_at = Some(until);
             until
         };
-        while let Some(left) = until.checked_duration_since(Instant::now()) {
+        while let Some(left) = until.checked_duration_since(Instant::now())
+            && !self.is_stopped()
+        {
             std::thread::sleep(left.min(SLEEP_MAX));
         }
     }

@@ -14,6 +14,7 @@ mod load;
 mod read;
 mod replay;
 mod retention;
+mod rewrite;
 mod search;
 mod settle;
 mod write_behind;

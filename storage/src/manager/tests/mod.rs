@@ -2,6 +2,7 @@
 
 mod basics;
 mod compaction;
+mod compaction_model;
 mod damage;
 mod full_journal;
 mod life;
