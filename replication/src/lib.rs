@@ -4,6 +4,7 @@
 //! follows from it. Speaks Kafka's words at its surface (leader epoch, high watermark); Raft's words and every type
 //! of the consensus library stay inside. Knows no client connection and no request of the Kafka protocol.
 
+mod compaction;
 mod controller;
 mod errors;
 mod hosted;
@@ -27,7 +28,9 @@ pub use metadata::command::{
     BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
 };
 pub use metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
-pub use options::{Endpoint, LogConfigSource, ReplicationOptions, SecurityProtocol};
+pub use options::{
+    CompactionOptions, Endpoint, LogConfigSource, ReplicationOptions, SecurityProtocol,
+};
 pub use partition::append::{Acks, AppendRequest, AppendTicket, Appended};
 pub use partition::state::{PartitionState, Role};
 pub use partition::waiters::WaiterRegistration;

@@ -48,6 +48,30 @@ pub trait LogConfigSource: Send + Sync + 'static {
     fn follow(&self, _image: &MetadataImage) {}
 }
 
+/// How compacted logs are looked after.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompactionOptions {
+    /// `log.cleaner.threads`: passes that run at once. Default 1; 0: nothing is compacted.
+    pub threads: usize,
+    /// `log.cleaner.backoff.ms`: pause when there is nothing to do. Default 15 s.
+    pub backoff: Duration,
+    /// `log.cleaner.dedupe.buffer.size`: memory for the newest offsets of keys, all passes together. Default 128 MiB.
+    pub map_bytes_max: u64,
+    /// `log.cleaner.io.max.bytes.per.second`: read and written, all passes together. Default without limit.
+    pub bytes_per_second: f64,
+}
+
+impl Default for CompactionOptions {
+    fn default() -> Self {
+        CompactionOptions {
+            threads: 1,
+            backoff: Duration::from_secs(15),
+            map_bytes_max: 128 << 20,
+            bytes_per_second: f64::MAX,
+        }
+    }
+}
+
 /// Settings of [`Replication`](crate::Replication).
 #[derive(Clone)]
 pub struct ReplicationOptions {
@@ -69,6 +93,8 @@ pub struct ReplicationOptions {
     pub broker_in_flight_bytes_max: usize,
     /// `log.retention.check.interval.ms`. Default 5 minutes.
     pub retention_check_interval: Duration,
+    /// How compacted logs are looked after.
+    pub compaction: CompactionOptions,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
 }
@@ -91,6 +117,7 @@ impl ReplicationOptions {
             partition_in_flight_bytes_max: 16 << 20,
             broker_in_flight_bytes_max: 256 << 20,
             retention_check_interval: Duration::from_secs(300),
+            compaction: CompactionOptions::default(),
             start_timeout: Duration::from_secs(60),
         }
     }

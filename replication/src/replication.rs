@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::compaction;
 use crate::controller::Controller;
 use crate::errors::{StartError, SubmitError, WaitLedError};
 use crate::hosted::HostedPartitions;
@@ -181,6 +182,9 @@ impl Replication {
             hosted.clone(),
             self.options.retention_check_interval,
         )));
+        for task in compaction::tasks(hosted, &self.options.compaction) {
+            spawn(task);
+        }
         spawn(Box::pin(tasks::checkpoint(
             self.context.clone(),
             controller.clone(),

@@ -42,7 +42,6 @@ pub fn topic_changes(
     layers: &Layers,
     own: &Overrides,
     ops: &[(String, AlterOp)],
-    internal: bool,
 ) -> Result<Changes, AlterError> {
     let inherited = |name: &str| {
         let topic = topic_definitions::find(name)?;
@@ -54,7 +53,7 @@ pub fn topic_changes(
         |name| topic_definitions::find(name).map(|topic| &topic.definition),
         inherited,
     )?;
-    topic_settings::validate(layers, &after, internal).map_err(AlterError::InvalidConfig)?;
+    topic_settings::validate(layers, &after).map_err(AlterError::InvalidConfig)?;
     Ok(difference(own, &after))
 }
 

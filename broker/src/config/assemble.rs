@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_protocol::types::BrokerId;
+use tidelog_replication::CompactionOptions;
 use tidelog_storage::journal::Durability;
 
 use super::address::{HostPort, Listener, parse_listeners, parse_protocol_map};
@@ -20,7 +21,6 @@ use super::broker_config::{
 use super::definition::Value;
 use super::settings::{ConfigError, Setting, Settings};
 use super::sources::Origin;
-use super::topic_settings;
 
 /// Memory for requests where `queued.max.request.bytes` is -1.
 const REQUEST_MEMORY_BYTES_DEFAULT: usize = 512 << 20;
@@ -52,6 +52,7 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             },
             log: LogTasksConfig {
                 retention_check_interval: reader.millis("log.retention.check.interval.ms"),
+                compaction: compaction(&reader),
             },
             storage: storage(&reader),
             replication: ReplicationConfig {
@@ -80,6 +81,20 @@ pub fn parse_durability(word: &str) -> Durability {
         Durability::Os
     } else {
         Durability::Sync
+    }
+}
+
+fn compaction(reader: &Reader<'_>) -> CompactionOptions {
+    let enabled = reader.bool("log.cleaner.enable");
+    CompactionOptions {
+        threads: if enabled {
+            reader.size("log.cleaner.threads")
+        } else {
+            0
+        },
+        backoff: reader.millis("log.cleaner.backoff.ms"),
+        map_bytes_max: reader.long_positive("log.cleaner.dedupe.buffer.size"),
+        bytes_per_second: reader.double("log.cleaner.io.max.bytes.per.second"),
     }
 }
 
@@ -349,10 +364,6 @@ fn check_logs(reader: &Reader<'_>, errors: &mut Vec<ConfigError>) {
                 format!("{name} must be unlimited (-1) or, equal or greater than 1"),
             ));
         }
-    }
-    let policy = "log.cleanup.policy";
-    if let Err(reason) = topic_settings::validate_policy(&reader.list(policy).join(",")) {
-        errors.push(reader.error(policy, reason.replace("cleanup.policy", policy)));
     }
     let level = reader.text("log.level").unwrap_or_default();
     if let Err(reason) = tracing_subscriber::EnvFilter::try_new(level) {

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tidelog_protocol::types::BrokerId;
 
+use tidelog_replication::CompactionOptions;
+
 use super::address::{HostPort, Listener};
 
 /// Everything that a running broker reads from its configuration.
@@ -85,11 +87,13 @@ pub struct TopicDefaults {
     pub delete: bool,
 }
 
-/// Pace of retention.
+/// Pace of retention and compaction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogTasksConfig {
     /// `log.retention.check.interval.ms`.
     pub retention_check_interval: Duration,
+    /// `log.cleaner.*`.
+    pub compaction: CompactionOptions,
 }
 
 /// Journal, memory and disk of the data directory.

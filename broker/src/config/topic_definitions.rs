@@ -59,7 +59,7 @@ const fn scaled(name: &'static str, scale: i64) -> Synonym {
 /// The settings, by name.
 #[rustfmt::skip]
 pub static DEFINITIONS: &[TopicDefinition] = &[
-    on(used("cleanup.policy", List(&["compact", "delete"]), Some("delete"), Medium, "What happens to old records: delete by retention, or keep the newest of each key (compact). Compaction of users' topics is not built yet."), &[same("log.cleanup.policy")]),
+    on(used("cleanup.policy", List(&["compact", "delete"]), Some("delete"), Medium, "What happens to old records: delete by retention, or keep the newest of each key (compact)."), &[same("log.cleanup.policy")]),
     on(default_only("compression.gzip.level", GzipLevel, Some("-1"), Medium, LEVELS), &[same("compression.gzip.level")]),
     on(default_only("compression.lz4.level", Int(1, 17), Some("9"), Medium, LEVELS), &[same("compression.lz4.level")]),
     on(used("compression.type", Choice(COMPRESSION_TYPES), Some("producer"), Medium, "How batches are stored: as the producer sent them, or in this codec."), &[same("compression.type")]),

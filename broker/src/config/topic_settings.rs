@@ -7,7 +7,7 @@ use tidelog_protocol::batch::validate::{ProduceRules, TimestampType};
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::TimestampMs;
 use tidelog_storage::journal::Durability;
-use tidelog_storage::log::LogConfig;
+use tidelog_storage::log::{CleaningConfig, LogConfig};
 
 use super::assemble::parse_durability;
 use super::definition::{Support, Value, invalid_value};
@@ -40,15 +40,24 @@ impl TopicSettings {
         let policies = reader.list("cleanup.policy");
         let has = |policy: &str| policies.iter().any(|p| p == policy);
         let unlimited = |n: i64| (n >= 0).then_some(n);
+        let max_lag_ms = reader.integer("max.compaction.lag.ms");
+        // As in Kafka: what has to be compacted by then must not be in the active segment.
+        let roll_max_ms = if has("compact") { max_lag_ms } else { i64::MAX };
         let log = LogConfig {
             segment_bytes: reader.u32("segment.bytes"),
-            segment_ms: reader.integer("segment.ms"),
+            segment_ms: reader.integer("segment.ms").min(roll_max_ms),
             index_bytes_max: reader.u32("segment.index.bytes"),
             index_interval_bytes: reader.u32("index.interval.bytes"),
             retention_ms: unlimited(reader.integer("retention.ms")),
             retention_bytes: u64::try_from(reader.integer("retention.bytes")).ok(),
             delete: has("delete"),
             compact: has("compact"),
+            cleaning: CleaningConfig {
+                delete_retention_ms: reader.integer("delete.retention.ms"),
+                min_dirty_ratio: reader.double("min.cleanable.dirty.ratio"),
+                min_lag_ms: reader.integer("min.compaction.lag.ms"),
+                max_lag_ms,
+            },
             durability: parse_durability(&reader.text("durability")),
             producer_id_expiration_ms: producer_id_expiration_ms(layers),
         };
@@ -84,15 +93,12 @@ impl TopicSettings {
     }
 }
 
-/// Checks a topic's whole own configuration. `internal` topics may be compacted. The error is a sentence for the client.
-pub fn validate(layers: &Layers, own: &Overrides, internal: bool) -> Result<(), String> {
+/// Checks a topic's whole own configuration. The error is a sentence for the client.
+pub fn validate(layers: &Layers, own: &Overrides) -> Result<(), String> {
     for (name, text) in own {
         let topic = topic_definitions::find(name)
             .ok_or_else(|| format!("Unknown topic config name: {name}"))?;
         topic.definition.check(text)?;
-    }
-    if !internal && let Some(text) = own.get("cleanup.policy") {
-        validate_policy(text)?;
     }
     let settings = TopicSettings::resolve(layers, own);
     if settings.log.durability == Durability::Os {
@@ -109,18 +115,6 @@ pub fn validate(layers: &Layers, own: &Overrides, internal: bool) -> Result<(), 
         return Err(format!(
             "conflict topic config setting min.compaction.lag.ms ({min}) > max.compaction.lag.ms ({max})"
         ));
-    }
-    Ok(())
-}
-
-/// Refuses compaction on users' topics, where the setting is known to be well-formed otherwise.
-pub fn validate_policy(text: &str) -> Result<(), String> {
-    let Some(topic) = topic_definitions::find("cleanup.policy") else {
-        return Ok(());
-    };
-    if text.split(',').any(|policy| policy.trim() == "compact") {
-        let reason = "Compaction is not built yet; only internal topics are compacted";
-        return Err(invalid_value(&topic.definition, text, reason));
     }
     Ok(())
 }
@@ -180,6 +174,13 @@ impl Reader<'_> {
 
     fn usize(&self, name: &str) -> usize {
         usize::try_from(self.integer(name)).unwrap_or(usize::MAX)
+    }
+
+    fn double(&self, name: &str) -> f64 {
+        match self.value(name) {
+            Value::Double(n) => n,
+            _ => 0.0,
+        }
     }
 
     fn text(&self, name: &str) -> String {

@@ -202,6 +202,7 @@ fn replication_options(
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;
     options.retention_check_interval = config.log.retention_check_interval;
+    options.compaction = config.log.compaction.clone();
     (
         Arc::from(cluster_id::to_text(directory.cluster_id)),
         options,

@@ -13,7 +13,7 @@ pub use create::ensure_topic;
 pub use error::TopicError;
 pub use plan::{NewTopic, Placement, TopicPlan};
 
-/// Whether a topic is the broker's own: it may be compacted, and is not created by a client's metadata request.
+/// Whether a topic is the broker's own: it is not created by a client's metadata request.
 pub fn is_internal(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state")
 }

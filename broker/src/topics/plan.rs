@@ -7,7 +7,7 @@ use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicName};
 use tidelog_replication::{BrokerImage, MetadataImage, TopicImage};
 
 use super::error::{TopicError, all_fenced, unregistered};
-use super::{is_internal, name, placement};
+use super::{name, placement};
 use crate::config::{Layers, Overrides, TopicDefaults, topic_settings};
 
 /// Where the replicas of new partitions go.
@@ -67,8 +67,7 @@ pub fn plan_topic(
         configs,
     } = topic;
     name::check_new(image, &name)?;
-    topic_settings::validate(layers, &configs, is_internal(name.as_str()))
-        .map_err(TopicError::InvalidConfig)?;
+    topic_settings::validate(layers, &configs).map_err(TopicError::InvalidConfig)?;
     let brokers: Vec<Arc<BrokerImage>> = image.brokers().cloned().collect();
     let assignments = match placement {
         Placement::Manual(replicas) => manual(&brokers, replicas)?,

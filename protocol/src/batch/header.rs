@@ -34,6 +34,7 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+const DELETE_HORIZON: i16 = 0x40;
 
 /// Header of one record batch of format v2.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,7 +179,12 @@ impl BatchHeader {
         self.attributes() & CONTROL != 0
     }
 
-    /// Timestamp of the first record.
+    /// When the batch's tombstones may go, once compaction has decided it (KIP-534).
+    pub fn delete_horizon(&self) -> Option<TimestampMs> {
+        (self.attributes() & DELETE_HORIZON != 0).then(|| self.base_timestamp())
+    }
+
+    /// What the records' timestamps are counted from: that of the first record, or the delete horizon.
     pub fn base_timestamp(&self) -> TimestampMs {
         TimestampMs(i64::from_be_bytes(self.get(BASE_TIMESTAMP)))
     }
@@ -237,6 +243,23 @@ impl BatchHeader {
     pub(super) fn set_compression(&mut self, codec: Compression) {
         let attributes = self.attributes() & !CODEC_MASK | codec as i16;
         self.put(ATTRIBUTES, attributes.to_be_bytes());
+    }
+
+    pub(super) fn set_record_count(&mut self, count: i32) {
+        self.put(RECORD_COUNT, count.to_be_bytes());
+    }
+
+    pub(super) fn set_delete_horizon(&mut self, horizon: TimestampMs) {
+        let attributes = self.attributes() | DELETE_HORIZON;
+        self.put(ATTRIBUTES, attributes.to_be_bytes());
+        self.put(BASE_TIMESTAMP, horizon.0.to_be_bytes());
+    }
+
+    /// For a batch without records, whose base timestamp means nothing.
+    pub(super) fn clear_delete_horizon(&mut self) {
+        let attributes = self.attributes() & !DELETE_HORIZON;
+        self.put(ATTRIBUTES, attributes.to_be_bytes());
+        self.put(BASE_TIMESTAMP, TimestampMs::NONE.0.to_be_bytes());
     }
 
     pub(super) fn set_max_timestamp(&mut self, timestamp: TimestampMs) {

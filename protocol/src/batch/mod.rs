@@ -7,6 +7,7 @@ pub mod builder;
 mod header;
 mod owned;
 pub mod record;
+mod retain;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use builder::{BatchBuilder, BuildError, NewRecord};
 pub use header::{BatchHeader, HEADER_BYTES, LENGTH_OVERHEAD_BYTES};
 pub use owned::{Header, Record};
 pub use record::{HeaderView, RecordFormatError, RecordIter, RecordView};
+pub use retain::RetainError;
 pub use scratch::{RecordsError, Scratch};
 
 /// One record batch of format v2 whose structure (length, magic) has been checked, and nothing else.

@@ -245,6 +245,7 @@ fn log_config() -> LogConfig {
         retention_bytes: None,
         delete: false,
         compact: false,
+        cleaning: Default::default(),
         durability: Durability::Sync,
         producer_id_expiration_ms: i64::MAX,
     }

@@ -191,6 +191,21 @@ impl PartitionGroup {
             .map_err(io::Error::other)
     }
 
+    /// Waits until the log up to an entry is forgotten, or for so long.
+    pub async fn wait_purged(&self, id: LogId, timeout: Duration) {
+        let purged = self
+            .raft
+            .wait(Some(timeout))
+            .metrics(
+                |metrics| metrics.purged.is_some_and(|purged| purged >= id),
+                "entries are forgotten",
+            )
+            .await;
+        if let Err(error) = purged {
+            tracing::debug!(%error, "entries stay until the next round");
+        }
+    }
+
     /// Replicas that have everything but a little, the leader included; only a leader knows.
     pub fn in_sync_count(&self, voters: usize, lag_max: u64) -> usize {
         if voters <= 1 {

@@ -4,6 +4,7 @@
 //! requests; batches come here validated.
 
 pub mod append;
+mod compaction;
 pub mod group;
 mod order;
 mod retention;

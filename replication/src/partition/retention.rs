@@ -28,6 +28,9 @@ impl Partition {
         let Ok(guard) = self.retention.try_lock() else {
             return;
         };
+        if !self.drop_settled().await {
+            return;
+        }
         let Some(boundary) = self.expired_boundary().await else {
             return;
         };
@@ -44,9 +47,35 @@ impl Partition {
         drop(guard);
     }
 
+    /// Lets what compaction has left go as retention and log start say; false if the log start could not be moved.
+    async fn drop_settled(&self) -> bool {
+        let expired = self.log().settled_expired(now());
+        if let Some(expired) = expired.filter(|expired| *expired > self.shared().log_start()) {
+            if !self.shared().leads() {
+                return false;
+            }
+            if let Err(error) = self.write_log_start(expired).await {
+                tracing::debug!(partition = %self.name(), %error, "retention waits for the next round");
+                return false;
+            }
+        }
+        self.drop_settled_below_start().await;
+        true
+    }
+
+    async fn drop_settled_below_start(&self) {
+        match self.log().drop_settled_below_start().await {
+            Ok(()) | Err(LogError::Removed | LogError::Stopped(_)) => {}
+            Err(error) => {
+                tracing::warn!(partition = %self.name(), %error, "compacted segments are not dropped");
+            }
+        }
+    }
+
     /// Drops whole segments below the log start.
     pub(crate) async fn drop_deleted(&self) {
         let _guard = self.retention.lock().await;
+        self.drop_settled_below_start().await;
         if let Some(boundary) = self.expired_boundary().await
             && boundary.next_offset <= self.shared().log_start()
         {
@@ -72,7 +101,7 @@ impl Partition {
     }
 
     /// Snapshot at the boundary, then purge. What is postponed by the group is asked for again in the next round.
-    async fn drop_to(&self, boundary: LogPosition) {
+    pub(super) async fn drop_to(&self, boundary: LogPosition) {
         let (Some(group), Some(id)) = (self.group(), boundary_id(&boundary)) else {
             return;
         };

@@ -106,6 +106,12 @@ impl RaftStateMachine<GroupTypes> for PartitionStateMachine {
                 "the snapshot is not the one that was announced",
             ));
         }
+        if position.log_start < position.next_offset {
+            // Better no replica than one with a hole.
+            return Err(io::Error::other(
+                "the snapshot is of a compacted log, whose records it does not carry",
+            ));
+        }
         let checkpoint = Checkpoint {
             applied,
             high_watermark: position.next_offset,

@@ -476,7 +476,7 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
             })
             .await
         } else {
-            log.purge_to(entry_index(log_id.index)).await
+            log.forget_to(entry_index(log_id.index)).await
         };
         purged.map_err(|error| self.fail(error))
     }

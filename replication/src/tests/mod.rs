@@ -1,6 +1,7 @@
 //! A broker's consensus groups on real logs in a temporary directory.
 
 mod cluster;
+mod compaction;
 mod lifecycle;
 mod produce;
 mod retention;
@@ -59,7 +60,11 @@ impl LogConfigSource for TestConfigs {
             retention_ms: number("retention.ms").or(*self.default_retention_ms.lock()),
             retention_bytes: None,
             delete: true,
-            compact: false,
+            compact: topic
+                .configs
+                .get("cleanup.policy")
+                .is_some_and(|policy| policy.contains("compact")),
+            cleaning: Default::default(),
             durability: if os { Durability::Os } else { Durability::Sync },
             producer_id_expiration_ms: 86_400_000,
         }
@@ -104,6 +109,7 @@ impl Broker {
             self.configs.clone(),
         );
         options.retention_check_interval = self.retention_check;
+        options.compaction.backoff = Duration::from_millis(50);
         let replication = Replication::start(options, logs.clone())
             .await
             .expect("starts");

@@ -44,6 +44,8 @@ pub enum FrameKind {
     Reset = 4,
     /// The log was removed for good.
     Remove = 5,
+    /// Entries up to an index were forgotten while their records stay, or the files of such records changed.
+    Settle = 6,
 }
 
 impl FrameKind {
@@ -54,6 +56,7 @@ impl FrameKind {
             3 => Some(FrameKind::Purge),
             4 => Some(FrameKind::Reset),
             5 => Some(FrameKind::Remove),
+            6 => Some(FrameKind::Settle),
             _ => None,
         }
     }

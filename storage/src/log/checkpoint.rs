@@ -2,7 +2,7 @@
 //!
 //! Key: log id, u64 big-endian. Value, big-endian:
 //! ```text
-//! u8 version = 1, u8 flags (1: has files; 2: producers are in the snapshot file and the segments; 4: removed, its
+//! u8 version = 2 (1 without the last line), u8 flags (1: has files; 2: producers are in the snapshot file and the segments; 4: removed, its
 //! folder is to be deleted), u16 0
 //! identity (see payload.rs)
 //! config: u32 segment.bytes, i64 segment.ms, u32 segment.index.bytes, u32 index.interval.bytes, i64 retention.ms,
@@ -13,6 +13,7 @@
 //! segment end (see payload.rs)
 //! epochs: u32 n, n x { i32 epoch, u64 first index, i64 offset }
 //! u32 length and bytes of the producer snapshot, u32 length and bytes of the entries of a log without files
+//! settled segments (see settled.rs)
 //! ```
 //! Invariant: everything up to `last` is in synced files or in the value itself.
 
@@ -20,10 +21,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tidelog_protocol::types::{Offset, TimestampMs};
 
 use super::payload::{Identity, SegmentEnd, get_id, put_id};
-use super::{EntryId, EpochTable, LogConfig, LogId, ProducerStateTable};
+use super::settled::Settled;
+use super::{CleaningConfig, EntryId, EpochTable, LogConfig, LogId, ProducerStateTable};
 use crate::journal::{Durability, FrameSequence};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without settled segments.
+const VERSION_BEFORE: u8 = 1;
 const HAS_FILES: u8 = 1;
 const PRODUCERS_IN_FILES: u8 = 2;
 const REMOVED: u8 = 4;
@@ -64,6 +68,8 @@ pub struct Checkpoint {
     pub producers: Option<ProducerStateTable>,
     /// All entries of a log without files, as an Append payload; empty if there is none.
     pub entries: Bytes,
+    /// Segments without entries.
+    pub settled: Settled,
 }
 
 /// Key of a log's checkpoint.
@@ -110,6 +116,7 @@ impl Checkpoint {
         self.epochs.encode(&mut out);
         put_bytes(&mut out, &producers.unwrap_or_default());
         put_bytes(&mut out, &self.entries);
+        self.settled.encode(&mut out);
         out.freeze()
     }
 
@@ -119,7 +126,7 @@ impl Checkpoint {
         let version = input.try_get_u8().ok()?;
         let flags = input.try_get_u8().ok()?;
         input.try_get_u16().ok()?;
-        if version != VERSION {
+        if !(VERSION_BEFORE..=VERSION).contains(&version) {
             return None;
         }
         let identity = Identity::decode(&mut input)?;
@@ -139,6 +146,11 @@ impl Checkpoint {
             bytes => Some(ProducerStateTable::decode(bytes)?),
         };
         let entries = value.slice_ref(get_bytes(&mut input)?);
+        let settled = if version == VERSION_BEFORE {
+            Settled::default()
+        } else {
+            Settled::decode(&mut input)?
+        };
         Some(Checkpoint {
             identity,
             config,
@@ -155,6 +167,7 @@ impl Checkpoint {
             epochs,
             producers,
             entries,
+            settled,
         })
     }
 }
@@ -213,6 +226,8 @@ fn decode_config(input: &mut &[u8]) -> Option<LogConfig> {
         retention_bytes,
         delete,
         compact,
+        // Nothing is compacted before the layers above have given the settings in force.
+        cleaning: CleaningConfig::default(),
         durability,
         producer_id_expiration_ms: input.try_get_i64().ok()?,
     })

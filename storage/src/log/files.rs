@@ -24,6 +24,8 @@ pub struct SegmentName {
     pub first: EntryIndex,
     /// Offset of its first record.
     pub base: Offset,
+    /// 0: as it was appended. Else the number of the compaction that made it, which no other segment of the log has.
+    pub revision: u32,
 }
 
 /// The files of a segment.
@@ -67,15 +69,32 @@ impl SegmentName {
     /// Name of one of the segment's files.
     pub fn file_name(self, kind: FileKind) -> String {
         let (base, first) = (self.base.0, self.first.0);
+        let stem = match self.revision {
+            0 => format!("{base:020}"),
+            revision => format!("{base:020}.r{revision}"),
+        };
         match kind {
-            FileKind::Log => format!("{base:020}.log"),
-            FileKind::Index => format!("{base:020}.index"),
-            FileKind::TimeIndex => format!("{base:020}.timeindex"),
-            FileKind::TxnIndex => format!("{base:020}.txnindex"),
-            FileKind::Snapshot => format!("{base:020}.snapshot"),
-            FileKind::Entries => format!("{base:020}.{first:020}.entries"),
-            FileKind::EntryIndex => format!("{base:020}.{first:020}.entryindex"),
+            FileKind::Log => format!("{stem}.log"),
+            FileKind::Index => format!("{stem}.index"),
+            FileKind::TimeIndex => format!("{stem}.timeindex"),
+            FileKind::TxnIndex => format!("{stem}.txnindex"),
+            FileKind::Snapshot => format!("{stem}.snapshot"),
+            FileKind::Entries => format!("{stem}.{first:020}.entries"),
+            FileKind::EntryIndex => format!("{stem}.{first:020}.entryindex"),
         }
+    }
+
+    /// Base offset and revision of a file of records or one of its indexes.
+    pub fn of_record_file(file_name: &str) -> Option<(Offset, u32)> {
+        let (stem, kind) = file_name.rsplit_once('.')?;
+        if !["log", "index", "timeindex", "txnindex", "snapshot"].contains(&kind) {
+            return None;
+        }
+        let (base, revision) = match stem.split_once(".r") {
+            Some((base, revision)) => (base, revision.parse().ok()?),
+            None => (stem, 0),
+        };
+        Some((Offset(base.parse().ok()?), revision))
     }
 
     /// The segment that a side file belongs to.
@@ -84,6 +103,7 @@ impl SegmentName {
         let name = SegmentName {
             base: Offset(base.parse().ok()?),
             first: EntryIndex(first.parse().ok()?),
+            revision: 0,
         };
         (name.file_name(FileKind::Entries) == file_name).then_some(name)
     }
@@ -245,6 +265,15 @@ impl LogFiles {
         Ok(())
     }
 
+    /// Removes what only entries need of a segment: its records and their indexes stay.
+    pub fn remove_side_files(&self, name: SegmentName) -> Result<(), LogError> {
+        for kind in [FileKind::EntryIndex, FileKind::Entries] {
+            self.remove(&name.file_name(kind))?;
+            self.handles.forget((self.id, name, kind));
+        }
+        Ok(())
+    }
+
     /// Removes the folder and all in it.
     pub fn remove_all(&self) -> Result<(), LogError> {
         let removed = self.fs.remove_dir_all(&self.directory);
@@ -367,8 +396,19 @@ mod tests {
         let name = SegmentName {
             base: Offset(4711),
             first: EntryIndex(12),
+            revision: 0,
         };
         assert_eq!(name.file_name(FileKind::Log), "00000000000000004711.log");
+        let cleaned = SegmentName {
+            revision: 3,
+            ..name
+        };
+        let file = cleaned.file_name(FileKind::Index);
+        assert_eq!(file, "00000000000000004711.r3.index");
+        assert_eq!(SegmentName::of_record_file(&file), Some((Offset(4711), 3)));
+        let file = name.file_name(FileKind::Log);
+        assert_eq!(SegmentName::of_record_file(&file), Some((Offset(4711), 0)));
+        assert_eq!(SegmentName::of_record_file("leader-epoch-checkpoint"), None);
         let entries = name.file_name(FileKind::Entries);
         assert_eq!(SegmentName::of_entries_file(&entries), Some(name));
         for foreign in [

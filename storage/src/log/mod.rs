@@ -5,6 +5,7 @@
 //! Invariant: `log_start <= recovery point <= log end`; high watermark is the caller's.
 
 mod checkpoint;
+mod cleaner;
 mod envelope;
 mod epochs;
 mod files;
@@ -14,13 +15,15 @@ mod position;
 mod producer;
 mod records;
 mod segment;
+mod settled;
 mod shared;
 mod sparse_index;
 mod state;
 mod tail;
 
+pub use cleaner::{CleanStats, CleanerPace};
 pub use epochs::EpochTable;
-pub use partition::PartitionLog;
+pub use partition::{Cleanable, PartitionLog};
 pub use position::{AppendDone, LogBounds, LogDescription, LogPosition, Stamping};
 pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, SequenceError};
 
@@ -118,10 +121,36 @@ pub struct LogConfig {
     pub delete: bool,
     /// Whether the log is compacted (`cleanup.policy` has `compact`).
     pub compact: bool,
+    /// How, if it is.
+    pub cleaning: CleaningConfig,
     /// `durability`.
     pub durability: Durability,
     /// `file.delete.delay.ms` is not needed: open readers keep their handle. Idle producers are forgotten after this.
     pub producer_id_expiration_ms: i64,
+}
+
+/// When and how a log is compacted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CleaningConfig {
+    /// `delete.retention.ms`: how long a tombstone stays once nothing older than it is left of its key. Default a day.
+    pub delete_retention_ms: i64,
+    /// `min.cleanable.dirty.ratio`: share of the log that compaction has not seen, above which it looks. Default 0.5.
+    pub min_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: younger records are left alone. Default 0.
+    pub min_lag_ms: i64,
+    /// `max.compaction.lag.ms`: a record older than this is looked at whatever the ratio. Default without limit.
+    pub max_lag_ms: i64,
+}
+
+impl Default for CleaningConfig {
+    fn default() -> Self {
+        CleaningConfig {
+            delete_retention_ms: 24 * 3_600_000,
+            min_dirty_ratio: 0.5,
+            min_lag_ms: 0,
+            max_lag_ms: i64::MAX,
+        }
+    }
 }
 
 impl Default for LogConfig {
@@ -136,6 +165,7 @@ impl Default for LogConfig {
             retention_bytes: None,
             delete: true,
             compact: false,
+            cleaning: CleaningConfig::default(),
             durability: Durability::Sync,
             producer_id_expiration_ms: 24 * 3_600_000,
         }

@@ -9,6 +9,7 @@
 //! Reset     u8 1, u8 whether producers follow, 2 bytes 0, identity, i32 epoch, u64 index, i64 next offset,
 //!           i64 log start offset, u32 length and bytes of the producer snapshot
 //! Remove    u8 1
+//! Settle    u8 1, 3 bytes 0, i32 epoch, u64 index (the last entry forgotten), i64 next offset after it, settled.rs
 //! identity  u16 length and bytes of the topic name, 16 bytes topic id, i32 partition
 //! ```
 //! Knows nothing of state: encodes and decodes.
@@ -92,6 +93,7 @@ impl SegmentEnd {
             name: SegmentName {
                 base: Offset(input.try_get_i64().ok()?),
                 first: EntryIndex(input.try_get_u64().ok()?),
+                revision: 0,
             },
             log_bytes: input.try_get_u64().ok()?,
             side_bytes: input.try_get_u64().ok()?,
@@ -285,7 +287,8 @@ pub fn encode_remove() -> Vec<Bytes> {
     vec![head(0).freeze()]
 }
 
-fn head(flags: u8) -> BytesMut {
+/// Begins a payload.
+pub fn head(flags: u8) -> BytesMut {
     let mut out = BytesMut::with_capacity(128);
     out.put_u8(VERSION);
     out.put_u8(flags);
@@ -305,7 +308,8 @@ fn check_version(payload: &mut Bytes) -> Result<(), String> {
     Ok(())
 }
 
-fn checked(payload: &Bytes) -> Option<&[u8]> {
+/// What follows the first four bytes of a payload of a version that is known.
+pub fn checked(payload: &Bytes) -> Option<&[u8]> {
     (*payload.first()? == VERSION).then_some(payload.get(4..)?)
 }
 

@@ -12,6 +12,7 @@ use super::envelope::{Envelope, VARIABLE_BYTES_MAX};
 use super::files::SegmentName;
 use super::payload::{EncodedEntry, SegmentEnd, encode_append};
 use super::segment::OpenSegment;
+use super::settled::Settled;
 use super::tail::{Tail, TailEntry};
 use super::{
     EntryBody, EntryId, EntryIndex, EpochTable, LogBounds, LogConfig, LogEntry, LogError,
@@ -42,9 +43,11 @@ pub struct SegmentExtent {
     pub offset_of_max: Offset,
 }
 
-/// The segments of a log, oldest first: closed, sealed, active.
+/// The segments of a log, oldest first: settled, closed, sealed, active.
 #[derive(Debug)]
 pub struct Segments {
+    /// Without entries.
+    pub settled: Settled,
     /// Complete in files.
     pub closed: Vec<ClosedSegment>,
     /// No longer appended to, not yet complete in files.
@@ -57,13 +60,27 @@ impl Segments {
     /// One empty segment.
     pub fn empty(name: SegmentName, producers: ProducerStateTable) -> Segments {
         Segments {
+            settled: Settled::default(),
             closed: Vec::new(),
             sealed: VecDeque::new(),
             active: OpenSegment::new(name, Some(producers)),
         }
     }
 
-    /// Names of all, oldest first.
+    /// Names of all that hold records, oldest first.
+    pub fn all_names(&self) -> impl Iterator<Item = SegmentName> {
+        let settled = self.settled.segments.iter().map(|segment| segment.name);
+        settled.chain(self.names())
+    }
+
+    /// Offset at which the segments with entries begin.
+    pub fn settled_end(&self) -> Offset {
+        self.names()
+            .next()
+            .map_or(self.active.name.base, |name| name.base)
+    }
+
+    /// Names of those with entries, oldest first.
     pub fn names(&self) -> impl DoubleEndedIterator<Item = SegmentName> {
         let closed = self.closed.iter().map(|segment| segment.name);
         closed
@@ -97,8 +114,28 @@ impl Segments {
         ))
     }
 
-    /// The segment that holds an offset, or the last one before it.
+    /// The segment that holds an offset, or the last one before it, or the first of all.
     pub fn find_offset(&self, offset: Offset) -> Option<SegmentName> {
+        self.find_with_entries(offset).or_else(|| {
+            let settled = &self.settled.segments;
+            let after = settled.partition_point(|segment| segment.name.base <= offset);
+            let found = settled.get(after.saturating_sub(1));
+            found.map(|segment| segment.name).or(self.names().next())
+        })
+    }
+
+    /// The segment to read after one in which nothing at or behind an offset was found. One that is no longer there
+    /// was replaced meanwhile: what it held is looked for again.
+    pub fn find_next(&self, name: SegmentName, offset: Offset) -> Option<SegmentName> {
+        let mut names = self.all_names().skip_while(|other| *other < name);
+        if names.next() == Some(name) {
+            names.next()
+        } else {
+            self.find_offset(offset)
+        }
+    }
+
+    fn find_with_entries(&self, offset: Offset) -> Option<SegmentName> {
         let closed = self
             .closed
             .partition_point(|segment| segment.name.base <= offset);
@@ -111,6 +148,9 @@ impl Segments {
 
     /// Largest timestamp of the oldest segment, where it is known.
     pub fn oldest_timestamp(&self) -> Option<TimestampMs> {
+        if let Some(settled) = self.settled.segments.first() {
+            return Some(settled.extent.max_timestamp);
+        }
         match self.closed.first() {
             Some(first) => first.extent.map(|extent| extent.max_timestamp),
             None => Some(self.sealed.front().unwrap_or(&self.active).max_timestamp),
@@ -174,6 +214,7 @@ impl State {
         let name = SegmentName {
             base: position.next_offset,
             first,
+            revision: 0,
         };
         let bounds = LogBounds {
             purged: position.last,
@@ -350,6 +391,7 @@ impl State {
         let name = SegmentName {
             base: self.bounds.log_end,
             first,
+            revision: 0,
         };
         let before = (!self.producers_in_files).then(|| self.producers.clone());
         let next = OpenSegment::new(name, before);
@@ -364,6 +406,7 @@ impl State {
         let name = SegmentName {
             base: self.bounds.log_end,
             first,
+            revision: 0,
         };
         let mut open = OpenSegment::new(name, Some(self.producers.clone()));
         self.inline_bytes = 0;
@@ -399,10 +442,15 @@ impl State {
         }
     }
 
-    /// Forgets entries up to one that is held; returns the permits of what was never written.
+    /// Forgets entries up to one that is held, and their records; returns the permits of what was never written.
     pub fn purge(&mut self, purged: EntryId, next_offset: Offset) -> usize {
-        self.bounds.purged = purged;
         self.bounds.log_start = self.bounds.log_start.max(next_offset);
+        self.forget(purged, next_offset)
+    }
+
+    /// Forgets entries up to one that is held; returns the permits of what was never written.
+    pub fn forget(&mut self, purged: EntryId, next_offset: Offset) -> usize {
+        self.bounds.purged = purged;
         self.epochs.purge_to(purged.index, next_offset);
         self.tail.purge_to(purged.index)
     }

@@ -1,6 +1,6 @@
 """Rules 13 to 21 of the protocol reference: what a fetch returns, when, and what a fetch session remembers.
 
-Not here: aborted transactions (19) and emptied batches of compaction (20), which one needs transactions and compaction for.
+Not here: aborted transactions (19), for which one needs transactions, and emptied batches of compaction (20): test_compaction.
 """
 
 import time

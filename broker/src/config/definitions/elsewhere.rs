@@ -17,7 +17,7 @@ const CONTROLLER: &str =
 const ONE_DIRECTORY: &str = "Tidelog has one data directory.";
 const TIERED: &str = "Tidelog does not have tiered storage.";
 const METRICS: &str = "Tidelog's metrics are at /metrics of http.listeners.";
-const CLEANER: &str = "Tidelog paces compaction itself.";
+const CLEANER: &str = "Compaction reads and writes a megabyte at a time.";
 const FLUSH: &str = "Tidelog decides by log.durability when data goes to stable storage, and paces its checkpoints itself.";
 const SEGMENTS: &str = "Tidelog manages its segment files itself.";
 const CONNECTION_RATE: &str = "Tidelog does not limit the rate of connections yet.";
@@ -119,13 +119,8 @@ pub static DEFINITIONS: &[Definition] = &[
     no_effect("metrics.num.samples", Int(1, I32), Some("2"), Low, METRICS),
     no_effect("metrics.recording.level", Text, Some("INFO"), Low, METRICS),
     no_effect("metrics.sample.window.ms", Long(1, I64), Some("30000"), Low, METRICS),
-    no_effect("log.cleaner.backoff.ms", Long(0, I64), Some("15000"), Medium, CLEANER),
-    no_effect("log.cleaner.dedupe.buffer.size", Long(I64_MIN, I64), Some("134217728"), Medium, CLEANER),
-    no_effect("log.cleaner.enable", Bool, Some("true"), Medium, CLEANER),
     no_effect("log.cleaner.io.buffer.load.factor", Double(f64::MIN, f64::MAX), Some("0.9"), Medium, CLEANER),
     no_effect("log.cleaner.io.buffer.size", Int(0, I32), Some("524288"), Medium, CLEANER),
-    no_effect("log.cleaner.io.max.bytes.per.second", Double(f64::MIN, f64::MAX), Some("1.7976931348623157E308"), Medium, CLEANER),
-    no_effect("log.cleaner.threads", Int(0, I32), Some("1"), Medium, CLEANER),
     no_effect("log.flush.interval.messages", Long(1, I64), Some("9223372036854775807"), High, FLUSH),
     no_effect("log.flush.interval.ms", Long(I64_MIN, I64), None, High, FLUSH),
     no_effect("log.flush.offset.checkpoint.interval.ms", Int(0, I32), Some("60000"), High, FLUSH),

@@ -1,7 +1,7 @@
 //! Properties of partition logs; most are the defaults of a topic's setting.
 
 use super::super::definition::Importance::{High, Low, Medium};
-use super::super::definition::Kind::{Choice, Double, Int, List, Long, Text};
+use super::super::definition::Kind::{Bool, Choice, Double, Int, List, Long, Text};
 use super::super::definition::{Definition, dynamic, used};
 use super::{COMPRESSION_TYPES, DURABILITIES, I32, I64};
 
@@ -20,7 +20,12 @@ pub static DEFINITIONS: &[Definition] = &[
     used("log.roll.hours", Int(1, I32), Some("168"), High, "As log.roll.ms, in hours."),
     dynamic("log.index.interval.bytes", Int(0, I32), Some("4096"), Medium, "Bytes of records between two entries of a segment's offset index."),
     dynamic("log.index.size.max.bytes", Int(4, I32), Some("10485760"), Medium, "Largest index of a segment; a full one closes the segment."),
-    dynamic("log.cleanup.policy", List(&["compact", "delete"]), Some("delete"), Medium, "What happens to old records of topics. Compaction of users' topics is not built yet."),
+    dynamic("log.cleanup.policy", List(&["compact", "delete"]), Some("delete"), Medium, "What happens to old records of topics."),
+    used("log.cleaner.enable", Bool, Some("true"), Medium, "Whether logs are compacted."),
+    used("log.cleaner.threads", Int(0, I32), Some("1"), Medium, "Logs that are compacted at once."),
+    used("log.cleaner.backoff.ms", Long(0, I64), Some("15000"), Medium, "Pause between two looks for logs to compact, when there was none."),
+    used("log.cleaner.dedupe.buffer.size", Long(i64::MIN, I64), Some("134217728"), Medium, "Memory for the newest offset of each key, 24 bytes a key, all threads together. A log with more new keys than fit is compacted in several passes."),
+    used("log.cleaner.io.max.bytes.per.second", Double(f64::MIN, f64::MAX), Some("1.7976931348623157E308"), Medium, "Bytes a second that compaction reads and writes, all threads together."),
     dynamic("log.cleaner.delete.retention.ms", Long(0, I64), Some("86400000"), Medium, "How long a compacted topic keeps tombstones."),
     dynamic("log.cleaner.min.cleanable.ratio", Double(0.0, 1.0), Some("0.5"), Medium, "Share of a compacted log that must be uncleaned before it is cleaned."),
     dynamic("log.cleaner.min.compaction.lag.ms", Long(0, I64), Some("0"), Medium, "Least age of a record that compaction may remove."),

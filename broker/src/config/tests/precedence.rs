@@ -243,10 +243,6 @@ fn mistakes_name_key_place_and_remedy() {
             "log.retention.ms=0",
             "server.properties:1: log.retention.ms must be unlimited (-1) or, equal or greater than 1",
         ),
-        (
-            "log.cleanup.policy=compact",
-            "server.properties:1: Invalid value compact for configuration log.cleanup.policy: Compaction is not built yet; only internal topics are compacted",
-        ),
         ("a=\\u12", "server.properties:1: '\\u12' is not a character"),
         (
             "listeners=SSL://:9093",

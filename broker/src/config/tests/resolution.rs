@@ -6,6 +6,7 @@ use tidelog_protocol::batch::validate::TimestampType;
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::{TimestampMs, TopicId};
 use tidelog_storage::journal::Durability;
+use tidelog_storage::log::CleaningConfig;
 
 use super::super::layers::{ConfigEntry, ConfigSource, Layers, Overrides};
 use super::super::manager::ConfigManager;
@@ -54,6 +55,7 @@ fn topic_defaults_are_kafkas() {
     assert_eq!(settings.log.index_bytes_max, 10 << 20);
     assert_eq!(settings.log.durability, Durability::Sync);
     assert_eq!((settings.log.delete, settings.log.compact), (true, false));
+    assert_eq!(settings.log.cleaning, CleaningConfig::default());
     assert_eq!(settings.log.producer_id_expiration_ms, 86_400_000);
     assert_eq!(settings.min_insync_replicas, 1);
     let rules = settings.produce_rules(9, TimestampMs(5));
@@ -72,7 +74,11 @@ fn a_topics_own_settings_win() {
     let own = overrides(&[
         ("cleanup.policy", "compact,delete"),
         ("compression.type", "uncompressed"),
+        ("delete.retention.ms", "7"),
         ("durability", "os"),
+        ("max.compaction.lag.ms", "60000"),
+        ("min.cleanable.dirty.ratio", "0.25"),
+        ("min.compaction.lag.ms", "9"),
         ("message.timestamp.type", "LogAppendTime"),
         ("retention.bytes", "1000"),
         ("retention.ms", "-1"),
@@ -80,6 +86,17 @@ fn a_topics_own_settings_win() {
     ]);
     let settings = TopicSettings::resolve(&layers("log.retention.ms=5", &[], &[]), &own);
     assert_eq!((settings.log.delete, settings.log.compact), (true, true));
+    let cleaning = CleaningConfig {
+        delete_retention_ms: 7,
+        min_dirty_ratio: 0.25,
+        min_lag_ms: 9,
+        max_lag_ms: 60_000,
+    };
+    assert_eq!(settings.log.cleaning, cleaning);
+    assert_eq!(
+        settings.log.segment_ms, 60_000,
+        "it must end to be compacted"
+    );
     assert_eq!(settings.compression, Some(Compression::None));
     assert_eq!(settings.log.durability, Durability::Os);
     assert_eq!(settings.timestamp_type, TimestampType::LogAppendTime);
@@ -184,7 +201,7 @@ fn broker_description_marks_what_cannot_change() {
 fn topic_settings_that_are_refused() {
     let layers = layers("", &[], &[]);
     let refused =
-        |pairs: &[(&str, &str)]| validate(&layers, &overrides(pairs), false).expect_err("refused");
+        |pairs: &[(&str, &str)]| validate(&layers, &overrides(pairs)).expect_err("refused");
     assert_eq!(
         refused(&[("retention.sm", "1")]),
         "Unknown topic config name: retention.sm"
@@ -196,10 +213,6 @@ fn topic_settings_that_are_refused() {
     assert_eq!(
         refused(&[("retention.ms", "x")]),
         "Invalid value x for configuration retention.ms: Not a number of type LONG"
-    );
-    assert_eq!(
-        refused(&[("cleanup.policy", "delete,compact")]),
-        "Invalid value delete,compact for configuration cleanup.policy: Compaction is not built yet; only internal topics are compacted"
     );
     assert_eq!(
         refused(&[("remote.storage.enable", "true")]),
@@ -214,14 +227,13 @@ fn topic_settings_that_are_refused() {
         .contains("conflict")
     );
     assert_eq!(
-        validate(&layers, &overrides(&[("cleanup.policy", "compact")]), true),
+        validate(&layers, &overrides(&[("cleanup.policy", "compact")])),
         Ok(())
     );
     assert_eq!(
         validate(
             &layers,
-            &overrides(&[("flush.messages", "1"), ("remote.storage.enable", "false")]),
-            false
+            &overrides(&[("flush.messages", "1"), ("remote.storage.enable", "false")])
         ),
         Ok(())
     );

@@ -12,7 +12,7 @@ use crate::config::Overrides;
 use crate::config::alter::{self, AlterError, AlterOp};
 use crate::kafka::context::RequestContext;
 use crate::kafka::errors;
-use crate::topics::{is_internal, name};
+use crate::topics::name;
 
 /// Kafka's numbers of resource types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,9 +170,7 @@ pub async fn alter(
     };
     let layers = cx.broker.configs.layers();
     let changes = match &resource {
-        ConfigResource::Topic(name) => {
-            alter::topic_changes(&layers, own, &ops, is_internal(name.as_str()))?
-        }
+        ConfigResource::Topic(_) => alter::topic_changes(&layers, own, &ops)?,
         ConfigResource::Broker(broker) => {
             alter::broker_changes(&layers, broker.is_none(), own, &ops)?
         }

@@ -80,7 +80,7 @@ fn topics_that_cannot_be_created() {
     let mut bad_config = automatic("t", 1, 1);
     bad_config
         .configs
-        .insert("cleanup.policy".to_owned(), "compact".to_owned());
+        .insert("cleanup.policy".to_owned(), "compacted".to_owned());
     let table: Vec<(NewTopic, ErrorCode, &str)> = vec![
         (
             automatic("a b", 1, 1),
@@ -125,7 +125,7 @@ fn topics_that_cannot_be_created() {
         (
             bad_config,
             ErrorCode::InvalidConfig,
-            "Invalid value compact for configuration cleanup.policy",
+            "Invalid value compacted for configuration cleanup.policy",
         ),
         (
             manual_topic(&[(0, &[7])]),

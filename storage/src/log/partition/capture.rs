@@ -55,6 +55,23 @@ impl PartitionLog {
             .map_err(|error| self.stop_unless_no_room(error))
     }
 
+    /// Writes a checkpoint of everything that was appended before the call, even if the last one holds. Blocks.
+    pub(super) fn checkpoint_now(&self) -> Result<(), LogError> {
+        let me = self.me.upgrade().ok_or(LogError::Removed)?;
+        let _one_writer = self.shared.checkpoints.lock();
+        self.check_running()?;
+        // A failure stops the log before the lock is given back: what was not synced is not known any more.
+        let captured = self
+            .capture_inner(me)
+            .map_err(|error| self.stop_unless_no_room(error))?;
+        if let Some(captured) = captured {
+            let written = self.shared.kv.write_sync(vec![captured.write.clone()]);
+            written.map_err(|error| LogError::Io(Arc::from(error.to_string())))?;
+            captured.written();
+        }
+        Ok(())
+    }
+
     fn capture_inner(&self, me: Arc<PartitionLog>) -> Result<Option<Captured>, LogError> {
         let (checkpoint, unsynced, sync_directory) = {
             let mut writing = self.writing.lock();
@@ -138,10 +155,11 @@ impl PartitionLog {
             epochs: state.epochs.clone(),
             producers: (!state.producers_in_files).then(|| state.producers.clone()),
             entries,
+            settled: state.segments.settled.clone(),
         }
     }
 
-    fn sync(&self, unsynced: BTreeMap<SegmentName, bool>) -> Result<(), LogError> {
+    pub(super) fn sync(&self, unsynced: BTreeMap<SegmentName, bool>) -> Result<(), LogError> {
         const RECORDS: [FileKind; 2] = [FileKind::Log, FileKind::Entries];
         for (name, all) in unsynced {
             let kinds = if all {

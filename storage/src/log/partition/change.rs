@@ -65,17 +65,17 @@ impl PartitionLog {
         self.change(turn, |log| log.remove_blocking()).await
     }
 
-    async fn take_turn(&self) -> Result<OwnedSemaphorePermit, LogError> {
+    pub(super) async fn take_turn(&self) -> Result<OwnedSemaphorePermit, LogError> {
         let turn = Arc::clone(&self.turn).acquire_owned().await;
         turn.map_err(|_| LogError::Removed)
     }
 
     /// Runs a change, which holds its turn to its end also when nobody waits for it any more.
-    async fn change(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         turn: OwnedSemaphorePermit,
-        change: impl FnOnce(&PartitionLog) -> Result<(), LogError> + Send + 'static,
-    ) -> Result<(), LogError> {
+        change: impl FnOnce(&PartitionLog) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
         let run = move |log: &PartitionLog| {
             let _turn = turn;
             change(log)
@@ -148,6 +148,7 @@ impl PartitionLog {
         for name in names.iter().filter(|name| **name < prepared.cut.end.name) {
             size_bytes += self.extent(*name)?.log_bytes;
         }
+        size_bytes += self.state.lock().segments.settled.size_bytes();
         prepared.size_bytes = size_bytes;
         Ok(prepared)
     }
@@ -227,7 +228,7 @@ impl PartitionLog {
         }
     }
 
-    fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
+    pub(super) fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
         self.check_running()?;
         self.load_if_needed()?;
         let bounds = self.bounds();
@@ -245,9 +246,10 @@ impl PartitionLog {
         let mut writing = self.writing.lock();
         let prepared = self.prepare_purge(&mut writing, index);
         let freed = prepared.map_err(|error| self.stop_after(error))?;
-        let (done, dropped, permits) = {
+        let (done, settled, dropped, permits) = {
             let mut state = self.state.lock();
             let last_index = state.bounds.last.index;
+            let settled = drop_settled(&mut state);
             let (dropped, permits) = purge_state(&mut state, purged, next_offset, freed);
             let payload = encode_purge(purged, next_offset);
             let frame = Frame {
@@ -259,12 +261,14 @@ impl PartitionLog {
             };
             let (sequence, done) = self.submit_change(journal, frame);
             state.sequence = sequence;
-            (done, dropped, permits)
+            (done, settled, dropped, permits)
         };
         drop(writing);
         self.shared.release_write_behind(permits);
         self.wait(done)?;
-        let removed = self.remove_purged(&mut self.writing.lock(), &dropped);
+        let mut writing = self.writing.lock();
+        let removed = self.remove_settled(&mut writing, &settled);
+        let removed = removed.and_then(|()| self.remove_purged(&mut writing, &dropped));
         removed.map_err(|error| self.stop(error))
     }
 
@@ -444,6 +448,15 @@ fn truncate_rest(state: &mut State, last: EntryId, next_offset: Offset) {
     state.bounds.last = last;
     state.bounds.log_end = next_offset;
     state.bounds.log_start = state.bounds.log_start.min(next_offset);
+}
+
+/// Forgets the settled segments, all of which are below what is purged; returns their names.
+pub(super) fn drop_settled(state: &mut State) -> Vec<SegmentName> {
+    let settled = &mut state.segments.settled;
+    let size_bytes = settled.size_bytes();
+    let gone = std::mem::take(&mut settled.segments);
+    state.bounds.size_bytes = state.bounds.size_bytes.saturating_sub(size_bytes);
+    gone.iter().map(|segment| segment.name).collect()
 }
 
 /// Applies a purge to memory; returns the segments that are gone, each with the next one, and permits.

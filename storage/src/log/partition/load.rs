@@ -88,7 +88,9 @@ impl PartitionLog {
         writing.folder_known = !listed.is_empty();
         {
             let mut state = self.state.lock();
+            let settled = std::mem::take(&mut state.segments.settled);
             state.segments = Segments {
+                settled,
                 closed,
                 sealed: Default::default(),
                 active: open,
@@ -150,12 +152,15 @@ impl PartitionLog {
             .take_while(|(_, next)| purged.is_some_and(|purged| is_below(**next, purged)))
             .count();
         for (name, next) in names.drain(..below).zip(nexts) {
-            self.files.remove_segment(name, Some(next))?;
+            self.remove_forgotten(name, next)?;
         }
         for file in listed.iter().filter(|file| file.ends_with(".tmp")) {
             self.files.remove(file)?;
         }
         self.remove_records_behind(listed, end.name.base)?;
+        if purged.is_some() {
+            self.remove_unlisted(listed, *names.first().unwrap_or(&end.name))?;
+        }
         Ok(names
             .into_iter()
             .map(|name| ClosedSegment { name, extent: None })

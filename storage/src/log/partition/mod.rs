@@ -7,12 +7,16 @@
 mod append;
 mod capture;
 mod change;
+mod clean;
+mod cleanable;
 mod entries;
 mod load;
 mod read;
 mod replay;
 mod retention;
+mod rewrite;
 mod search;
+mod settle;
 mod write_behind;
 
 use std::collections::BTreeMap;
@@ -34,6 +38,7 @@ use super::{
 };
 
 pub(crate) use capture::Captured;
+pub use cleanable::Cleanable;
 pub(crate) use replay::Replay;
 #[cfg(test)]
 pub(crate) use write_behind::Written;
@@ -137,6 +142,7 @@ impl PartitionLog {
             size_bytes: checkpoint.size_bytes,
         };
         state.epochs = checkpoint.epochs;
+        state.segments.settled = checkpoint.settled;
         state.oldest_timestamp = checkpoint.oldest_timestamp;
         state.sequence = checkpoint.sequence;
         state.covered = checkpoint.sequence;

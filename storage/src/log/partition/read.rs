@@ -101,7 +101,7 @@ impl PartitionLog {
                 return Ok(data);
             }
             // Nothing at or behind the offset in this segment: the next one begins behind it.
-            name = self.segment_after(segment);
+            name = self.state.lock().segments.find_next(segment, from);
         }
         Ok(ReadData {
             next_offset: from,
@@ -221,6 +221,9 @@ impl PartitionLog {
     pub(super) fn extent(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
         let at = {
             let state = self.state.lock();
+            if let Some(extent) = state.segments.settled.extent(name) {
+                return Ok(extent);
+            }
             if let Some(open) = state.segments.open(name) {
                 return Ok(SegmentExtent {
                     log_bytes: open.written.log,

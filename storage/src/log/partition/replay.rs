@@ -10,11 +10,13 @@ use bytes::Bytes;
 use super::super::files::SegmentName;
 use super::super::payload::{Cut, decode_append, decode_purge, decode_reset, decode_truncate};
 use super::super::segment::OpenSegment;
+use super::super::settled::decode_settle;
 use super::super::state::Segments;
 use super::super::{EntryIndex, LogError, Stamping};
 use super::PartitionLog;
 use super::change::{
-    PreparedCut, drop_segments_below, purge_state, reset_state, truncate_inline, truncate_state,
+    PreparedCut, drop_segments_below, drop_settled, purge_state, reset_state, truncate_inline,
+    truncate_state,
 };
 use crate::journal::{FrameKind, ReplayedFrame};
 
@@ -87,7 +89,7 @@ impl PartitionLog {
             }
             Behind::Cut => {
                 // What was held back is behind the cut, but for purges, which are below it.
-                replay.deferred.retain(|held| held.kind == FrameKind::Purge);
+                replay.deferred.retain(|held| is_below_cuts(held.kind));
                 self.apply(replay, &frame)?;
                 if self.state.lock().suspect.is_some() {
                     if !self.holds_purge_of_all(replay)? {
@@ -154,6 +156,7 @@ impl PartitionLog {
             let name = SegmentName {
                 base: bounds.log_end,
                 first,
+                revision: 0,
             };
             state.segments = Segments::empty(name, state.producers.clone());
             // Better to know no producer than one of entries that were cut.
@@ -169,7 +172,7 @@ impl PartitionLog {
         let last = self.bounds().last.index;
         // Purges that were held back, and cuts that void what was, do not follow what is there.
         let follows = frame.prev_index == last
-            || frame.kind == FrameKind::Purge
+            || is_below_cuts(frame.kind)
             || self.state.lock().suspect.is_some();
         if !follows {
             let reason = format!(
@@ -182,6 +185,7 @@ impl PartitionLog {
             FrameKind::Append => self.replay_append(frame)?,
             FrameKind::Truncate => self.replay_truncate(replay, frame)?,
             FrameKind::Purge => self.replay_purge(replay, frame)?,
+            FrameKind::Settle => self.replay_settle(replay, frame)?,
             FrameKind::Reset | FrameKind::Remove => {}
         }
         self.state.lock().sequence = frame.sequence;
@@ -281,9 +285,39 @@ impl PartitionLog {
         replay.recount = true;
         let mut writing = self.writing.lock();
         self.prepare_purge(&mut writing, purged.index)?;
-        let (dropped, permits) = purge_state(&mut self.state.lock(), purged, next_offset, 0);
+        let (settled, dropped, permits) = {
+            let mut state = self.state.lock();
+            let settled = drop_settled(&mut state);
+            let (dropped, permits) = purge_state(&mut state, purged, next_offset, 0);
+            (settled, dropped, permits)
+        };
         self.shared.release_write_behind(permits);
+        self.remove_settled(&mut writing, &settled)?;
         self.remove_purged(&mut writing, &dropped)
+    }
+
+    /// Takes over which segments are settled. Their files are as the checkpoint before the frame left them, or were
+    /// synced before it; leftovers are removed at the end.
+    fn replay_settle(&self, replay: &mut Replay, frame: &ReplayedFrame) -> Result<(), LogError> {
+        let settle = decode_settle(&frame.payload).ok_or_else(|| malformed(frame))?;
+        let (purged, next_offset, settled) = settle;
+        let bounds = self.bounds();
+        if purged.index > bounds.last.index {
+            return Err(damage(
+                frame,
+                format!("settled to {purged:?}, which is outside of {bounds:?}"),
+            ));
+        }
+        replay.recount = true;
+        if purged.index > bounds.purged.index {
+            let mut state = self.state.lock();
+            let permits = state.forget(purged, next_offset);
+            drop_segments_below(&mut state, purged.index);
+            drop(state);
+            self.shared.release_write_behind(permits);
+        }
+        self.state.lock().segments.settled = settled;
+        Ok(())
     }
 
     fn replay_reset(&self, replay: &mut Replay, frame: &ReplayedFrame) -> Result<(), LogError> {
@@ -311,7 +345,7 @@ impl PartitionLog {
         if replay.recount {
             self.flush()?;
             let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
-            let mut size_bytes = 0;
+            let mut size_bytes = self.state.lock().segments.settled.size_bytes();
             for name in names {
                 size_bytes += self.extent(name)?.log_bytes;
             }
@@ -341,7 +375,11 @@ impl PartitionLog {
             let purged = state.bounds.purged.index;
             drop_segments_below(&mut state, purged)
         };
-        self.remove_purged(&mut writing, &dropped)
+        for (name, next) in dropped {
+            writing.unsynced.remove(&name);
+            self.remove_forgotten(name, next)?;
+        }
+        self.remove_leftovers()
     }
 
     /// Writes what the replay left in memory so far. Blocks.
@@ -355,6 +393,11 @@ impl PartitionLog {
         self.evict_replayed();
         drained.map_err(|error| self.stop_unless_no_room(error))
     }
+}
+
+/// Whether a frame is about entries below every cut that may come: they are committed.
+fn is_below_cuts(kind: FrameKind) -> bool {
+    matches!(kind, FrameKind::Purge | FrameKind::Settle)
 }
 
 fn damage(frame: &ReplayedFrame, reason: String) -> LogError {

@@ -1,4 +1,4 @@
-//! Which segments time, size and log start let go.
+//! Which segments with entries time, size and log start let go. Settled ones: settle.rs.
 //!
 //! Decides, deletes nothing: what is gone is an entry of the consensus layer, which then purges. Kafka's rules: whole
 //! segments from the oldest on, by the largest record timestamp, never above the high watermark, the active one only
@@ -38,8 +38,18 @@ impl PartitionLog {
             state.bounds
         };
         self.load_if_needed()?;
-        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
-        let mut size = bounds.size_bytes;
+        let (names, settled_end, settled_bytes) = {
+            let state = self.state.lock();
+            let names: Vec<SegmentName> = state.segments.names().collect();
+            let settled = &state.segments.settled;
+            let end = (!settled.segments.is_empty()).then(|| state.segments.settled_end());
+            (names, end, settled.size_bytes())
+        };
+        // The oldest go first: as long as a settled segment stays, so do all others.
+        if settled_end.is_some() && self.settled_expired(now) != settled_end {
+            return Ok(None);
+        }
+        let mut size = bounds.size_bytes.saturating_sub(settled_bytes);
         let mut boundary = None;
         for (at, name) in names.iter().enumerate() {
             let next = names.get(at + 1);
@@ -66,7 +76,7 @@ impl PartitionLog {
     }
 
     /// What a segment holds, unwritten batches included.
-    fn placed_extent(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
+    pub(super) fn placed_extent(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
         if let Some(open) = self.state.lock().segments.open(name) {
             return Ok(SegmentExtent {
                 log_bytes: open.log_end,
@@ -113,7 +123,12 @@ fn may_expire(
 }
 
 /// Kafka's rules of time and size for one segment, the oldest that is left.
-fn lets_go(config: &LogConfig, extent: &SegmentExtent, size_bytes: u64, now: TimestampMs) -> bool {
+pub(super) fn lets_go(
+    config: &LogConfig,
+    extent: &SegmentExtent,
+    size_bytes: u64,
+    now: TimestampMs,
+) -> bool {
     let by_time = config
         .retention_ms
         .is_some_and(|ms| is_expired(extent.max_timestamp, now, ms));

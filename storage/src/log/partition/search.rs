@@ -27,13 +27,22 @@ impl PartitionLog {
         at_or_after: TimestampMs,
         upto: Offset,
     ) -> Result<Option<TimestampOffset>, LogError> {
-        let (names, log_start) = self.prepare_search()?;
+        self.search(|names, log_start| self.find_timestamp(names, log_start, at_or_after, upto))
+    }
+
+    fn find_timestamp(
+        &self,
+        names: &[SegmentName],
+        log_start: Offset,
+        at_or_after: TimestampMs,
+        upto: Offset,
+    ) -> Result<Option<TimestampOffset>, LogError> {
         let sought = Sought {
             at_or_after,
             from: log_start,
             upto,
         };
-        for name in names {
+        for name in names.iter().copied() {
             let extent = self.extent(name)?;
             if extent.log_bytes == 0 || extent.max_timestamp < at_or_after {
                 continue;
@@ -51,9 +60,17 @@ impl PartitionLog {
 
     /// The record below `upto` with the largest timestamp (the first of them). Blocks.
     pub fn max_timestamp(&self, upto: Offset) -> Result<Option<TimestampOffset>, LogError> {
-        let (names, log_start) = self.prepare_search()?;
+        self.search(|names, log_start| self.find_largest(names, log_start, upto))
+    }
+
+    fn find_largest(
+        &self,
+        names: &[SegmentName],
+        log_start: Offset,
+        upto: Offset,
+    ) -> Result<Option<TimestampOffset>, LogError> {
         let mut best: Option<(TimestampMs, SegmentName, u64)> = None;
-        for name in names {
+        for name in names.iter().copied() {
             let extent = self.extent(name)?;
             let beaten = best.is_some_and(|(time, ..)| extent.max_timestamp <= time);
             if extent.log_bytes == 0 || beaten || name.base >= upto {
@@ -101,11 +118,28 @@ impl PartitionLog {
         }
     }
 
+    /// Searches all segments; again, if compaction took some of them away meanwhile.
+    fn search<T>(
+        &self,
+        find: impl Fn(&[SegmentName], Offset) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        let (mut names, log_start) = self.prepare_search()?;
+        loop {
+            let found = find(&names, log_start)?;
+            let now: Vec<SegmentName> = self.state.lock().segments.all_names().collect();
+            let gone = |name: &&SegmentName| now.binary_search(name).is_err();
+            if !names.iter().any(|name| gone(&name)) {
+                return Ok(found);
+            }
+            names = now;
+        }
+    }
+
     fn prepare_search(&self) -> Result<(Vec<SegmentName>, Offset), LogError> {
         self.check_running()?;
         self.flush()?;
         let state = self.state.lock();
-        Ok((state.segments.names().collect(), state.bounds.log_start))
+        Ok((state.segments.all_names().collect(), state.bounds.log_start))
     }
 
     /// Offset from which to look for a timestamp in a segment.

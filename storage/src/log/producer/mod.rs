@@ -301,6 +301,12 @@ impl ProducerStateTable {
         self.shards.iter().all(|shard| shard.is_empty())
     }
 
+    /// Offset of the last record of each producer.
+    pub fn last_offsets(&self) -> impl Iterator<Item = (ProducerId, Offset)> {
+        self.iter()
+            .filter_map(|(id, state)| Some((id, state.marks().next_back()?.last_offset)))
+    }
+
     /// All producers, by id.
     pub fn producers(&self) -> Vec<ProducerStateView> {
         let mut views: Vec<_> = self

@@ -1,6 +1,8 @@
 //! Logs over a hostile disk: what is acknowledged is there again, what is damaged is named.
 
 mod basics;
+mod compaction;
+mod compaction_model;
 mod damage;
 mod full_disk;
 mod full_journal;

@@ -1,0 +1,55 @@
+//! Compaction of a partition: its entries up to a boundary are forgotten by the group while their records stay, then
+//! the log takes out of them what newer records have replaced.
+//!
+//! Each replica compacts its own log. Entries that were compacted cannot be sent one by one any more: a replica that
+//! lacks them needs the records themselves. Until snapshots carry them, only groups of one voter are compacted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidelog_storage::log::{CleanStats, Cleanable, CleanerPace, LogError};
+
+use super::Partition;
+use super::retention::now;
+use crate::raft::codec;
+
+/// Longest wait for the group to forget entries after its snapshot; what is postponed is asked for again.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Partition {
+    /// What compaction should do now, if anything.
+    pub(crate) async fn cleanable(&self) -> Result<Option<Cleanable>, LogError> {
+        let log = self.log().clone();
+        if !log.config().compact || log.stopped().is_some() || self.shared().voter_count() != 1 {
+            return Ok(None);
+        }
+        // Also not what an open transaction may still abort.
+        let upto = self.state().last_stable_offset;
+        let found = tokio::task::spawn_blocking(move || log.cleanable(now(), upto));
+        match found.await {
+            Ok(Err(LogError::Removed | LogError::Stopped(_))) | Err(_) => Ok(None),
+            Ok(found) => found,
+        }
+    }
+
+    /// Compacts what was found cleanable.
+    pub(crate) async fn compact(
+        &self,
+        found: Cleanable,
+        pace: Arc<CleanerPace>,
+    ) -> Result<CleanStats, LogError> {
+        if let Some(boundary) = found.boundary {
+            let _guard = self.retention.lock().await;
+            let log = self.log().clone();
+            let position = tokio::task::spawn_blocking(move || log.position_at(boundary)).await;
+            let position = position
+                .map_err(|error| LogError::Io(Arc::from(format!("read task: {error}"))))??;
+            let (group, id) = (self.group(), codec::log_id(position.last));
+            self.drop_to(position).await;
+            if let (Some(group), Some(id)) = (group, id) {
+                group.wait_purged(id, PURGE_TIMEOUT).await;
+            }
+        }
+        self.log().clean(pace, found.upto, now()).await
+    }
+}
