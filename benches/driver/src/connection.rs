@@ -4,6 +4,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub(crate) struct Connection {
     begin: usize,
     end: usize,
     next_reply: i32,
+    /// Bytes for which the system wakes a waiting [`Connection::receive`].
+    wake_bytes: i32,
 }
 
 impl Connection {
@@ -54,6 +57,7 @@ impl Connection {
             begin: 0,
             end: 0,
             next_reply: 0,
+            wake_bytes: 1,
         })
     }
 
@@ -201,6 +205,30 @@ impl Connection {
             return Err(self.malformed("replies out of order"));
         }
         Ok(self.input.get(begin..begin + size))
+    }
+
+    /// From now on [`Self::receive`] waits until so many bytes are there: the caller knows that they will come.
+    pub(crate) fn wake_at(&mut self, bytes: usize) -> Result<(), DriverError> {
+        // More than a quarter of the room would keep replies from being read in time.
+        let bytes = i32::try_from(bytes.clamp(1, INPUT_BYTES_START / 4)).unwrap_or(1);
+        if bytes == self.wake_bytes {
+            return Ok(());
+        }
+        // SAFETY: the descriptor is open, and the option's value is one int that lives through the call.
+        let result = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const bytes).cast(),
+                size_of::<i32>() as libc::socklen_t,
+            )
+        };
+        if result != 0 {
+            return Err(self.failed(io::Error::last_os_error()));
+        }
+        self.wake_bytes = bytes;
+        Ok(())
     }
 
     /// Numbers replies from 0 again.

@@ -50,6 +50,7 @@ impl ProduceTask {
         let mut tally = Tally::default();
         let mut waiting: VecDeque<Instant> = VecDeque::with_capacity(self.in_flight);
         let mut sent = 0u64;
+        let mut reply_bytes = 0;
         self.connection.restart_numbering();
         loop {
             let now = Instant::now();
@@ -80,8 +81,13 @@ impl ProduceTask {
             {
                 continue;
             }
+            // More than three steps are in flight when the window has no room for one, so a step's replies will come;
+            // being woken for each of them is what costs most. At a rate and at the end each counts at once.
+            let is_paced = matches!(pace, Pace::Open { .. });
+            let awaited = if left == 0 || is_paced { 1 } else { step };
+            self.connection.wake_at(awaited * reply_bytes)?;
             self.connection.receive()?;
-            self.take_replies(&mut waiting, &mut tally)?;
+            self.take_replies(&mut waiting, &mut tally, &mut reply_bytes)?;
         }
         if !self.has_replies {
             self.connection.settle()?;
@@ -104,9 +110,11 @@ impl ProduceTask {
         &mut self,
         waiting: &mut VecDeque<Instant>,
         tally: &mut Tally,
+        reply_bytes: &mut usize,
     ) -> Result<(), DriverError> {
         let now = Instant::now();
         while let Some(reply) = self.connection.take_reply()? {
+            *reply_bytes = reply.len();
             let produced = reply::produced(reply, self.version);
             match produced {
                 Ok(0) => {}
