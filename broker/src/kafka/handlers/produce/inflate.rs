@@ -89,7 +89,6 @@ mod tests {
                 .build(),
         ];
         for runtime in runtimes {
-            let rules = rules.clone();
             runtime.expect("a runtime").block_on(async move {
                 for bytes in [10, AT_ONCE_BYTES_MAX / 2, AT_ONCE_BYTES_MAX * 8] {
                     assert!(validate(batch(bytes), &rules).is_ok(), "{bytes} bytes");
