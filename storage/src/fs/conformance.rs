@@ -64,6 +64,10 @@ fn writes_gather_and_reads_end_with_the_file(fs: &dyn FileSystem, root: &Path) {
     let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
     let whole = pieces.concat();
     file.write_at(&slices, 5000).expect("write");
+    let read = |len, at| file.read_vec(len, at).expect("read");
+    assert_eq!(read(whole.len(), 5000), whole);
+    assert_eq!(read(whole.len(), 5003), whole[3..], "the file ends");
+    assert_eq!(read(7, 5003), whole[3..10], "no more than asked for");
     file.write_at(&[], 0).expect("nothing");
     assert_eq!(file.len().expect("len"), 5000 + whole.len() as u64);
     let mut bytes = vec![1; 5000 + whole.len() + 7];

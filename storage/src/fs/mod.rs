@@ -78,6 +78,13 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
 pub trait File: Debug + Send + Sync + 'static {
     /// Reads until `buf` is full or the file ends; returns bytes read.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Reads up to `len` bytes; fewer where the file ends.
+    fn read_vec(&self, len: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        let read = self.read_at(&mut bytes, position)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
     /// Writes all slices, one after the other, from `position` on.
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()>;
     /// Makes written data (and the size) durable.

@@ -93,6 +93,21 @@ impl File for RealFile {
         Ok(done)
     }
 
+    /// Into memory that is not zeroed first, which took a sixth of the CPU of a reader that catches up.
+    fn read_vec(&self, len: usize, position: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = position + bytes.len() as u64;
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
         let mut owned = slices.to_vec();
         let mut rest = owned.as_mut_slice();

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tidelog_protocol::batch::{BatchHeader, HEADER_BYTES, RecordBatch};
 use tidelog_protocol::types::Offset;
 
@@ -89,13 +89,12 @@ impl<'a> RecordFile<'a> {
 
     /// Exactly `bytes` bytes.
     pub fn read(&self, position: u64, bytes: usize) -> Result<Bytes, LogError> {
-        let mut buffer = BytesMut::zeroed(bytes);
-        let read = self.file.read_at(&mut buffer, position);
+        let read = self.file.read_vec(bytes, position);
         let read = read.map_err(|error| self.files.failed(self.name, FileKind::Log, &error))?;
-        if read < bytes {
-            return Err(self.corrupt(position + read as u64, "file is cut"));
+        if read.len() < bytes {
+            return Err(self.corrupt(position + read.len() as u64, "file is cut"));
         }
-        Ok(buffer.freeze())
+        Ok(read.into())
     }
 
     /// Bytes up to the end from a position on.

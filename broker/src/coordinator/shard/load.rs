@@ -109,15 +109,9 @@ fn replay(batch: &RecordBatch, from: Offset, groups: &mut Groups) -> Result<usiz
             continue;
         }
         let key = record.key.as_deref().unwrap_or_default();
+        let decoded = records::decode(key, record.value.as_deref())
+            .map_err(|error| failed(error.to_string()))?;
         count += 1;
-        let decoded = match records::decode(key, record.value.as_deref()) {
-            Ok(decoded) => decoded,
-            // One record that nobody understands must not cost every group of the partition its coordinator.
-            Err(error) => {
-                tracing::error!(offset = record.offset.0, %error, "record of a group passed over");
-                continue;
-            }
-        };
         if let Some((group, record)) = decoded {
             groups.load(group, record);
         }

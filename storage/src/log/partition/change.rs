@@ -228,17 +228,24 @@ impl PartitionLog {
         }
     }
 
-    pub(super) fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
+    /// Offset after the entries up to `index`; `None` if there is nothing left of them.
+    pub(super) fn offset_to_purge(&self, index: EntryIndex) -> Result<Option<Offset>, LogError> {
         self.check_running()?;
         self.load_if_needed()?;
         let bounds = self.bounds();
         if index <= bounds.purged.index {
-            return Ok(());
+            return Ok(None);
         }
         if index > bounds.last.index {
             return Err(LogError::EntryOutOfRange { index });
         }
-        let next_offset = self.next_offset_after(index)?;
+        self.next_offset_after(index).map(Some)
+    }
+
+    pub(super) fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
+        let Some(next_offset) = self.offset_to_purge(index)? else {
+            return Ok(());
+        };
         let purged = self
             .entry_id(index)
             .ok_or(LogError::EntryOutOfRange { index })?;

@@ -3,7 +3,7 @@
 //! Reads the folder and the side file of the active segment, nothing else. What lies behind the checkpoint is cut off:
 //! the journal holds what was acknowledged of it. Invariant: afterwards memory and files agree with the checkpoint.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tidelog_protocol::types::Offset;
 
 use super::super::envelope::Envelope;
@@ -335,11 +335,9 @@ impl PartitionLog {
         position: u64,
         bytes: usize,
     ) -> Result<Bytes, LogError> {
-        let mut buffer = BytesMut::zeroed(bytes);
-        let read = file.read_at(&mut buffer, position);
+        let read = file.read_vec(bytes, position);
         let read = read.map_err(|error| self.files.failed(name, FileKind::Entries, &error))?;
-        buffer.truncate(read);
-        Ok(buffer.freeze())
+        Ok(read.into())
     }
 
     /// Reads exactly `bytes` bytes; fewer are damage.
@@ -351,15 +349,13 @@ impl PartitionLog {
         position: u64,
         bytes: usize,
     ) -> Result<Bytes, LogError> {
-        let mut buffer = BytesMut::zeroed(bytes);
-        let read = file.read_at(&mut buffer, position);
+        let read = file.read_vec(bytes, position);
         let read = read.map_err(|error| self.files.failed(name, kind, &error))?;
-        if read < bytes {
-            return Err(self
-                .files
-                .corrupt(name, kind, position + read as u64, "file is cut"));
+        if read.len() < bytes {
+            let end = position + read.len() as u64;
+            return Err(self.files.corrupt(name, kind, end, "file is cut"));
         }
-        Ok(buffer.freeze())
+        Ok(read.into())
     }
 
     /// Producer state right after an entry: from the nearest snapshot before it and the batch headers in between.

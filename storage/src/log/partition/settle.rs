@@ -33,17 +33,10 @@ impl PartitionLog {
     pub async fn forget_to(&self, index: EntryIndex) -> Result<(), LogError> {
         let turn = self.take_turn().await?;
         self.change(turn, move |log| {
-            log.check_running()?;
-            log.load_if_needed()?;
-            let bounds = log.bounds();
-            if index <= bounds.purged.index {
+            let Some(next_offset) = log.offset_to_purge(index)? else {
                 return Ok(());
-            }
-            if index > bounds.last.index {
-                return Err(LogError::EntryOutOfRange { index });
-            }
-            let next_offset = log.next_offset_after(index)?;
-            if next_offset <= bounds.log_start || !log.state.lock().has_files {
+            };
+            if next_offset <= log.bounds().log_start || !log.state.lock().has_files {
                 log.purge_blocking(index)
             } else {
                 log.settle_blocking(index, next_offset)

@@ -182,6 +182,15 @@ async fn append_batches(log: &PartitionLog, batches: Vec<RecordBatch>) -> Vec<Of
     append(log, entries.collect()).await.expect("is appended")
 }
 
+/// Runs a case of a property.
+fn block_on(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime starts").block_on(future);
+}
+
 /// Everything from `from` to the end, in pieces of about `bytes_max`.
 fn read_all(log: &PartitionLog, from: Offset, bytes_max: usize) -> Vec<RecordBatch> {
     let end = log.bounds().log_end;

@@ -338,14 +338,6 @@ fn settle(after: &mut Model, before: Model, log: &PartitionLog) {
     );
 }
 
-fn block_on(future: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime starts").block_on(future);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: crate::soak(40), max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
 
