@@ -164,7 +164,9 @@ fn start_logging(config: &BrokerConfig) -> Result<(), String> {
         .map_err(|error| format!("log.level: {error}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(io::stderr)
+        // A log that cannot be written, its disk being full, is no reason to panic in whoever had something to say.
+        .log_internal_errors(false);
     match config.process.log_format {
         LogFormat::Plain => builder.with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().init(),

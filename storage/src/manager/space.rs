@@ -12,6 +12,9 @@ use crate::log::Shared;
 /// Time between two looks: at 1 GB/s less than a half of the default reserve fills in it.
 const INTERVAL: Duration = Duration::from_millis(500);
 
+/// Less than this is a full disk, whatever the reserve.
+const FREE_BYTES_MIN: u64 = 1 << 20;
+
 /// Tells the background thread to end.
 #[derive(Debug, Default)]
 pub(super) struct Background {
@@ -46,7 +49,7 @@ pub(super) fn look(shared: &Shared, reserve: SpaceReserve) {
             return;
         }
     };
-    let low = space.available_bytes < reserve.bytes(space.total_bytes);
+    let low = space.available_bytes < reserve.bytes(space.total_bytes).max(FREE_BYTES_MIN);
     let available_bytes = space.available_bytes;
     if low != shared.space_low.swap(low, Ordering::Relaxed) {
         if low {
