@@ -89,9 +89,18 @@ impl PartitionLog {
                 sync_directory,
             )
         };
-        self.sync(unsynced)?;
+        let mut synced = self.sync(&unsynced);
         if sync_directory {
-            self.files.sync_directory()?;
+            synced = synced.and_then(|()| self.files.sync_directory());
+        }
+        if let Err(error) = synced {
+            // If it passes, it was not synced all the same.
+            let mut writing = self.writing.lock();
+            for (name, all) in unsynced {
+                *writing.unsynced.entry(name).or_default() |= all;
+            }
+            writing.directory_unsynced |= sync_directory;
+            return Err(error);
         }
         let write = KvWrite::Put(
             KeySpace::Checkpoint,
@@ -159,17 +168,17 @@ impl PartitionLog {
         }
     }
 
-    pub(super) fn sync(&self, unsynced: BTreeMap<SegmentName, bool>) -> Result<(), LogError> {
+    fn sync(&self, unsynced: &BTreeMap<SegmentName, bool>) -> Result<(), LogError> {
         const RECORDS: [FileKind; 2] = [FileKind::Log, FileKind::Entries];
         for (name, all) in unsynced {
-            let kinds = if all {
+            let kinds = if *all {
                 &FileKind::ALL[..]
             } else {
                 &RECORDS[..]
             };
             for kind in kinds {
                 // A segment that was deleted meanwhile needs no sync.
-                if let Some(file) = self.files.open_if_exists(name, *kind)? {
+                if let Some(file) = self.files.open_if_exists(*name, *kind)? {
                     let failed = |error| self.files.sync_failed(&name.file_name(*kind), &error);
                     file.sync_data().map_err(failed)?;
                 }
