@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -12,15 +13,23 @@ use crate::kv::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite, MemoryK
 
 /// Whether the power is gone. Operations hold the lock, so that none is under way when the life ends.
 #[derive(Debug, Default)]
-pub struct Life(RwLock<bool>);
+pub struct Life {
+    ended: RwLock<bool>,
+    out_of_files: AtomicBool,
+}
 
 impl Life {
     pub fn end(&self) {
-        *self.0.write() = true;
+        *self.ended.write() = true;
+    }
+
+    /// From now on no file can be opened, or again.
+    pub fn set_out_of_files(&self, out: bool) {
+        self.out_of_files.store(out, Ordering::Relaxed);
     }
 
     fn run<T>(&self, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let ended = self.0.read();
+        let ended = self.ended.read();
         if *ended {
             return Err(io::Error::other("power is gone"));
         }
@@ -37,7 +46,12 @@ pub struct LifeFs {
 
 impl FileSystem for LifeFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.life.run(|| self.fs.open(path, mode))
+        self.life.run(|| {
+            if self.life.out_of_files.load(Ordering::Relaxed) {
+                return Err(rustix::io::Errno::MFILE.into());
+            }
+            self.fs.open(path, mode)
+        })
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -90,7 +104,7 @@ impl KeyValueStore for LifeKv {
     }
 
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
-        let ended = self.life.0.read();
+        let ended = self.life.ended.read();
         if *ended {
             return done(Err(KvError("power is gone".to_owned())));
         }
