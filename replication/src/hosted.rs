@@ -289,12 +289,7 @@ impl HostedPartitions {
 
     /// Deletes a partition: first nobody reaches it, then its group ends, then its files and votes go.
     async fn remove(&self, partition: &Partition) {
-        let mut life = partition.life().lock().await;
-        *life = Life::Ended;
-        partition.shared().retire();
-        if let Some(group) = partition.swap_group(None) {
-            group.shutdown().await;
-        }
+        end_group(partition).await;
         if let Err(error) = self.remove_log(partition.log().id()).await {
             tracing::error!(partition = %partition.name(), %error, "the log of a deleted partition stays");
         }
@@ -327,14 +322,7 @@ impl HostedPartitions {
     pub async fn shutdown(&self) {
         let mut tasks = JoinSet::new();
         for partition in self.all() {
-            tasks.spawn(async move {
-                let mut life = partition.life().lock().await;
-                *life = Life::Ended;
-                partition.shared().retire();
-                if let Some(group) = partition.swap_group(None) {
-                    group.shutdown().await;
-                }
-            });
+            tasks.spawn(async move { end_group(&partition).await });
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -351,6 +339,16 @@ impl HostedPartitions {
         if let Some(slot) = slots.get_mut(index) {
             *slot = Some(partition);
         }
+    }
+}
+
+/// Ends a partition's group for good: none is started after it.
+async fn end_group(partition: &Partition) {
+    let mut life = partition.life().lock().await;
+    *life = Life::Ended;
+    partition.shared().retire();
+    if let Some(group) = partition.swap_group(None) {
+        group.shutdown().await;
     }
 }
 

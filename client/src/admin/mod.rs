@@ -15,6 +15,7 @@ pub use offsets::{ListedOffset, OffsetSpec};
 pub use topics::{CreatedTopic, NewTopic, TopicSummary};
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_protocol::types::{PartitionIndex, TopicName, TopicPartition};
@@ -50,12 +51,8 @@ impl Admin {
         request: R,
         read: impl Fn(R::Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let client = &self.client;
-        let ask = async || {
-            let connection = client.controller().await?;
-            read(self.call(&connection, &request).await?)
-        };
-        client.retry(&[], ask).await
+        let controller = async || self.client.controller().await;
+        self.ask(&[], controller, request, read).await
     }
 
     /// Asks the coordinator of a group, again as long as that may help.
@@ -65,13 +62,11 @@ impl Admin {
         request: R,
         read: impl Fn(R::Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let client = &self.client;
-        let ask = async || {
-            let coordinator = client.coordinator(group).await?;
-            let connection = client.broker(coordinator, Lane::General).await?;
-            read(self.call(&connection, &request).await?)
+        let coordinator = async || {
+            let broker = self.client.coordinator(group).await?;
+            self.client.broker(broker, Lane::General).await
         };
-        client.retry(&[], ask).await
+        self.ask(&[], coordinator, request, read).await
     }
 
     /// Asks the leader of a partition, again as long as that may help.
@@ -81,21 +76,25 @@ impl Admin {
         request: R,
         read: impl Fn(R::Response) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let client = &self.client;
-        client.topic(&of.topic, false).await?;
-        let ask = async || {
-            let connection = client.leader(of, Lane::General).await?;
-            read(self.call(&connection, &request).await?)
-        };
-        client.retry(std::slice::from_ref(&of.topic), ask).await
+        self.client.topic(&of.topic, false).await?;
+        let leader = async || self.client.leader(of, Lane::General).await;
+        let topics = std::slice::from_ref(&of.topic);
+        self.ask(topics, leader, request, read).await
     }
 
-    async fn call<R: Request + Clone>(
+    /// Asks whom `connect` reaches, which is found anew each time.
+    async fn ask<R: Request + Clone, T>(
         &self,
-        connection: &Connection,
-        request: &R,
-    ) -> Result<R::Response, Error> {
-        connection.call(self.timeout(), |_| request.clone()).await
+        topics: &[TopicName],
+        connect: impl AsyncFn() -> Result<Arc<Connection>, Error>,
+        request: R,
+        read: impl Fn(R::Response) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let ask = async || {
+            let connection = connect().await?;
+            read(connection.call(self.timeout(), |_| request.clone()).await?)
+        };
+        self.client.retry(topics, ask).await
     }
 
     /// The request time-out as the wire has it.

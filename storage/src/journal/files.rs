@@ -276,8 +276,7 @@ impl Files {
             Reclaimed::Except(refused) => refused,
             Reclaimed::NotNow => return Ok(false),
             Reclaimed::Failed(reason) => {
-                let file = format!("{}/{}", self.directory_name, round.file_name);
-                return Err(JournalError { file, reason });
+                return Err(self.error(&round.file_name, &io::Error::other(reason)));
             }
         };
         let refused: Vec<(LogId, EntryIndex)> = logs

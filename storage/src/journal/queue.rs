@@ -134,23 +134,20 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Completes a refused item, on a thread of its own: whoever submits holds locks that the completion may want.
 fn refuse(item: Pending, error: JournalError) {
+    // Where no thread starts the item has to be at hand still.
     let slot = Arc::new(Mutex::new(Some((item, error))));
-    let taken = Arc::clone(&slot);
     let complete = move || {
-        let taken = taken.lock().take();
+        let taken = slot.lock().take();
         if let Some((item, error)) = taken {
             item.complete(Err(error));
         }
     };
     let spawned = std::thread::Builder::new()
         .name("journal-refuse".to_owned())
-        .spawn(complete);
+        .spawn(complete.clone());
     if spawned.is_err() {
         // Better a lock taken twice than a caller that waits for ever: the likely case takes none.
-        let taken = slot.lock().take();
-        if let Some((item, error)) = taken {
-            item.complete(Err(error));
-        }
+        complete();
     }
 }
 

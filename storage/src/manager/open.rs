@@ -147,14 +147,22 @@ impl Recovery {
             let log = PartitionLog::from_checkpoint(&self.shared, id, checkpoint)
                 .map_err(|reason| format(&reason))?;
             if removed {
-                finish_removal(&log);
-                let frames_left = false;
-                self.removed.insert(id, Removed { log, frames_left });
+                self.note_removed(log);
             } else {
                 self.logs.insert(log);
             }
         }
         Ok(())
+    }
+
+    /// Ends the removal of a log, none of whose frames mean anything from here on.
+    fn note_removed(&mut self, log: Arc<PartitionLog>) {
+        let id = log.id();
+        if let Err(error) = log.finish_removal() {
+            tracing::warn!(log = id.0, %error, "files of a removed log are left");
+        }
+        let frames_left = false;
+        self.removed.insert(id, Removed { log, frames_left });
     }
 
     /// Applies a frame. What goes wrong stops its log.
@@ -167,9 +175,7 @@ impl Recovery {
         if frame.kind == FrameKind::Remove {
             self.replays.remove(&id);
             if let Some(log) = self.logs.remove(id) {
-                finish_removal(&log);
-                let frames_left = false;
-                self.removed.insert(id, Removed { log, frames_left });
+                self.note_removed(log);
             }
             return;
         }
@@ -253,12 +259,6 @@ impl Recovery {
                 tracing::warn!(log = id.0, %error, "checkpoint of a removed log is left");
             }
         }
-    }
-}
-
-fn finish_removal(log: &PartitionLog) {
-    if let Err(error) = log.finish_removal() {
-        tracing::warn!(log = log.id().0, %error, "files of a removed log are left");
     }
 }
 

@@ -51,8 +51,7 @@ impl PartitionLog {
         let Some(me) = self.me.upgrade().filter(|_| self.is_ahead_of_checkpoint()) else {
             return Ok(None);
         };
-        self.capture_inner(me)
-            .map_err(|error| self.stop_unless_no_room(error))
+        self.capture_now(me).map(Some)
     }
 
     /// Writes a checkpoint of everything that was appended before the call, even if the last one holds. Blocks.
@@ -60,19 +59,19 @@ impl PartitionLog {
         let me = self.me.upgrade().ok_or(LogError::Removed)?;
         let _one_writer = self.shared.checkpoints.lock();
         self.check_running()?;
-        // A failure stops the log before the lock is given back: what was not synced is not known any more.
-        let captured = self
-            .capture_inner(me)
-            .map_err(|error| self.stop_unless_no_room(error))?;
-        if let Some(captured) = captured {
-            let written = self.shared.kv.write_sync(vec![captured.write.clone()]);
-            written.map_err(|error| LogError::Io(Arc::from(error.to_string())))?;
-            captured.written();
-        }
+        let captured = self.capture_now(me)?;
+        self.write_kv(captured.write.clone())?;
+        captured.written();
         Ok(())
     }
 
-    fn capture_inner(&self, me: Arc<PartitionLog>) -> Result<Option<Captured>, LogError> {
+    /// A failure stops the log before the lock of checkpoints is given back: what was not synced is not known any more.
+    fn capture_now(&self, me: Arc<PartitionLog>) -> Result<Captured, LogError> {
+        self.capture_inner(me)
+            .map_err(|error| self.stop_unless_no_room(error))
+    }
+
+    fn capture_inner(&self, me: Arc<PartitionLog>) -> Result<Captured, LogError> {
         let (checkpoint, unsynced, sync_directory) = {
             let mut writing = self.writing.lock();
             let (checkpoint, last) = {
@@ -107,11 +106,11 @@ impl PartitionLog {
             checkpoint_key(self.id),
             checkpoint.encode(),
         );
-        Ok(Some(Captured {
+        Ok(Captured {
             log: me,
             write,
             sequence: checkpoint.sequence,
-        }))
+        })
     }
 
     /// The checkpoint of a new log, to be written without waiting.

@@ -228,8 +228,11 @@ impl PartitionLog {
         }
     }
 
-    /// Offset after the entries up to `index`; `None` if there is nothing left of them.
-    pub(super) fn offset_to_purge(&self, index: EntryIndex) -> Result<Option<Offset>, LogError> {
+    /// Identity of an entry up to which the log is to be purged, and the offset after it; `None` if it was already.
+    pub(super) fn purge_point(
+        &self,
+        index: EntryIndex,
+    ) -> Result<Option<(EntryId, Offset)>, LogError> {
         self.check_running()?;
         self.load_if_needed()?;
         let bounds = self.bounds();
@@ -239,19 +242,24 @@ impl PartitionLog {
         if index > bounds.last.index {
             return Err(LogError::EntryOutOfRange { index });
         }
-        self.next_offset_after(index).map(Some)
-    }
-
-    pub(super) fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
-        let Some(next_offset) = self.offset_to_purge(index)? else {
-            return Ok(());
-        };
+        let next_offset = self.next_offset_after(index)?;
         let purged = self
             .entry_id(index)
             .ok_or(LogError::EntryOutOfRange { index })?;
+        Ok(Some((purged, next_offset)))
+    }
+
+    fn purge_blocking(&self, index: EntryIndex) -> Result<(), LogError> {
+        match self.purge_point(index)? {
+            Some((purged, next_offset)) => self.purge_at(purged, next_offset),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn purge_at(&self, purged: EntryId, next_offset: Offset) -> Result<(), LogError> {
         let journal = self.shared.journal()?;
         let mut writing = self.writing.lock();
-        let prepared = self.prepare_purge(&mut writing, index);
+        let prepared = self.prepare_purge(&mut writing, purged.index);
         let freed = prepared.map_err(|error| self.stop_after(error))?;
         let (done, settled, dropped, permits) = {
             let mut state = self.state.lock();
@@ -397,7 +405,7 @@ impl PartitionLog {
         ))
     }
 
-    fn write_kv(&self, write: KvWrite) -> Result<(), LogError> {
+    pub(super) fn write_kv(&self, write: KvWrite) -> Result<(), LogError> {
         let written = self.shared.kv.write_sync(vec![write]);
         written.map_err(|error| LogError::Io(Arc::from(error.to_string())))
     }

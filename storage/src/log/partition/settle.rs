@@ -11,7 +11,7 @@ use super::super::files::SegmentName;
 use super::super::segment::is_below;
 use super::super::settled::{Settled, SettledSegment, encode_settle};
 use super::super::state::State;
-use super::super::{EntryIndex, LogError};
+use super::super::{EntryId, EntryIndex, LogError};
 use super::append::ChangeDone;
 use super::change::drop_segments_below;
 use super::retention::lets_go;
@@ -33,22 +33,20 @@ impl PartitionLog {
     pub async fn forget_to(&self, index: EntryIndex) -> Result<(), LogError> {
         let turn = self.take_turn().await?;
         self.change(turn, move |log| {
-            let Some(next_offset) = log.offset_to_purge(index)? else {
+            let Some((purged, next_offset)) = log.purge_point(index)? else {
                 return Ok(());
             };
             if next_offset <= log.bounds().log_start || !log.state.lock().has_files {
-                log.purge_blocking(index)
+                log.purge_at(purged, next_offset)
             } else {
-                log.settle_blocking(index, next_offset)
+                log.settle_at(purged, next_offset)
             }
         })
         .await
     }
 
-    fn settle_blocking(&self, index: EntryIndex, next_offset: Offset) -> Result<(), LogError> {
-        let purged = self
-            .entry_id(index)
-            .ok_or(LogError::EntryOutOfRange { index })?;
+    fn settle_at(&self, purged: EntryId, next_offset: Offset) -> Result<(), LogError> {
+        let index = purged.index;
         let journal = self.shared.journal()?;
         {
             let mut writing = self.writing.lock();

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use life::{Life, LifeFs, LifeKv};
+use rand::RngExt;
+use rand::rngs::StdRng;
 use tidelog_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::{
@@ -85,6 +87,20 @@ impl Machine {
         drop(manager);
         self.kv.power_loss();
         self.fs.power_loss(seed);
+    }
+
+    /// A clean stop or a power loss, then a start in which no log is found wanting.
+    async fn restart(&self, manager: Arc<LogManager>, random: &mut StdRng) -> Arc<LogManager> {
+        let clean = random.random_bool(0.5);
+        if clean {
+            manager.shutdown().await;
+            drop(manager);
+        } else {
+            self.crash(manager, random.random());
+        }
+        let (opened, report) = self.open();
+        assert_eq!((report.clean, report.stopped), (clean, vec![]));
+        opened
     }
 }
 

@@ -261,17 +261,8 @@ async fn run(seed: u64) {
         }
         if random.random_bool(0.05) {
             drop(log);
-            let clean = random.random_bool(0.5);
             let start = find(&manager, 0).bounds().log_start;
-            if clean {
-                manager.shutdown().await;
-                drop(manager);
-            } else {
-                machine.crash(manager, random.random());
-            }
-            let (opened, report) = machine.open();
-            manager = opened;
-            assert_eq!((report.clean, report.stopped), (clean, vec![]));
+            manager = machine.restart(manager, &mut random).await;
             let log = find(&manager, 0);
             // A raised log start is an applied decision: the layer above applies it again.
             log.advance_log_start(start);
