@@ -1,5 +1,6 @@
-"""Another process fills the disk in one step: producers are refused, readers go on, and once there is space again all
-goes on without a restart. On a file system of the test's own, so it needs the right to mount one."""
+"""Another process fills the disk in one step: producers are refused, readers go on, topics can be deleted, and once
+there is space again all goes on without a restart. On a file system of the test's own, so it needs the right to mount
+one."""
 
 import os
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from harness.broker import new_broker
 from wire import Connection, Error, build_batch, parse_batches
-from wire.calls import create_topic, fetch, list_offset, produce
+from wire.calls import create_topic, delete_topic, fetch, list_offset, metadata, produce
 
 RECORD = b"x" * 50_000
 SMALL = {
@@ -79,4 +80,89 @@ def test_a_disk_that_another_process_fills_refuses_and_recovers(broker, small_di
     broker.start()
     with Connection(broker.address) as connection:
         assert list_offset(connection, "t", -1)["Offset"] >= stored
+    broker.stop()
+
+
+PARTITIONS = 400
+
+
+def churn(connection, name):
+    """Makes a topic and deletes it, which the key-value store has much to write of."""
+    assert create_topic(connection, name, partitions=PARTITIONS)["ErrorCode"] == Error.NONE
+    assert delete_topic(connection, name)["ErrorCode"] == Error.NONE
+
+
+def folders(broker, topic):
+    return list((broker.data_dir / "topics").glob(f"{topic}-*"))
+
+
+def within(seconds, holds):
+    """Waits until it holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_key_value_store_outlives_a_disk_without_a_byte(broker, small_disk):
+    if not broker.is_tidelog:
+        pytest.skip("Apache Kafka stops when its disk is full")
+    broker = new_broker(small_disk / "broker", SMALL).start()
+    ballast = broker.data_dir / "kv" / "BALLAST"
+    # The log would end in the middle of a line where the disk was full.
+    broker.log_path.unlink()
+    assert ballast.exists()
+    with Connection(broker.address, timeout_s=60) as connection:
+        for topic in ("kept", "gone"):
+            assert create_topic(connection, topic)["ErrorCode"] == Error.NONE
+            for _ in range(20):
+                assert produce(connection, topic, build_batch([RECORD]))["ErrorCode"] == Error.NONE
+        assert folders(broker, "gone")
+        fill(small_disk / "filler")
+
+        def is_refused():
+            return produce(connection, "kept", build_batch([RECORD]))["ErrorCode"] == Error.KAFKA_STORAGE_ERROR
+
+        stored = 20
+        while not is_refused():
+            stored += 1
+        # What the store has reserved for its log is used up, and it goes on with its ballast.
+        for round_ in range(100):
+            if not ballast.exists():
+                break
+            churn(connection, f"wide-{round_}")
+        assert not ballast.exists()
+        assert is_refused(), "the ballast is not for records"
+        # A topic can be deleted, and its files go.
+        assert delete_topic(connection, "gone")["ErrorCode"] == Error.NONE
+        assert metadata(connection, "gone")["ErrorCode"] == Error.UNKNOWN_TOPIC_OR_PARTITION
+        within(20, lambda: not folders(broker, "gone"))
+        # Once more, until nothing at all is left to it: what is asked of it now waits.
+        with Connection(broker.address, timeout_s=60) as other:
+            for round_ in range(100):
+                fill(small_disk / f"filler-{round_}")
+                other.send(
+                    "CreateTopics", 7, timeoutMs=3000, validateOnly=False,
+                    Topics=[{"Name": f"held-{round_}", "NumPartitions": PARTITIONS, "ReplicationFactor": 1, "Assignments": [], "Configs": []}],
+                )  # fmt: skip
+                if other.receive()[1]["Topics"][0]["ErrorCode"] != Error.NONE:
+                    break
+            else:
+                raise AssertionError("the store has room on a full disk")
+        assert broker.http("/health/ready")[0] == 200
+        read = parse_batches(fetch(connection, "kept", offset=0, partition_max_bytes=4 << 20)["Records"])
+        assert [record.value for record in read[0].records] == [RECORD]
+        for filler in small_disk.glob("filler*"):
+            filler.unlink()
+        within(20, lambda: not is_refused())
+        stored += 1
+        within(20, ballast.exists)
+        assert create_topic(connection, "after")["ErrorCode"] == Error.NONE
+        assert list_offset(connection, "kept", -1)["Offset"] >= stored
+    broker.kill()
+    broker.start()
+    with Connection(broker.address) as connection:
+        assert list_offset(connection, "kept", -1)["Offset"] >= stored
+        assert metadata(connection, "after")["ErrorCode"] == Error.NONE
+        assert metadata(connection, "gone")["ErrorCode"] == Error.UNKNOWN_TOPIC_OR_PARTITION
     broker.stop()

@@ -2,6 +2,7 @@
 //!
 //! Owns `DATA/kv/` (RocksDB). Never record data.
 
+mod ballast;
 #[cfg(test)]
 mod conformance;
 mod memory;
@@ -60,4 +61,9 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion);
     /// Like `write`, and blocks until it is done.
     fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError>;
+    /// Whether the disk has, or had a moment ago, no room for a write. Such a write waits and does not fail; others
+    /// should leave what room there is to it.
+    fn is_short_of_room(&self) -> bool;
+    /// From now on a write that finds no room fails, and the store with it: for a stop, which cannot wait.
+    fn stop_waiting(&self);
 }

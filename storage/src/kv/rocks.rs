@@ -4,19 +4,26 @@
 //! Invariant: a batch that was done is there after any crash, or opening fails; a damaged write-ahead log is never
 //! silently cut before its last batch. For that reason log files are not recycled: RocksDB cannot tell damage from
 //! the end of a recycled log.
+//!
+//! A write without room leaves RocksDB with a log that ends in the middle of it. The database is closed then and opened
+//! again once there is room (the ballast is given up for it), which makes all that was done durable in new files, and
+//! the write is applied again. Until then it is open for reading.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
 
-use super::writer::{BatchWriter, Target};
+use super::ballast::Ballast;
+use super::writer::{ApplyError, BatchWriter, Target};
 use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
 
 const SPACES: [KeySpace; 6] = [
@@ -36,7 +43,10 @@ const WRITE_BUFFER_BYTES: usize = 4 << 20;
 const WRITE_BUFFERS_BYTES_MAX: usize = 16 << 20;
 
 /// Log bytes after which a key space that is rarely written is flushed, so that it pins no old log.
-const LOG_BYTES_MAX: u64 = 32 << 20;
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// Free bytes without which opening the database again is not tried: its log goes to tables then.
+const REOPEN_BYTES: u64 = LOG_BYTES_MAX + (8 << 20);
 
 /// Table files held open; the process has connections and segments to keep open too.
 const OPEN_FILES_MAX: i32 = 64;
@@ -55,8 +65,12 @@ pub struct RocksKv {
 }
 
 struct Rocks {
-    db: DB,
+    /// `None` if it could not be opened again.
+    db: RwLock<Option<DB>>,
     path: PathBuf,
+    ballast: Ballast,
+    /// Whether a write without room has to be followed by opening the database again.
+    out_of_room: AtomicBool,
 }
 
 fn family_name(space: KeySpace) -> &'static str {
@@ -99,17 +113,36 @@ fn family_options(cache: &Cache) -> Options {
     options
 }
 
+/// What the system says when space, a quota or the process's files are used up.
+const WANT_OF_ROOM: [&str; 3] = [
+    "No space left",
+    "Disk quota exceeded",
+    "Too many open files",
+];
+
+fn is_want_of_room(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::IOError
+        && (WANT_OF_ROOM.iter()).any(|text| error.as_ref().contains(text))
+}
+
+fn open_database(path: &Path) -> Result<DB, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let families =
+        SPACES.map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
+    DB::open_cf_descriptors(&database_options(), path, families)
+}
+
 /// Says in one line what a person must know.
 fn explain(path: &Path, error: &rocksdb::Error) -> KvError {
     let text = error.as_ref();
     let place = path.display();
     KvError(match error.kind() {
         ErrorKind::Corruption => format!("{place} is damaged: {text}"),
-        ErrorKind::IOError if text.contains("lock") => {
-            format!("{place} is in use by another process")
-        }
         ErrorKind::IOError if text.contains("No space left") => {
             format!("{place}: no space left on the disk")
+        }
+        ErrorKind::IOError if text.contains("lock") => {
+            format!("{place} is in use by another process")
         }
         _ => format!("{place}: {text}"),
     })
@@ -132,76 +165,140 @@ impl RocksKv {
     pub fn open(path: &Path) -> Result<RocksKv, KvError> {
         std::fs::create_dir_all(path)
             .map_err(|error| KvError(format!("{}: {error}", path.display())))?;
-        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-        let families = SPACES
-            .map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
-        let db = DB::open_cf_descriptors(&database_options(), path, families)
-            .map_err(|error| explain(path, &error))?;
+        let ballast = Ballast::open(path);
+        let opened = match open_database(path) {
+            Err(error) if is_want_of_room(&error) && ballast.make_room(REOPEN_BYTES) => {
+                open_database(path)
+            }
+            opened => opened,
+        };
         let rocks = Arc::new(Rocks {
-            db,
+            db: RwLock::new(Some(opened.map_err(|error| explain(path, &error))?)),
             path: path.to_owned(),
+            ballast,
+            out_of_room: AtomicBool::new(false),
         });
         let writer = BatchWriter::start(rocks.clone())?;
         Ok(RocksKv { writer, rocks })
     }
 }
 
+fn family(db: &DB, space: KeySpace) -> &ColumnFamily {
+    db.cf_handle(family_name(space))
+        .expect("all families were opened with the database")
+}
+
+/// All writes as one that RocksDB applies whole.
+fn batch_of(db: &DB, writes: &[KvWrite]) -> WriteBatch {
+    let mut batch = WriteBatch::default();
+    for write in writes {
+        match write {
+            KvWrite::Put(space, key, value) => batch.put_cf(family(db, *space), key, value),
+            KvWrite::Delete(space, key) => batch.delete_cf(family(db, *space), key),
+            KvWrite::DeleteRange(space, from, to) if from < to => {
+                batch.delete_range_cf(family(db, *space), from, to);
+            }
+            KvWrite::DeleteRange(..) => {}
+        }
+    }
+    batch
+}
+
 impl Rocks {
-    fn family(&self, space: KeySpace) -> &ColumnFamily {
-        self.db
-            .cf_handle(family_name(space))
-            .expect("all families were opened with the database")
+    /// Runs something on the open database.
+    fn run<T>(&self, work: impl FnOnce(&DB) -> Result<T, rocksdb::Error>) -> Result<T, ApplyError> {
+        match &*self.db.read() {
+            Some(db) => work(db).map_err(|error| self.refused(&error)),
+            None => Err(self.closed()),
+        }
     }
 
-    fn error(&self, error: &rocksdb::Error) -> KvError {
-        explain(&self.path, error)
+    fn read<T>(&self, work: impl FnOnce(&DB) -> Result<T, rocksdb::Error>) -> Result<T, KvError> {
+        self.run(work).map_err(|error| match error {
+            ApplyError::NoRoom(error) | ApplyError::Failed(error) => error,
+        })
+    }
+
+    fn write(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        let written = self.run(|db| db.write_opt(batch_of(db, writes), &options));
+        if matches!(written, Err(ApplyError::NoRoom(_))) {
+            self.out_of_room.store(true, Ordering::Relaxed);
+        }
+        written
+    }
+
+    /// Closes the database and opens it again, if there is room for that.
+    fn reopen(&self) -> Result<(), ApplyError> {
+        if !self.ballast.make_room(REOPEN_BYTES) {
+            let place = self.path.display();
+            return Err(ApplyError::NoRoom(KvError(format!(
+                "{place}: no space left on the disk"
+            ))));
+        }
+        let mut db = self.db.write();
+        // Two of them cannot be open at once.
+        *db = None;
+        *db = Some(open_database(&self.path).map_err(|error| self.refused(&error))?);
+        self.out_of_room.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn refused(&self, error: &rocksdb::Error) -> ApplyError {
+        let explained = explain(&self.path, error);
+        if is_want_of_room(error) {
+            ApplyError::NoRoom(explained)
+        } else {
+            ApplyError::Failed(explained)
+        }
+    }
+
+    fn closed(&self) -> ApplyError {
+        let place = self.path.display();
+        ApplyError::NoRoom(KvError(format!("{place}: closed until there is room")))
     }
 }
 
 impl Target for Rocks {
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError> {
-        let mut batch = WriteBatch::default();
-        for write in writes {
-            match write {
-                KvWrite::Put(space, key, value) => batch.put_cf(self.family(*space), key, value),
-                KvWrite::Delete(space, key) => batch.delete_cf(self.family(*space), key),
-                KvWrite::DeleteRange(space, from, to) if from < to => {
-                    batch.delete_range_cf(self.family(*space), from, to);
-                }
-                KvWrite::DeleteRange(..) => {}
+    fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+        if !self.out_of_room.load(Ordering::Relaxed) {
+            match self.write(writes) {
+                Err(ApplyError::NoRoom(_)) => {}
+                done => return done,
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db
-            .write_opt(batch, &options)
-            .map_err(|error| self.error(&error))
+        self.reopen()?;
+        self.write(writes)
+    }
+
+    fn is_at_ease(&self) -> bool {
+        !self.ballast.is_missing()
+    }
+
+    fn tend(&self) {
+        self.ballast.restore();
     }
 }
 
 impl KeyValueStore for RocksKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        let rocks = &self.rocks;
-        let value = rocks
-            .db
-            .get_cf(rocks.family(space), key)
-            .map_err(|error| rocks.error(&error))?;
+        let value = (self.rocks).read(|db| db.get_cf(family(db, space), key))?;
         Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let rocks = &self.rocks;
         let mut options = ReadOptions::default();
         if let Some(end) = prefix_end(prefix) {
             options.set_iterate_upper_bound(end);
         }
         let mode = IteratorMode::From(prefix, Direction::Forward);
-        let pairs = rocks.db.iterator_cf_opt(rocks.family(space), options, mode);
-        let owned =
-            pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
-        owned
-            .collect::<Result<_, _>>()
-            .map_err(|error| rocks.error(&error))
+        self.rocks.read(|db| {
+            let pairs = db.iterator_cf_opt(family(db, space), options, mode);
+            pairs
+                .map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))))
+                .collect()
+        })
     }
 
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
@@ -210,6 +307,14 @@ impl KeyValueStore for RocksKv {
 
     fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
         self.writer.write_sync(batch)
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        self.rocks.ballast.is_missing() || self.writer.waits_for_room()
+    }
+
+    fn stop_waiting(&self) {
+        self.writer.stop_waiting();
     }
 }
 
@@ -241,6 +346,27 @@ mod tests {
             );
             kv.write_sync(put("1", "a")).expect("write");
         }
+    }
+
+    #[test]
+    fn want_of_room_is_followed_by_opening_again_with_all_that_was_done() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let kv = RocksKv::open(directory.path()).expect("open");
+        kv.write_sync(put("1", "a")).expect("write");
+        let tables = || {
+            let count = |db: &DB| Ok(db.live_files()?.len());
+            kv.rocks.read(count).expect("files are listed")
+        };
+        assert_eq!(tables(), 0, "everything is in the log");
+        kv.rocks.out_of_room.store(true, Ordering::Relaxed);
+        kv.write_sync(put("2", "b")).expect("write");
+        assert_eq!(tables(), 1, "what was in the log is in a table");
+        for key in [b"1", b"2"] {
+            let found = kv.get(KeySpace::Vote, key).expect("get");
+            assert!(found.is_some());
+        }
+        assert!(!kv.rocks.out_of_room.load(Ordering::Relaxed));
+        assert!(!kv.is_short_of_room());
     }
 
     #[test]

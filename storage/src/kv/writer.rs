@@ -1,12 +1,14 @@
 //! One thread that makes batches of many callers durable together.
 //!
 //! Owns the queue between callers and the store. Invariant: batches reach the store in the order of the calls, each
-//! whole, and completions are called in that order. The first failure is final: what is durable after it is not
-//! known, so every later batch fails with the same error.
+//! whole, and completions are called in that order. A batch that found no room is neither done nor failed: it is
+//! written again until there is room, and all others wait behind it. Any other failure is final: what is durable
+//! after it is not known, so every later batch fails with the same error.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -18,10 +20,30 @@ const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that may wait. Votes and checkpoints are a few hundred bytes each, so only a stuck disk gets here.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
+/// Pause between two attempts to write for which there was no room.
+const ROOM_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a group was not written.
+#[derive(Clone, Debug)]
+pub(super) enum ApplyError {
+    /// There is no room now. Some of it may be durable, so it must be applied again, or nothing more.
+    NoRoom(KvError),
+    /// The store cannot be relied on any more.
+    Failed(KvError),
+}
+
 /// Where batches go.
 pub(super) trait Target: Send + Sync + 'static {
-    /// Applies all of it or none, durably. Blocks.
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError>;
+    /// Applies all of it, durably, or says why not. Blocks.
+    fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError>;
+
+    /// Whether the target wants nothing. While it does, `tend` is called now and then.
+    fn is_at_ease(&self) -> bool {
+        true
+    }
+
+    /// A chance to get back what was given up for want of room.
+    fn tend(&self) {}
 }
 
 struct Item {
@@ -36,6 +58,10 @@ struct Queue {
     bytes: usize,
     closing: bool,
     held: bool,
+    /// Whether a batch may wait for room.
+    impatient: bool,
+    /// Whether one waits.
+    waiting_for_room: bool,
     failure: Option<KvError>,
 }
 
@@ -107,6 +133,17 @@ impl BatchWriter {
             .unwrap_or_else(|_| Err(KvError("closed".to_owned())))
     }
 
+    /// Whether a batch waits for room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.shared.queue.lock().waiting_for_room
+    }
+
+    /// From now on a batch that finds no room fails, and all behind it.
+    pub(super) fn stop_waiting(&self) {
+        self.shared.queue.lock().impatient = true;
+        self.shared.changed.notify_one();
+    }
+
     /// While held, batches only queue up.
     pub(super) fn set_held(&self, held: bool) {
         self.shared.queue.lock().held = held;
@@ -127,6 +164,11 @@ impl BatchWriter {
 }
 
 impl Queue {
+    /// Whether there is nothing to do.
+    fn is_idle(&self) -> bool {
+        (self.items.is_empty() || self.held) && !self.closing
+    }
+
     fn check(&self, bytes: usize) -> Result<(), KvError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -159,18 +201,32 @@ impl Queue {
 }
 
 fn run(shared: &Shared, target: &dyn Target) {
-    loop {
-        let group = {
-            let mut queue = shared.queue.lock();
-            while (queue.items.is_empty() || queue.held) && !queue.closing {
-                shared.changed.wait(&mut queue);
-            }
-            if queue.items.is_empty() {
-                return;
-            }
-            queue.take_group()
-        };
+    while let Some(group) = next_group(shared, target) {
         write_group(shared, target, group);
+    }
+}
+
+/// Waits for batches; `None` when closed and all are written.
+fn next_group(shared: &Shared, target: &dyn Target) -> Option<Vec<Item>> {
+    loop {
+        let at_ease = target.is_at_ease();
+        if !at_ease {
+            target.tend();
+        }
+        let mut queue = shared.queue.lock();
+        if queue.is_idle() {
+            if at_ease {
+                shared.changed.wait(&mut queue);
+            } else {
+                shared.changed.wait_for(&mut queue, ROOM_PAUSE);
+            }
+        }
+        if !queue.items.is_empty() && (!queue.held || queue.closing) {
+            return Some(queue.take_group());
+        }
+        if queue.closing {
+            return None;
+        }
     }
 }
 
@@ -180,7 +236,7 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
         .iter_mut()
         .flat_map(|item| std::mem::take(&mut item.writes))
         .collect();
-    let result = failure.map_or_else(|| target.apply(&writes), Err);
+    let result = failure.map_or_else(|| apply(shared, target, &writes), Err);
     if let Err(error) = &result {
         shared.queue.lock().failure.get_or_insert_with(|| {
             tracing::error!(%error, "the key-value store failed; it accepts nothing more");
@@ -189,6 +245,47 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
     }
     for item in group {
         (item.done)(result.clone());
+    }
+}
+
+/// Applies a group, again and again while there is no room for it.
+fn apply(shared: &Shared, target: &dyn Target, writes: &[KvWrite]) -> Result<(), KvError> {
+    let mut waited = false;
+    loop {
+        match target.apply(writes) {
+            Ok(()) => {
+                if waited {
+                    shared.queue.lock().waiting_for_room = false;
+                    tracing::info!("the key-value store has room again and goes on");
+                }
+                return Ok(());
+            }
+            Err(ApplyError::Failed(error)) => return Err(error),
+            Err(ApplyError::NoRoom(error)) => {
+                if !waited {
+                    tracing::error!(%error, "the key-value store has no room; its writes wait");
+                    waited = true;
+                }
+                if !wait_for_room(shared) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Waits a moment; false if nobody wants to wait any more.
+fn wait_for_room(shared: &Shared) -> bool {
+    let until = Instant::now() + ROOM_PAUSE;
+    let mut queue = shared.queue.lock();
+    queue.waiting_for_room = true;
+    loop {
+        if queue.closing || queue.impatient {
+            return false;
+        }
+        if shared.changed.wait_until(&mut queue, until).timed_out() {
+            return true;
+        }
     }
 }
 
@@ -203,5 +300,109 @@ impl Drop for BatchWriter {
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the key-value store's thread panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::kv::KeySpace;
+
+    /// A target that answers as told, then always takes what it is given.
+    #[derive(Default)]
+    struct Scripted {
+        answers: Mutex<VecDeque<ApplyError>>,
+        given: Mutex<Vec<usize>>,
+    }
+
+    impl Target for Scripted {
+        fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+            self.given.lock().push(writes.len());
+            self.answers.lock().pop_front().map_or(Ok(()), Err)
+        }
+    }
+
+    fn no_room() -> ApplyError {
+        ApplyError::NoRoom(KvError("full".to_owned()))
+    }
+
+    fn writes(count: usize) -> Vec<KvWrite> {
+        vec![KvWrite::Delete(KeySpace::Meta, "k".into()); count]
+    }
+
+    fn start(answers: impl IntoIterator<Item = ApplyError>) -> (Arc<Scripted>, BatchWriter) {
+        let target = Arc::new(Scripted::default());
+        target.answers.lock().extend(answers);
+        let writer = BatchWriter::start(target.clone()).expect("a thread starts");
+        (target, writer)
+    }
+
+    #[test]
+    fn what_finds_no_room_is_applied_again_before_what_came_later() {
+        let (target, writer) = start([no_room(), no_room()]);
+        let (sender, receiver) = mpsc::channel();
+        writer.set_held(true);
+        for count in [1, 2] {
+            let sender = sender.clone();
+            let done = move |result: Result<(), KvError>| {
+                sender
+                    .send((count, result.is_ok()))
+                    .expect("test is waiting");
+            };
+            writer.write(writes(count), Box::new(done));
+        }
+        writer.set_held(false);
+        let first = receiver.recv_timeout(ROOM_PAUSE);
+        assert!(first.is_err(), "told before it was applied: {first:?}");
+        assert!(writer.waits_for_room());
+        writer.write_sync(writes(4)).expect("there is room again");
+        assert_eq!(
+            [receiver.recv(), receiver.recv()],
+            [Ok((1, true)), Ok((2, true))]
+        );
+        assert_eq!(*target.given.lock(), [3, 3, 3, 4]);
+        assert!(!writer.waits_for_room());
+    }
+
+    #[test]
+    fn another_failure_is_final_also_while_room_is_waited_for() {
+        let (target, writer) = start([no_room(), ApplyError::Failed(KvError("sync".to_owned()))]);
+        for count in [1, 2] {
+            let error = writer.write_sync(writes(count)).expect_err("failed");
+            assert_eq!(error.0, "sync");
+        }
+        assert_eq!(*target.given.lock(), [1, 1], "nothing is applied after it");
+    }
+
+    #[test]
+    fn whoever_stops_does_not_wait_for_room() {
+        let (target, writer) = start(std::iter::repeat_n(no_room(), 1000));
+        let (sender, receiver) = mpsc::channel();
+        let done = move |result: Result<(), KvError>| {
+            sender.send(result.is_err()).expect("test is waiting");
+        };
+        writer.write(writes(1), Box::new(done));
+        assert!(receiver.recv_timeout(ROOM_PAUSE).is_err(), "waits");
+        writer.stop_waiting();
+        assert_eq!(receiver.recv(), Ok(true));
+        target.answers.lock().clear();
+        // What is known to have failed must not come true later.
+        writer
+            .write_sync(writes(1))
+            .expect_err("the failure is final");
+    }
+
+    #[test]
+    fn dropping_it_does_not_wait_for_room() {
+        let (_target, writer) = start(std::iter::repeat_n(no_room(), 1000));
+        let (sender, receiver) = mpsc::channel();
+        let done = move |result: Result<(), KvError>| {
+            sender.send(result.is_err()).expect("test is waiting");
+        };
+        writer.write(writes(1), Box::new(done));
+        drop(writer);
+        assert_eq!(receiver.recv(), Ok(true));
     }
 }

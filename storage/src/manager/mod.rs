@@ -113,12 +113,13 @@ impl LogManager {
             log.set_config(config);
             return Ok(log);
         }
+        // It may wait for room in the key-value store, so not with the logs locked. An id that is not used is lost.
+        let id = self.next_id()?;
         let mut logs = self.logs.write();
         if let Some(log) = logs.find(topic_id, partition) {
             log.set_config(config);
             return Ok(Arc::clone(log));
         }
-        let id = self.next_id()?;
         let identity = Identity {
             topic: topic.clone(),
             topic_id,
@@ -211,6 +212,7 @@ impl LogManager {
         if threads.is_empty() {
             return;
         }
+        self.shared.kv.stop_waiting();
         // The second pass finds little: what came while the first one ran.
         self.checkpoint_all();
         if let Ok(journal) = self.shared.journal() {

@@ -34,7 +34,10 @@ impl Background {
         let mut stopped = self.stopped.lock();
         while !*stopped {
             look(shared, reserve);
-            shared.queue.retry_parked();
+            // What would be taken is the key-value store's first: without it nothing can be deleted.
+            if !shared.kv.is_short_of_room() {
+                shared.queue.retry_parked();
+            }
             self.changed.wait_for(&mut stopped, INTERVAL);
         }
     }
@@ -49,7 +52,8 @@ pub(super) fn look(shared: &Shared, reserve: SpaceReserve) {
             return;
         }
     };
-    let low = space.available_bytes < reserve.bytes(space.total_bytes).max(FREE_BYTES_MIN);
+    let low = space.available_bytes < reserve.bytes(space.total_bytes).max(FREE_BYTES_MIN)
+        || shared.kv.is_short_of_room();
     let available_bytes = space.available_bytes;
     if low != shared.space_low.swap(low, Ordering::Relaxed) {
         if low {

@@ -138,3 +138,48 @@ async fn a_stop_on_a_full_disk_ends_and_loses_nothing() {
     assert!(read >= sent as usize, "{read} of {sent}");
     manager.shutdown().await;
 }
+
+/// The files have room, the key-value store has not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_key_value_store_holds_removals_up_and_records_off() {
+    let machine = Machine::new(63);
+    let (manager, _) = machine.open();
+    let (kept, removed) = (
+        make(&manager, 0, small_segments()),
+        make(&manager, 1, small_segments()),
+    );
+    assert!(append_within(LATE, &kept, 0).await);
+    machine.kv.set_full(true);
+    let removal = tokio::spawn({
+        let (manager, id) = (Arc::clone(&manager), removed.id());
+        async move { manager.remove_log(id).await }
+    });
+    let noticed = async {
+        while !matches!(kept.check_writable(), Err(LogError::NoSpace(_))) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let noticed = tokio::time::timeout(LATE, noticed).await;
+    noticed.expect("records are refused");
+    assert!(!removal.is_finished(), "it is not written yet");
+    // What was accepted before goes on, and so do reads and lookups.
+    assert!(append_within(LATE, &kept, 1).await);
+    assert_eq!(read_all(&find(&manager, 0), Offset(0), 9000).len(), 2);
+    machine.kv.set_full(false);
+    let removal = tokio::time::timeout(LATE, removal).await;
+    removal
+        .expect("goes on")
+        .expect("ends")
+        .expect("is removed");
+    let writable = async {
+        while kept.check_writable().is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let writable = tokio::time::timeout(LATE, writable).await;
+    writable.expect("records are taken again");
+    assert_eq!((manager.failure(), kept.stopped()), (None, None));
+    machine.kv.set_full(true);
+    let stopped = tokio::time::timeout(LATE, manager.shutdown()).await;
+    assert!(stopped.is_ok(), "the stop waits for room");
+}

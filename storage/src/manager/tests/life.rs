@@ -117,4 +117,12 @@ impl KeyValueStore for LifeKv {
         told.recv()
             .unwrap_or_else(|_| Err(KvError("power is gone".to_owned())))
     }
+
+    fn is_short_of_room(&self) -> bool {
+        self.kv.is_short_of_room()
+    }
+
+    fn stop_waiting(&self) {
+        self.kv.stop_waiting();
+    }
 }
