@@ -64,10 +64,8 @@ impl Compactor {
     /// The partition that needs it most; it is marked as busy.
     async fn pick(&self) -> Option<(Arc<Partition>, Cleanable)> {
         let mut best: Option<(Arc<Partition>, Cleanable)> = None;
-        for partition in self.hosted.all() {
-            if !partition.log().config().compact
-                || self.logs.lock().leave_alone(partition.log().id())
-            {
+        for partition in self.hosted.compacted() {
+            if self.logs.lock().leave_alone(partition.log().id()) {
                 continue;
             }
             let found = match partition.cleanable().await {

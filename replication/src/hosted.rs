@@ -2,9 +2,10 @@
 //!
 //! One task changes the set, topic by topic, so that the deletion of a topic never overtakes its creation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::Config;
 use parking_lot::RwLock;
@@ -19,6 +20,7 @@ use crate::controller::METADATA_TOPIC_ID;
 use crate::limits::GROUPS_CHANGING_MAX;
 use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::metadata::state::MetadataDelta;
+use crate::notices::Notices;
 use crate::options::ReplicationOptions;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
@@ -26,7 +28,6 @@ use crate::partition::{Life, Partition};
 use crate::raft::config;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
-use crate::reporter::LeaderReporter;
 
 /// Partitions of one topic by index; those that are hosted elsewhere are gaps.
 type Slots = Vec<Option<Arc<Partition>>>;
@@ -44,11 +45,13 @@ pub struct HostedPartitions {
     options: ReplicationOptions,
     context: GroupContext,
     logs: Arc<LogManager>,
-    reporter: Arc<LeaderReporter>,
+    notices: Arc<Notices>,
     broker_in_flight: Arc<Semaphore>,
     sync_config: Arc<Config>,
     os_config: Arc<Config>,
     topics: RwLock<HashMap<TopicId, Slots>>,
+    /// Partitions handed out to be looked at, all in all.
+    visits: AtomicU64,
 }
 
 impl HostedPartitions {
@@ -57,7 +60,7 @@ impl HostedPartitions {
         options: ReplicationOptions,
         context: GroupContext,
         logs: Arc<LogManager>,
-        reporter: Arc<LeaderReporter>,
+        notices: Arc<Notices>,
     ) -> Result<Self, openraft::ConfigError> {
         let budget = options
             .broker_in_flight_bytes_max
@@ -66,11 +69,12 @@ impl HostedPartitions {
             options,
             context,
             logs,
-            reporter,
+            notices,
             broker_in_flight: Arc::new(Semaphore::new(budget)),
             sync_config: config::partition(Durability::Sync)?,
             os_config: config::partition(Durability::Os)?,
             topics: RwLock::default(),
+            visits: AtomicU64::new(0),
         })
     }
 
@@ -80,15 +84,43 @@ impl HostedPartitions {
         self.topics.read().get(&topic)?.get(index)?.clone()
     }
 
+    /// Those of some partitions that are hosted here.
+    pub fn of(&self, groups: HashSet<GroupId>) -> Vec<Arc<Partition>> {
+        let hosted = groups.into_iter();
+        let hosted = hosted.filter_map(|group| self.get(group.topic, group.partition));
+        self.visited(hosted.collect())
+    }
+
+    /// Those that are compacted.
+    pub fn compacted(&self) -> Vec<Arc<Partition>> {
+        let topics = self.topics.read();
+        let all = topics.values().flatten().flatten();
+        let compacted = all.filter(|partition| partition.log().config().compact);
+        self.visited(compacted.cloned().collect())
+    }
+
+    /// What the partitions say.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
     /// All partitions hosted here.
     pub fn all(&self) -> Vec<Arc<Partition>> {
-        self.topics
-            .read()
-            .values()
-            .flatten()
-            .flatten()
-            .cloned()
-            .collect()
+        let topics = self.topics.read();
+        let all = topics.values().flatten().flatten();
+        self.visited(all.cloned().collect())
+    }
+
+    fn visited(&self, partitions: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
+        self.visits
+            .fetch_add(partitions.len() as u64, Ordering::Relaxed);
+        partitions
+    }
+
+    /// How many partitions were looked at so far.
+    #[cfg(test)]
+    pub fn visits(&self) -> u64 {
+        self.visits.load(Ordering::Relaxed)
     }
 
     /// Makes the hosted set equal to the image, where it changed.
@@ -166,6 +198,7 @@ impl HostedPartitions {
         };
         let partition = self.new_partition(topic, index, log, settings.min_insync_replicas);
         self.put(topic.id, index, partition.clone());
+        partition.shared().note_leaderless();
         if let Some(reason) = partition.log().stopped() {
             partition.shared().go_offline(&reason);
             return;
@@ -195,7 +228,7 @@ impl HostedPartitions {
                 partition: self.options.partition_in_flight_bytes_max,
                 broker: self.broker_in_flight.clone(),
             },
-            self.reporter.clone(),
+            self.notices.clone(),
         );
         Arc::new(Partition::new(
             Arc::new(shared),

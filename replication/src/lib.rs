@@ -10,6 +10,7 @@ mod errors;
 mod hosted;
 mod limits;
 mod metadata;
+mod notices;
 mod options;
 mod partition;
 mod raft;

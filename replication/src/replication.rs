@@ -18,13 +18,13 @@ use crate::metadata::command::{BrokerRegistration, Command, MetadataError};
 use crate::metadata::image::MetadataImage;
 use crate::metadata::record::FEATURE_LEVEL;
 use crate::metadata::state::MetadataDelta;
+use crate::notices::Notices;
 use crate::options::ReplicationOptions;
 use crate::partition::Partition;
 use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
 use crate::raft::network::{NoPeers, PeerTransport};
 use crate::raft::types::ReplicaId;
-use crate::reporter::LeaderReporter;
 use crate::tasks;
 
 /// All consensus groups of this broker.
@@ -68,10 +68,9 @@ impl Replication {
         controller.wait_led(options.start_timeout).await?;
         let first_start = controller.shared().image().cluster_id().is_nil();
         announce(&controller, &options).await?;
-        let reporter = Arc::new(LeaderReporter::default());
-        let hosted =
-            HostedPartitions::new(options.clone(), context.clone(), logs, reporter.clone())
-                .map_err(|error| StartError::Metadata(error.to_string()))?;
+        let notices = Arc::new(Notices::default());
+        let hosted = HostedPartitions::new(options.clone(), context.clone(), logs, notices.clone())
+            .map_err(|error| StartError::Metadata(error.to_string()))?;
         let hosted = Arc::new(hosted);
         let image = controller.shared().image();
         if !first_start {
@@ -90,7 +89,7 @@ impl Replication {
             tasks: TaskTracker::new(),
             context,
         });
-        replication.spawn_tasks(&reporter);
+        replication.spawn_tasks(&notices);
         replication.wait_local_leaders(deadline).await;
         Ok(replication)
     }
@@ -152,15 +151,27 @@ impl Replication {
 
     /// Stops all groups; what was acknowledged is on disk. The log manager is the caller's to shut down.
     pub async fn shutdown(&self) {
+        self.context.kv.stop_waiting();
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
-        tasks::save_checkpoints(&self.context, &self.controller, &self.hosted).await;
+        self.save_checkpoints().await;
         self.hosted.shutdown().await;
         self.controller.shutdown().await;
     }
 
-    fn spawn_tasks(&self, reporter: &Arc<LeaderReporter>) {
+    /// Saves how far the groups have come.
+    pub(crate) async fn save_checkpoints(&self) {
+        tasks::save_checkpoints(&self.context, &self.controller, &self.hosted).await;
+    }
+
+    /// The partitions of this broker.
+    #[cfg(test)]
+    pub(crate) fn hosted(&self) -> &Arc<HostedPartitions> {
+        &self.hosted
+    }
+
+    fn spawn_tasks(&self, notices: &Arc<Notices>) {
         let (controller, hosted, stop) = (&self.controller, &self.hosted, &self.stop);
         let spawn = |task: tasks::Task| {
             drop(
@@ -174,7 +185,7 @@ impl Replication {
         )));
         spawn(Box::pin(tasks::report_leaders(
             controller.clone(),
-            reporter.clone(),
+            notices.clone(),
             self.options.broker,
         )));
         spawn(Box::pin(tasks::elect_leaders(hosted.clone())));

@@ -12,11 +12,11 @@ use crate::controller::Controller;
 use crate::errors::SubmitError;
 use crate::hosted::HostedPartitions;
 use crate::metadata::command::Command;
+use crate::notices::Notices;
 use crate::partition::Partition;
 use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
 use crate::raft::state_store::{self, GroupStateStore};
-use crate::reporter::LeaderReporter;
 
 /// A task that runs until it is cancelled.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -30,7 +30,7 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a report that did not get through.
 const REPORT_RETRY: Duration = Duration::from_millis(200);
 
-/// Pause between two looks for groups without a leader.
+/// Pause before a look at groups without a leader.
 const ELECTION_SWEEP: Duration = Duration::from_secs(1);
 
 /// Pause between two checkpoints; bounds what a start applies again.
@@ -52,11 +52,8 @@ pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartiti
 }
 
 /// Tells the controller which partitions this broker leads.
-pub async fn report_leaders(
-    controller: Arc<Controller>,
-    reporter: Arc<LeaderReporter>,
-    me: BrokerId,
-) {
+pub async fn report_leaders(controller: Arc<Controller>, notices: Arc<Notices>, me: BrokerId) {
+    let reporter = &notices.leading;
     loop {
         reporter.wait().await;
         tokio::time::sleep(REPORT_LINGER).await;
@@ -84,13 +81,19 @@ pub async fn report_leaders(
 /// Asks groups that have no leader to elect one, and brings partitions back that were stopped for want of space. The
 /// usual election follows an event; this is for what fell through.
 pub async fn elect_leaders(hosted: Arc<HostedPartitions>) {
-    let mut ticks = interval(ELECTION_SWEEP);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
     loop {
-        ticks.tick().await;
-        for partition in hosted.all() {
-            look_after(&hosted, &partition).await;
+        hosted.notices().leaderless.wait().await;
+        tokio::time::sleep(ELECTION_SWEEP).await;
+        sweep_leaderless(&hosted).await;
+    }
+}
+
+/// Looks after each partition that has no leader.
+pub async fn sweep_leaderless(hosted: &HostedPartitions) {
+    for partition in hosted.of(hosted.notices().leaderless.take()) {
+        look_after(hosted, &partition).await;
+        if partition.state().leader.is_none() {
+            partition.shared().note_leaderless();
         }
     }
 }
@@ -156,7 +159,7 @@ pub async fn save_checkpoints(
     hosted: &HostedPartitions,
 ) {
     let mut writes: Vec<_> = controller.due_checkpoint().into_iter().collect();
-    for partition in hosted.all() {
+    for partition in hosted.of(hosted.notices().unsaved.take()) {
         let store = GroupStateStore::new(context.kv.clone(), partition.log().id());
         writes.extend(
             partition

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidelog_storage::log::{CleanStats, Cleanable, CleanerPace, LogError};
+use tidelog_storage::log::{CleanStats, Cleanable, CleanerPace, CleaningBasis, LogError};
 
 use super::Partition;
 use super::retention::now;
@@ -16,8 +16,17 @@ use crate::raft::codec;
 /// Longest wait for the group to forget entries after its snapshot; what is postponed is asked for again.
 const PURGE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Looks for something to compact.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    /// What the last one was due to, if it found nothing.
+    clean: Option<CleaningBasis>,
+    count: u64,
+}
+
 impl Partition {
-    /// What compaction should do now, if anything.
+    /// What compaction should do now, if anything. Looks at the log only if something changed since it last found
+    /// nothing.
     pub(crate) async fn cleanable(&self) -> Result<Option<Cleanable>, LogError> {
         let log = self.log().clone();
         if !log.config().compact || log.stopped().is_some() || self.shared().voter_count() != 1 {
@@ -25,11 +34,27 @@ impl Partition {
         }
         // Also not what an open transaction may still abort.
         let upto = self.state().last_stable_offset;
-        let found = tokio::task::spawn_blocking(move || log.cleanable(now(), upto));
-        match found.await {
+        let basis = log.cleaning_basis(upto);
+        {
+            let mut looks = self.compaction.lock();
+            if basis.is_some() && looks.clean == basis {
+                return Ok(None);
+            }
+            looks.count += 1;
+        }
+        let found = tokio::task::spawn_blocking(move || log.cleanable(now(), upto)).await;
+        let is_clean = matches!(found, Ok(Ok(None)));
+        self.compaction.lock().clean = basis.filter(|_| is_clean);
+        match found {
             Ok(Err(LogError::Removed | LogError::Stopped(_))) | Err(_) => Ok(None),
             Ok(found) => found,
         }
+    }
+
+    /// How often the log was looked at for something to compact.
+    #[cfg(test)]
+    pub(crate) fn compaction_looks(&self) -> u64 {
+        self.compaction.lock().count
     }
 
     /// Compacts what was found cleanable.

@@ -71,6 +71,7 @@ pub struct Partition {
     /// Held while the log start moves or entries are dropped.
     retention: tokio::sync::Mutex<()>,
     life: tokio::sync::Mutex<Life>,
+    compaction: parking_lot::Mutex<compaction::Looks>,
 }
 
 /// Whether a partition may have a group. Its lock is held while one is started or ended, so that there are never two
@@ -100,6 +101,7 @@ impl Partition {
             broker_in_flight_bytes_max,
             retention: tokio::sync::Mutex::default(),
             life: tokio::sync::Mutex::default(),
+            compaction: parking_lot::Mutex::default(),
         }
     }
 

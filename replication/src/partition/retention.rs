@@ -25,6 +25,9 @@ impl Partition {
     pub(crate) async fn retain(&self) {
         let expiration_ms = self.log().config().producer_id_expiration_ms;
         self.shared().order().expire_producers(now(), expiration_ms);
+        if !self.log().may_let_go(now()) {
+            return;
+        }
         let Ok(guard) = self.retention.try_lock() else {
             return;
         };

@@ -17,10 +17,10 @@ use super::state::{PartitionState, Role};
 use super::submission::{AppendResult, InFlight};
 use super::waiters::Waiters;
 use crate::errors::{AppendError, NotLeader};
+use crate::notices::Notices;
 use crate::raft::codec::Checkpoint;
 use crate::raft::log_store::GroupEvents;
 use crate::raft::types::{GroupId, LogId, ReplicaId, StoredMembership, Vote, epoch_of};
-use crate::reporter::LeaderReporter;
 
 /// Sweeps between two elections that are asked for, at most.
 const ELECTION_SWEEPS_MAX: u32 = 16;
@@ -42,7 +42,7 @@ pub struct PartitionShared {
     broker_in_flight: Arc<Semaphore>,
     applied: Mutex<Applied>,
     snapshot_target: Mutex<Option<LogPosition>>,
-    reporter: Arc<LeaderReporter>,
+    notices: Arc<Notices>,
 }
 
 /// Who leads, as far as this replica knows.
@@ -64,6 +64,8 @@ struct Applied {
     /// Memberships up to `last`, in order; the older ones are needed for snapshots behind it.
     memberships: VecDeque<StoredMembership>,
     checkpointed: Option<LogId>,
+    /// Whether the partition is on the list of those that have something to save.
+    noted: bool,
 }
 
 /// A duplicate whose original is not committed.
@@ -91,7 +93,7 @@ impl PartitionShared {
         me: ReplicaId,
         log: Arc<PartitionLog>,
         budgets: Budgets,
-        reporter: Arc<LeaderReporter>,
+        notices: Arc<Notices>,
     ) -> PartitionShared {
         let leadership = Leadership {
             role: Role::Follower,
@@ -116,7 +118,7 @@ impl PartitionShared {
             broker_in_flight: budgets.broker,
             applied: Mutex::default(),
             snapshot_target: Mutex::default(),
-            reporter,
+            notices,
         }
     }
 
@@ -321,6 +323,7 @@ impl PartitionShared {
         leadership.leader = None;
         drop(leadership);
         tracing::error!(topic = %self.name.topic, partition = self.name.partition.0, reason, "partition is offline");
+        self.note_leaderless();
         self.stop_leading();
     }
 
@@ -339,6 +342,13 @@ impl PartitionShared {
         leadership.offline = None;
         leadership.role = Role::Follower;
         leadership.leader = None;
+        drop(leadership);
+        self.note_leaderless();
+    }
+
+    /// The replica has no leader, or none yet: somebody has to look after it.
+    pub fn note_leaderless(&self) {
+        self.notices.leaderless.add(self.group);
     }
 
     /// Leads no more: everything that waits here for its commit learns that it may have been lost.
@@ -369,7 +379,7 @@ impl PartitionShared {
         drop(leadership);
         self.order.lock().begin(epoch, producers, log_end);
         self.waiters.notify();
-        self.reporter.report(self.group, epoch);
+        self.notices.leading.report(self.group, epoch);
     }
 
     fn follow(&self, leader: Option<BrokerId>, epoch: Option<LeaderEpoch>) {
@@ -384,6 +394,9 @@ impl PartitionShared {
         }
         leadership.epoch = epoch.unwrap_or(leadership.epoch);
         drop(leadership);
+        if leader.is_none() {
+            self.note_leaderless();
+        }
         if led {
             self.stop_leading();
         } else {
@@ -423,7 +436,11 @@ impl PartitionShared {
 
     /// Everything up to this entry was applied.
     pub fn set_applied(&self, last: LogId) {
-        self.applied.lock().last = Some(last);
+        let mut applied = self.applied.lock();
+        applied.last = Some(last);
+        if !std::mem::replace(&mut applied.noted, true) {
+            self.notices.unsaved.add(self.group);
+        }
     }
 
     /// The membership as of an entry, and forgets those before it.
@@ -468,6 +485,8 @@ impl PartitionShared {
 
     /// A checkpoint, if more was applied since the last one.
     pub fn due_checkpoint(&self) -> Option<Checkpoint> {
+        // First: what is applied from here on is noted again.
+        self.applied.lock().noted = false;
         let checkpoint = self.checkpoint()?;
         let mut applied = self.applied.lock();
         let due = applied.checkpointed != Some(checkpoint.applied);

@@ -14,13 +14,13 @@ use tidelog_protocol::types::TopicPartition;
 use tokio::sync::{Notify, Semaphore};
 
 use super::*;
+use crate::notices::Notices;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
 use crate::partition::state_machine::PartitionStateMachine;
 use crate::raft::config;
 use crate::raft::network::{CallResult, PeerTransport, Snapshot};
 use crate::raft::types::{GroupId, GroupTypes, ReplicaId, Vote};
-use crate::reporter::LeaderReporter;
 
 type GroupRaft = Raft<GroupTypes, PartitionStateMachine>;
 
@@ -267,7 +267,7 @@ impl Replica {
             id,
             log,
             budgets,
-            Arc::new(LeaderReporter::default()),
+            Arc::new(Notices::default()),
         ));
         let partition = Arc::new(Partition::new(shared, 1, 1 << 20, 1 << 20));
         let transport = Arc::new(WireEnd {

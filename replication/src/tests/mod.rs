@@ -2,6 +2,7 @@
 
 mod cluster;
 mod compaction;
+mod idle;
 mod lifecycle;
 mod produce;
 mod retention;

@@ -23,7 +23,7 @@ mod tail;
 
 pub use cleaner::{CleanStats, CleanerPace};
 pub use epochs::EpochTable;
-pub use partition::{Cleanable, PartitionLog};
+pub use partition::{Cleanable, CleaningBasis, PartitionLog};
 pub use position::{AppendDone, LogBounds, LogDescription, LogPosition, Stamping};
 pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, SequenceError};
 

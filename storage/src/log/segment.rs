@@ -8,6 +8,7 @@ use tidelog_protocol::types::{Offset, TimestampMs};
 use super::envelope::Envelope;
 use super::files::SegmentName;
 use super::sparse_index::{OFFSET_ENTRY_BYTES, OffsetIndex, TIME_ENTRY_BYTES, TimeIndex};
+use super::state::SegmentExtent;
 use super::{EntryId, EntryIndex, LogConfig, LogId, ProducerStateTable};
 
 /// Bytes before the first envelope of a side file.
@@ -90,6 +91,15 @@ impl OpenSegment {
     /// Whether it holds no entry.
     pub fn is_empty(&self) -> bool {
         self.side_end == 0
+    }
+
+    /// What retention and reads need to know of it, unwritten batches included.
+    pub fn extent(&self) -> SegmentExtent {
+        SegmentExtent {
+            log_bytes: self.log_end,
+            max_timestamp: self.max_timestamp,
+            offset_of_max: self.offset_of_max,
+        }
     }
 
     /// Whether its files hold all that was placed in it.

@@ -4,6 +4,8 @@
 //! younger than `min.compaction.lag.ms`; when the share that was not looked at is large enough, or the oldest record
 //! of it is older than `max.compaction.lag.ms`.
 
+use std::sync::Arc;
+
 use tidelog_protocol::types::{Offset, TimestampMs};
 
 use super::super::files::SegmentName;
@@ -11,6 +13,16 @@ use super::super::records::RecordFile;
 use super::super::state::SegmentExtent;
 use super::super::{EntryIndex, LogConfig, LogError};
 use super::PartitionLog;
+use crate::journal::FrameSequence;
+
+/// What the answer to "is there anything to compact?" depends on, but for the time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CleaningBasis {
+    sequence: FrameSequence,
+    active: SegmentName,
+    high_watermark: Offset,
+    config: Arc<LogConfig>,
+}
 
 /// What compaction would look at.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,6 +56,22 @@ struct Ended {
 }
 
 impl PartitionLog {
+    /// As long as this is the same, [`PartitionLog::cleanable`] finds what it found before; `None` if it may find
+    /// something else because time has passed.
+    pub fn cleaning_basis(&self, high_watermark: Offset) -> Option<CleaningBasis> {
+        let config = self.config();
+        if config.cleaning.min_lag_ms > 0 || config.cleaning.max_lag_ms != i64::MAX {
+            return None;
+        }
+        let state = self.state.lock();
+        Some(CleaningBasis {
+            sequence: state.sequence,
+            active: state.segments.active.name,
+            high_watermark,
+            config,
+        })
+    }
+
     /// What compaction should do now, if anything. May block for a read.
     pub fn cleanable(
         &self,

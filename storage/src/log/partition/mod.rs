@@ -38,7 +38,7 @@ use super::{
 };
 
 pub(crate) use capture::Captured;
-pub use cleanable::Cleanable;
+pub use cleanable::{Cleanable, CleaningBasis};
 pub(crate) use replay::Replay;
 #[cfg(test)]
 pub(crate) use write_behind::Written;

@@ -7,11 +7,50 @@
 use tidelog_protocol::types::{Offset, TimestampMs};
 
 use super::super::files::SegmentName;
-use super::super::state::SegmentExtent;
+use super::super::state::{SegmentExtent, State};
 use super::super::{EntryIndex, LogBounds, LogConfig, LogError, LogPosition};
 use super::PartitionLog;
 
 impl PartitionLog {
+    /// Whether a look at the segments is worth it: false if retention lets none of them go, by what is in memory.
+    /// Forgets idle producers on the way. Does not block.
+    pub fn may_let_go(&self, now: TimestampMs) -> bool {
+        let config = self.config();
+        let settled = {
+            let mut state = self.state.lock();
+            forget_idle_producers(&mut state, &config, now);
+            if !state.has_files {
+                return false;
+            }
+            !state.segments.settled.segments.is_empty()
+        };
+        if settled {
+            // The oldest go first.
+            return self.settled_expired(now).is_some();
+        }
+        let state = self.state.lock();
+        if state.unloaded.is_some() {
+            return state.log_start_moved
+                || may_expire(&config, &state.bounds, state.oldest_timestamp, now);
+        }
+        let mut names = state.segments.names();
+        let (Some(oldest), next) = (names.next(), names.next()) else {
+            return false;
+        };
+        let extent = match (state.segments.open(oldest), state.segments.closed.first()) {
+            (Some(open), _) => open.extent(),
+            (None, Some(closed)) => match closed.extent {
+                Some(extent) => extent,
+                None => return true,
+            },
+            (None, None) => return true,
+        };
+        let bounds = &state.bounds;
+        let by_start =
+            next.is_some_and(|next| next.base <= bounds.log_start || extent.log_bytes == 0);
+        by_start || lets_go(&config, &extent, bounds.size_bytes, now)
+    }
+
     /// End of the last segment that retention (time, bytes, log start) lets go, below the high watermark. Rolls the
     /// active segment when all of it has expired. Forgets idle producers on the way. May block.
     pub fn retention_boundary(
@@ -23,11 +62,7 @@ impl PartitionLog {
         let config = self.config();
         let bounds = {
             let mut state = self.state.lock();
-            if !state.producers_in_files {
-                state
-                    .producers
-                    .remove_expired(now, config.producer_id_expiration_ms);
-            }
+            forget_idle_producers(&mut state, &config, now);
             let loaded = state.unloaded.is_none();
             let oldest = state.segments.oldest_timestamp().filter(|_| loaded);
             let oldest = oldest.unwrap_or(state.oldest_timestamp);
@@ -78,11 +113,7 @@ impl PartitionLog {
     /// What a segment holds, unwritten batches included.
     pub(super) fn placed_extent(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
         if let Some(open) = self.state.lock().segments.open(name) {
-            return Ok(SegmentExtent {
-                log_bytes: open.log_end,
-                max_timestamp: open.max_timestamp,
-                offset_of_max: open.offset_of_max,
-            });
+            return Ok(open.extent());
         }
         self.extent(name)
     }
@@ -103,6 +134,13 @@ impl PartitionLog {
             }
         }
         rolls
+    }
+}
+
+fn forget_idle_producers(state: &mut State, config: &LogConfig, now: TimestampMs) {
+    if !state.producers_in_files {
+        let expiration_ms = config.producer_id_expiration_ms;
+        state.producers.remove_expired(now, expiration_ms);
     }
 }
 

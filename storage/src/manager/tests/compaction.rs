@@ -305,6 +305,7 @@ async fn retention_and_log_start_let_compacted_segments_go() {
     }
     assert!(compact(&log, 0).await.expect("is compacted"));
     assert_eq!(log.settled_expired(TimestampMs(900)), None);
+    assert!(!log.may_let_go(TimestampMs(900)) && log.may_let_go(TimestampMs(1_050)));
     let early = log.retention_boundary(TimestampMs(9_000), Offset(10));
     assert!(early.expect("known").is_none());
     let some = log.settled_expired(TimestampMs(1_050)).expect("expired");

@@ -14,7 +14,9 @@ async fn filled(manager: &LogManager, config: LogConfig) -> Arc<PartitionLog> {
 }
 
 fn boundary(log: &PartitionLog, now: i64, high_watermark: i64) -> Option<i64> {
+    let worth_it = log.may_let_go(TimestampMs(now));
     let found = log.retention_boundary(TimestampMs(now), Offset(high_watermark));
+    assert!(worth_it || matches!(found, Ok(None)), "{found:?}");
     found
         .expect("is known")
         .map(|position| position.next_offset.0)
@@ -32,6 +34,7 @@ async fn time_lets_whole_segments_go_by_their_largest_timestamp() {
         },
     )
     .await;
+    assert!(!log.may_let_go(TimestampMs(DAY)), "nothing to look at");
     assert_eq!(boundary(&log, DAY, 100), None);
     let half = boundary(&log, DAY + 25 * 60_000, 100).expect("some");
     assert!(half > 30 && half <= 50, "{half}");

@@ -1,0 +1,53 @@
+//! What partitions say to the tasks behind the requests. A task looks at partitions that said something, and at no
+//! others: ten thousand idle ones cost it nothing.
+
+use std::collections::HashSet;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::raft::types::GroupId;
+use crate::reporter::LeaderReporter;
+
+/// The lists that the partitions of a broker share.
+#[derive(Debug, Default)]
+pub struct Notices {
+    /// Those that began to lead.
+    pub leading: LeaderReporter,
+    /// Those without a leader, the ones that are offline among them.
+    pub leaderless: Noted,
+    /// Those that have applied something since their last checkpoint.
+    pub unsaved: Noted,
+}
+
+/// Partitions that are to be looked at, each once.
+#[derive(Debug, Default)]
+pub struct Noted {
+    groups: Mutex<HashSet<GroupId>>,
+    added: Notify,
+}
+
+impl Noted {
+    /// Adds a partition.
+    pub fn add(&self, group: GroupId) {
+        self.groups.lock().insert(group);
+        self.added.notify_one();
+    }
+
+    /// Takes all of them.
+    pub fn take(&self) -> HashSet<GroupId> {
+        std::mem::take(&mut *self.groups.lock())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.groups.lock().is_empty()
+    }
+
+    /// Waits until there is one. For one task.
+    pub async fn wait(&self) {
+        while self.is_empty() {
+            self.added.notified().await;
+        }
+    }
+}
