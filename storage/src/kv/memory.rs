@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::writer::{BatchWriter, Target};
 use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
+use crate::SyncPoint;
 
 type Map = BTreeMap<(KeySpace, Bytes), Bytes>;
 
@@ -19,7 +20,14 @@ pub struct MemoryKv {
 }
 
 #[derive(Default)]
-struct MemoryMap(Mutex<Map>);
+struct MemoryMap(Mutex<Contents>);
+
+#[derive(Default)]
+struct Contents {
+    seen: Map,
+    /// What is on stable storage, where that is not what is seen.
+    durable: Option<Map>,
+}
 
 impl MemoryKv {
     /// An empty store.
@@ -34,15 +42,30 @@ impl MemoryKv {
         self.writer.set_held(held);
     }
 
-    /// Loses all batches that are not done; their completions hear of it.
+    /// Loses all batches that are not done, whose completions hear of it, and those that are not on stable storage.
     pub fn power_loss(&self) {
         self.writer.discard(&KvError("power is gone".to_owned()));
+        let mut contents = self.map.0.lock();
+        if let Some(durable) = contents.durable.take() {
+            contents.seen = durable;
+        }
+    }
+
+    /// From now on batches of this point are done without being on stable storage.
+    pub fn leave_out(&self, point: Option<SyncPoint>) {
+        self.writer.leave_out(point);
     }
 }
 
 impl Target for MemoryMap {
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError> {
-        let mut map = self.0.lock();
+    fn apply(&self, writes: &[KvWrite], durably: bool) -> Result<(), KvError> {
+        let mut contents = self.0.lock();
+        if durably {
+            contents.durable = None;
+        } else if contents.durable.is_none() {
+            contents.durable = Some(contents.seen.clone());
+        }
+        let map = &mut contents.seen;
         for write in writes {
             match write {
                 KvWrite::Put(space, key, value) => {
@@ -66,13 +89,16 @@ impl KeyValueStore for MemoryKv {
             .map
             .0
             .lock()
+            .seen
             .get(&(space, Bytes::copy_from_slice(key)))
             .cloned())
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let map = self.map.0.lock();
-        let from = map.range((space, Bytes::copy_from_slice(prefix))..);
+        let contents = self.map.0.lock();
+        let from = contents
+            .seen
+            .range((space, Bytes::copy_from_slice(prefix))..);
         let inside =
             from.take_while(|((in_space, key), _)| *in_space == space && key.starts_with(prefix));
         Ok(inside
@@ -80,19 +106,19 @@ impl KeyValueStore for MemoryKv {
             .collect())
     }
 
-    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
-        self.writer.write(batch, done);
+    fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
+        self.writer.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
-        self.writer.write_sync(batch)
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
+        self.writer.write_sync(batch, point)
     }
 }
 
 impl fmt::Debug for MemoryKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryKv")
-            .field("keys", &self.map.0.lock().len())
+            .field("keys", &self.map.0.lock().seen.len())
             .finish()
     }
 }

@@ -10,14 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
     WriteOptions,
 };
 
+use super::volatile::Unsynced;
 use super::writer::{BatchWriter, Target};
 use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
+use crate::SyncPoint;
 
 const SPACES: [KeySpace; 6] = [
     KeySpace::Meta,
@@ -57,6 +60,8 @@ pub struct RocksKv {
 struct Rocks {
     db: DB,
     path: PathBuf,
+    /// In the fault build: what is not to outlive the process.
+    unsynced: Option<Mutex<Unsynced>>,
 }
 
 fn family_name(space: KeySpace) -> &'static str {
@@ -130,16 +135,37 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 impl RocksKv {
     /// Opens the store in `path`, made if missing. Blocks.
     pub fn open(path: &Path) -> Result<RocksKv, KvError> {
+        RocksKv::open_with(path, None)
+    }
+
+    /// Opens the store so that the end of the process loses what is not on stable storage, and leaves out the sync of
+    /// one point. For tests of the whole broker. Blocks.
+    pub fn open_volatile(path: &Path, left_out: Option<SyncPoint>) -> Result<RocksKv, KvError> {
+        let kv = RocksKv::open_with(path, Some(Mutex::default()))?;
+        kv.writer.leave_out(left_out);
+        Ok(kv)
+    }
+
+    fn open_with(path: &Path, unsynced: Option<Mutex<Unsynced>>) -> Result<RocksKv, KvError> {
+        RocksKv::open_as(path, unsynced, &database_options())
+    }
+
+    fn open_as(
+        path: &Path,
+        unsynced: Option<Mutex<Unsynced>>,
+        options: &Options,
+    ) -> Result<RocksKv, KvError> {
         std::fs::create_dir_all(path)
             .map_err(|error| KvError(format!("{}: {error}", path.display())))?;
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = SPACES
             .map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
-        let db = DB::open_cf_descriptors(&database_options(), path, families)
+        let db = DB::open_cf_descriptors(options, path, families)
             .map_err(|error| explain(path, &error))?;
         let rocks = Arc::new(Rocks {
             db,
             path: path.to_owned(),
+            unsynced,
         });
         let writer = BatchWriter::start(rocks.clone())?;
         Ok(RocksKv { writer, rocks })
@@ -158,8 +184,8 @@ impl Rocks {
     }
 }
 
-impl Target for Rocks {
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError> {
+impl Rocks {
+    fn write(&self, writes: &[KvWrite], sync: bool) -> Result<(), KvError> {
         let mut batch = WriteBatch::default();
         for write in writes {
             match write {
@@ -172,16 +198,60 @@ impl Target for Rocks {
             }
         }
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(sync);
         self.db
             .write_opt(batch, &options)
             .map_err(|error| self.error(&error))
+    }
+
+    fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        let pairs = self.db.iterator_cf_opt(self.family(space), options, mode);
+        let owned =
+            pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
+        owned
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.error(&error))
+    }
+
+    /// Keys of the database in a range that is deleted.
+    fn keys_in(&self, write: &KvWrite) -> Result<Vec<Bytes>, KvError> {
+        let KvWrite::DeleteRange(space, from, to) = write else {
+            return Ok(Vec::new());
+        };
+        let keys = self.scan(*space, &[])?.into_iter().map(|(key, _)| key);
+        Ok(keys.filter(|key| from <= key && key < to).collect())
+    }
+}
+
+impl Target for Rocks {
+    fn apply(&self, writes: &[KvWrite], durably: bool) -> Result<(), KvError> {
+        let Some(unsynced) = &self.unsynced else {
+            return self.write(writes, durably);
+        };
+        let mut unsynced = unsynced.lock();
+        let held = |write: &KvWrite| self.keys_in(write).unwrap_or_default();
+        unsynced.add(writes, held);
+        if durably {
+            self.write(&unsynced.take(), true)
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl KeyValueStore for RocksKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         let rocks = &self.rocks;
+        let unsynced = rocks.unsynced.as_ref().map(Mutex::lock);
+        let key = Bytes::copy_from_slice(key);
+        if let Some(value) = unsynced.and_then(|unsynced| unsynced.get(space, &key)) {
+            return Ok(value);
+        }
         let value = rocks
             .db
             .get_cf(rocks.family(space), key)
@@ -190,26 +260,20 @@ impl KeyValueStore for RocksKv {
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let rocks = &self.rocks;
-        let mut options = ReadOptions::default();
-        if let Some(end) = prefix_end(prefix) {
-            options.set_iterate_upper_bound(end);
-        }
-        let mode = IteratorMode::From(prefix, Direction::Forward);
-        let pairs = rocks.db.iterator_cf_opt(rocks.family(space), options, mode);
-        let owned =
-            pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
-        owned
-            .collect::<Result<_, _>>()
-            .map_err(|error| rocks.error(&error))
+        let unsynced = self.rocks.unsynced.as_ref().map(Mutex::lock);
+        let found = self.rocks.scan(space, prefix)?;
+        Ok(match unsynced {
+            Some(unsynced) => unsynced.overlay(space, prefix, found),
+            None => found,
+        })
     }
 
-    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
-        self.writer.write(batch, done);
+    fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
+        self.writer.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
-        self.writer.write_sync(batch)
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
+        self.writer.write_sync(batch, point)
     }
 }
 
@@ -223,6 +287,8 @@ impl fmt::Debug for RocksKv {
 
 #[cfg(test)]
 mod tests {
+    use rocksdb::statistics::Ticker;
+
     use super::*;
 
     fn put(key: &'static str, value: &'static str) -> Vec<KvWrite> {
@@ -239,8 +305,62 @@ mod tests {
                 kv.get(KeySpace::Vote, b"1").expect("get").is_some(),
                 round > 0
             );
-            kv.write_sync(put("1", "a")).expect("write");
+            kv.write_sync(put("1", "a"), SyncPoint::GroupVote)
+                .expect("write");
         }
+    }
+
+    /// A write-ahead log that was not synced outlives the process, so that no restart shows whether it was.
+    #[test]
+    fn a_batch_is_synced_when_that_was_asked_for() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut options = database_options();
+        options.enable_statistics();
+        let (kv, syncs) = {
+            let kv = RocksKv::open_as(directory.path(), None, &options).expect("open");
+            (kv, || options.get_ticker_count(Ticker::WalFileSynced))
+        };
+        let (tell, told) = std::sync::mpsc::channel();
+        let done = Box::new(move |result| drop(tell.send(result)));
+        let before = syncs();
+        kv.write(put("1", "a"), None, done);
+        told.recv().expect("is told").expect("is written");
+        assert_eq!(syncs(), before, "nobody asked for it");
+        for count in 1..4 {
+            let written = kv.write_sync(put("1", "a"), SyncPoint::GroupVote);
+            written.expect("write");
+            assert_eq!(syncs(), before + count);
+        }
+    }
+
+    #[test]
+    fn volatile_batches_end_with_the_process_and_are_seen_until_then() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let left_out = Some(SyncPoint::GroupVote);
+        let kv = RocksKv::open_volatile(directory.path(), left_out).expect("open");
+        let get = |kv: &RocksKv, key: &str| kv.get(KeySpace::Vote, key.as_bytes()).expect("get");
+        kv.write_sync(put("1", "a"), SyncPoint::Checkpoint)
+            .expect("write");
+        kv.write_sync(put("2", "b"), SyncPoint::GroupVote)
+            .expect("write");
+        let range = KvWrite::DeleteRange(KeySpace::Vote, "0".into(), "2".into());
+        kv.write_sync(vec![range], SyncPoint::GroupVote)
+            .expect("write");
+        let seen = kv.scan(KeySpace::Vote, b"").expect("scan");
+        assert_eq!(seen, [("2".into(), "b".into())]);
+        assert_eq!((get(&kv, "1"), get(&kv, "2")), (None, Some("b".into())));
+        drop(kv);
+        let kv = RocksKv::open_volatile(directory.path(), left_out).expect("open");
+        let seen = kv.scan(KeySpace::Vote, b"").expect("scan");
+        assert_eq!(seen, [("1".into(), "a".into())]);
+        kv.write_sync(put("2", "b"), SyncPoint::GroupVote)
+            .expect("write");
+        // Whatever is synced later takes along what came before.
+        kv.write_sync(put("3", "c"), SyncPoint::Checkpoint)
+            .expect("write");
+        drop(kv);
+        let kv = RocksKv::open(directory.path()).expect("open");
+        assert_eq!(get(&kv, "2"), Some("b".into()));
     }
 
     #[test]
@@ -262,8 +382,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let kv = RocksKv::open(directory.path()).expect("open");
         for key in ["1", "2", "3"] {
-            kv.write_sync(put(key, "0123456789012345678901234567890123456789"))
-                .expect("write");
+            let batch = put(key, "0123456789012345678901234567890123456789");
+            kv.write_sync(batch, SyncPoint::GroupVote).expect("write");
         }
         drop(kv);
         let names = std::fs::read_dir(directory.path())

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Condvar, Mutex};
 
 use super::{KvCompletion, KvError, KvWrite};
+use crate::SyncPoint;
 
 /// Bytes that go out with one sync; bounds the time that a small batch waits for its turn.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -20,12 +21,13 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Where batches go.
 pub(super) trait Target: Send + Sync + 'static {
-    /// Applies all of it or none, durably. Blocks.
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError>;
+    /// Applies all of it or none; durably, with all that was applied before, where that is asked for. Blocks.
+    fn apply(&self, writes: &[KvWrite], durably: bool) -> Result<(), KvError>;
 }
 
 struct Item {
     writes: Vec<KvWrite>,
+    durably: bool,
     bytes: usize,
     done: KvCompletion,
 }
@@ -36,6 +38,7 @@ struct Queue {
     bytes: usize,
     closing: bool,
     held: bool,
+    left_out: Option<SyncPoint>,
     failure: Option<KvError>,
 }
 
@@ -76,7 +79,7 @@ impl BatchWriter {
         })
     }
 
-    pub(super) fn write(&self, writes: Vec<KvWrite>, done: KvCompletion) {
+    pub(super) fn write(&self, writes: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
         let bytes = bytes_of(&writes);
         let mut queue = self.shared.queue.lock();
         if let Err(error) = queue.check(bytes) {
@@ -84,8 +87,10 @@ impl BatchWriter {
             return done(Err(error));
         }
         queue.bytes += bytes;
+        let durably = point.is_some() && point != queue.left_out;
         queue.items.push_back(Item {
             writes,
+            durably,
             bytes,
             done,
         });
@@ -93,10 +98,11 @@ impl BatchWriter {
         self.shared.changed.notify_one();
     }
 
-    pub(super) fn write_sync(&self, writes: Vec<KvWrite>) -> Result<(), KvError> {
+    pub(super) fn write_sync(&self, writes: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.write(
             writes,
+            Some(point),
             Box::new(move |result| {
                 // The receiver waits below for as long as the sender lives.
                 let _ = sender.send(result);
@@ -111,6 +117,11 @@ impl BatchWriter {
     pub(super) fn set_held(&self, held: bool) {
         self.shared.queue.lock().held = held;
         self.shared.changed.notify_one();
+    }
+
+    /// From now on batches of this point are done without a sync, as if the point asked for none.
+    pub(super) fn leave_out(&self, point: Option<SyncPoint>) {
+        self.shared.queue.lock().left_out = point;
     }
 
     /// Forgets what is queued; its completions hear of it.
@@ -180,7 +191,8 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
         .iter_mut()
         .flat_map(|item| std::mem::take(&mut item.writes))
         .collect();
-    let result = failure.map_or_else(|| target.apply(&writes), Err);
+    let durably = group.iter().any(|item| item.durably);
+    let result = failure.map_or_else(|| target.apply(&writes, durably), Err);
     if let Err(error) = &result {
         shared.queue.lock().failure.get_or_insert_with(|| {
             tracing::error!(%error, "the key-value store failed; it accepts nothing more");
