@@ -331,7 +331,8 @@ impl HostedPartitions {
     async fn remove_log(&self, id: LogId) -> Result<(), io::Error> {
         self.logs.remove_log(id).await.map_err(io::Error::other)?;
         let forget = vec![GroupStateStore::removal(id)];
-        state_store::write(&*self.context.kv, forget)
+        // What a power loss brings back belongs to an id that is never used again.
+        state_store::write(&*self.context.kv, forget, None)
             .await
             .map_err(io::Error::other)
     }

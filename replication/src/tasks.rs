@@ -171,7 +171,8 @@ pub async fn save_checkpoints(
     if writes.is_empty() {
         return;
     }
-    if let Err(error) = state_store::write(&*context.kv, writes).await {
+    // A start that finds older progress applies more of the log again.
+    if let Err(error) = state_store::write(&*context.kv, writes, None).await {
         tracing::error!(%error, "progress of the consensus groups was not saved");
     }
 }

@@ -9,6 +9,9 @@ pub mod journal;
 pub mod kv;
 pub mod log;
 pub mod manager;
+mod sync_point;
+
+pub use sync_point::SyncPoint;
 
 /// Cases of a property in a test run: so many, times `TIDELOG_SOAK` where that is set.
 #[cfg(test)]

@@ -34,6 +34,14 @@ pub enum ServerError {
         /// What stands there.
         found: String,
     },
+    /// A variable that only tests set is not in order.
+    #[error("{name}: {value:?} is not what it may be")]
+    TestVariable {
+        /// The variable.
+        name: String,
+        /// Its value.
+        value: String,
+    },
     /// A port is taken, or an address is not this machine's.
     #[error("{property}: cannot listen on {address}: {source}{}", hint(source))]
     Bind {

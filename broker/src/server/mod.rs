@@ -6,6 +6,7 @@
 mod broker;
 pub mod cluster_id;
 mod error;
+mod fault;
 mod listener;
 mod storage;
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tidelog_protocol::types::BrokerId;
-use tidelog_storage::fs::{DirectoryIdentity, DirectoryLock, FileSystem, RealFs};
-use tidelog_storage::kv::{KeyValueStore, RocksKv};
+use tidelog_storage::fs::{DirectoryIdentity, DirectoryLock, FileSystem};
+use tidelog_storage::kv::KeyValueStore;
 use tidelog_storage::manager::{LogManager, SpaceReserve, StorageOptions};
 use tracing::{error, info};
 use uuid::Uuid;
@@ -13,10 +13,12 @@ use uuid::Uuid;
 use crate::config::BrokerConfig;
 use crate::server::cluster_id;
 use crate::server::error::ServerError;
+use crate::server::fault::Medium;
 
 /// A data directory that this process holds, before anything in it was touched.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
+    medium: Medium,
     fs: Arc<dyn FileSystem>,
     lock: DirectoryLock,
     pub(crate) cluster_id: Uuid,
@@ -34,7 +36,8 @@ impl DataDirectory {
     /// Takes the lock and reads the identity; a new directory gets one.
     pub(crate) fn claim(config: &BrokerConfig) -> Result<DataDirectory, ServerError> {
         let directory = config.data_dir.as_path();
-        let fs: Arc<dyn FileSystem> = Arc::new(RealFs);
+        let medium = Medium::of_environment()?;
+        let fs = medium.files();
         let lock = DirectoryLock::acquire(&*fs, directory)?;
         let identity = match DirectoryIdentity::load(&*fs, directory)? {
             Some(identity) => identity,
@@ -53,6 +56,7 @@ impl DataDirectory {
                 found: identity.cluster_id.clone(),
             })?;
         Ok(DataDirectory {
+            medium,
             fs,
             lock,
             cluster_id,
@@ -63,11 +67,11 @@ impl DataDirectory {
     /// Opens and recovers what is in it.
     pub(crate) fn open(self, config: &BrokerConfig) -> Result<Storage, ServerError> {
         let directory = config.data_dir.as_path();
-        let kv = RocksKv::open(&directory.join("kv")).map_err(|source| ServerError::Kv {
+        let kv = self.medium.key_values(&directory.join("kv"));
+        let kv = kv.map_err(|source| ServerError::Kv {
             directory: directory.display().to_string(),
             source,
         })?;
-        let kv: Arc<dyn KeyValueStore> = Arc::new(kv);
         let options = options(config, self.directory_id, self.fs, kv);
         let (logs, report) = LogManager::open(options)?;
         info!(

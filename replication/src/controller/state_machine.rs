@@ -10,6 +10,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tidelog_storage::SyncPoint;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvWrite};
 
 use super::shared::ControllerShared;
@@ -154,7 +155,8 @@ impl RaftStateMachine<GroupTypes> for ControllerStateMachine {
         let description = write_snapshot(&*self.kv, last, membership, &bytes).await?;
         self.take_over(image, &description);
         if let Some(checkpoint) = self.shared.due_checkpoint() {
-            state_store::write(&*self.kv, vec![self.state.checkpoint_write(&checkpoint)])
+            let write = vec![self.state.checkpoint_write(&checkpoint)];
+            state_store::write(&*self.kv, write, Some(SyncPoint::ImageInstalled))
                 .await
                 .map_err(io::Error::other)?;
         }
@@ -239,7 +241,7 @@ async fn write_snapshot(
         Bytes::from_static(&[DESCRIPTION]),
         bytes.freeze(),
     ));
-    state_store::write(kv, writes)
+    state_store::write(kv, writes, Some(SyncPoint::ImageSnapshot))
         .await
         .map_err(io::Error::other)?;
     Ok(Description {

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tidelog_storage::SyncPoint;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvError, KvWrite};
 use tidelog_storage::log::LogId as StorageLogId;
 use tokio::sync::oneshot;
@@ -46,8 +47,8 @@ impl GroupStateStore {
 
     /// Saves a vote; durable when it returns.
     pub async fn write_vote(&self, vote: &Vote) -> Result<(), io::Error> {
-        self.write(vec![self.put(VOTE, codec::encode_vote(vote))])
-            .await
+        let writes = vec![self.put(VOTE, codec::encode_vote(vote))];
+        self.write(writes, SyncPoint::GroupVote).await
     }
 
     /// The last checkpoint.
@@ -70,10 +71,11 @@ impl GroupStateStore {
         &self,
         snapshot: Bytes,
         checkpoint: Option<&Checkpoint>,
+        point: SyncPoint,
     ) -> Result<(), io::Error> {
         let mut writes = vec![self.put(SNAPSHOT, snapshot)];
         writes.extend(checkpoint.map(|checkpoint| self.checkpoint_write(checkpoint)));
-        self.write(writes).await
+        self.write(writes, point).await
     }
 
     /// The write that forgets everything of a group.
@@ -101,15 +103,21 @@ impl GroupStateStore {
         KvWrite::Put(KeySpace::Vote, key(self.log, kind), value)
     }
 
-    async fn write(&self, writes: Vec<KvWrite>) -> Result<(), io::Error> {
-        write(&*self.kv, writes).await.map_err(io::Error::other)
+    async fn write(&self, writes: Vec<KvWrite>, point: SyncPoint) -> Result<(), io::Error> {
+        let written = write(&*self.kv, writes, Some(point)).await;
+        written.map_err(io::Error::other)
     }
 }
 
-/// Writes and waits, without blocking the thread, until it is durable.
-pub async fn write(kv: &dyn KeyValueStore, writes: Vec<KvWrite>) -> Result<(), KvError> {
+/// Writes and waits, without blocking the thread, until it is done; durable then where a point asks for it.
+pub async fn write(
+    kv: &dyn KeyValueStore,
+    writes: Vec<KvWrite>,
+    point: Option<SyncPoint>,
+) -> Result<(), KvError> {
     let (sender, receiver) = oneshot::channel();
-    kv.write(writes, Box::new(move |result| drop(sender.send(result))));
+    let done = Box::new(move |result| drop(sender.send(result)));
+    kv.write(writes, point, done);
     receiver
         .await
         .unwrap_or_else(|_| Err(KvError("the store stopped".into())))

@@ -1,9 +1,13 @@
-//! What every file system must do; run over the machine's and the hostile one.
+//! What every file system must do; run over the machine's and its doubles.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use super::{FileSystem, HostileFs, OpenMode, RealFs};
+use super::{FileSystem, HostileFs, OpenMode, RealFs, VolatileFs};
+use crate::SyncPoint;
+
+/// Who asks for a sync makes no difference here.
+const ANY: SyncPoint = SyncPoint::JournalGroup;
 
 fn read_all(fs: &dyn FileSystem, path: &Path) -> Vec<u8> {
     let file = fs.open(path, OpenMode::Read).expect("open");
@@ -17,7 +21,7 @@ fn write_all(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) {
     let file = fs.open(path, OpenMode::CreateOrOpen).expect("open");
     file.set_len(0).expect("cut");
     file.write_at(&[IoSlice::new(bytes)], 0).expect("write");
-    file.sync_data().expect("sync");
+    file.sync_data(ANY).expect("sync");
 }
 
 fn kind<T>(result: io::Result<T>) -> Option<io::ErrorKind> {
@@ -89,7 +93,7 @@ fn lengths_cut_and_extend(fs: &dyn FileSystem, root: &Path) {
     let file = fs.open(&path, OpenMode::Write).expect("open");
     file.set_len(700).expect("cut");
     file.set_len(1500).expect("extend");
-    file.sync_data().expect("sync");
+    file.sync_data(ANY).expect("sync");
     file.start_write_back(0, 1500).expect("hint");
     let bytes = read_all(fs, &path);
     assert_eq!(bytes.len(), 1500);
@@ -118,7 +122,7 @@ fn names_move_and_go(fs: &dyn FileSystem, root: &Path) {
     );
     assert_eq!(&byte, b"2");
     assert_eq!(fs.list(&dir).expect("list"), ["two"]);
-    fs.sync_dir(&dir).expect("sync");
+    fs.sync_dir(&dir, ANY).expect("sync");
     fs.rename(&dir.join("two"), &root.join("a/three"))
         .expect("to another directory");
     assert!(fs.list(&dir).expect("list").is_empty());
@@ -138,18 +142,85 @@ fn names_move_and_go(fs: &dyn FileSystem, root: &Path) {
     assert!(fs.space(root).expect("space").available_bytes > 0);
 }
 
+fn locks_are_of_one_open(fs: &dyn FileSystem, root: &Path) {
+    let path = root.join("lock");
+    let first = fs.open(&path, OpenMode::CreateOrOpen).expect("open");
+    let second = fs.open(&path, OpenMode::CreateOrOpen).expect("open");
+    assert!(first.try_lock().expect("lock"));
+    assert!(first.try_lock().expect("lock"), "has it already");
+    assert!(!second.try_lock().expect("lock"), "another open has it");
+    drop(first);
+    assert!(second.try_lock().expect("lock"), "it ended with its open");
+    second
+        .write_at(&[IoSlice::new(b"mine")], 0)
+        .expect("a lock keeps nobody from writing");
+    assert_eq!(read_all(fs, &path), b"mine");
+}
+
+fn what_is_not_there_is_said(fs: &dyn FileSystem, root: &Path) {
+    let nothing = root.join("nothing");
+    let missing = Some(io::ErrorKind::NotFound);
+    assert_eq!(kind(fs.list(&nothing)), missing);
+    assert_eq!(kind(fs.sync_dir(&nothing, ANY)), missing);
+    assert_eq!(kind(fs.remove_dir_all(&nothing)), missing);
+    assert_eq!(
+        kind(fs.open(&nothing.join("f"), OpenMode::CreateOrOpen)),
+        missing
+    );
+    assert!(!fs.exists(&nothing.join("f")).expect("exists"));
+    write_all(fs, &nothing, b"now");
+    assert_eq!(
+        kind(fs.open(&nothing, OpenMode::CreateNew)),
+        Some(io::ErrorKind::AlreadyExists)
+    );
+    assert!(
+        fs.create_dir_all(&nothing).is_err(),
+        "a file is no directory"
+    );
+    assert!(fs.create_dir_all(&nothing.join("below")).is_err());
+}
+
+fn removed_files_are_new_when_they_are_made_again(fs: &dyn FileSystem, root: &Path) {
+    let directory = root.join("again");
+    for round in 0..3_u8 {
+        fs.create_dir_all(&directory).expect("make");
+        let path = directory.join("f");
+        write_all(fs, &path, &[round; 100]);
+        fs.remove_file(&path).expect("remove");
+        let file = fs.open(&path, OpenMode::CreateNew).expect("new");
+        assert_eq!(file.len().expect("len"), 0);
+        file.write_at(&[IoSlice::new(&[round])], 0).expect("write");
+        file.sync_data(ANY).expect("sync");
+        fs.sync_dir(&directory, ANY).expect("sync");
+        assert_eq!(read_all(fs, &path), [round]);
+        fs.remove_dir_all(&directory).expect("remove all");
+        assert!(!fs.exists(&path).expect("exists"));
+    }
+}
+
 fn check(fs: &dyn FileSystem, root: &Path) {
     fs.create_dir_all(root).expect("root");
     files_are_opened_by_mode(fs, root);
     writes_gather_and_reads_end_with_the_file(fs, root);
     lengths_cut_and_extend(fs, root);
     names_move_and_go(fs, root);
+    locks_are_of_one_open(fs, root);
+    what_is_not_there_is_said(fs, root);
+    removed_files_are_new_when_they_are_made_again(fs, root);
 }
 
 #[test]
 fn real_file_system_conforms() {
     let directory = tempfile::tempdir().expect("temporary directory");
     check(&RealFs, directory.path());
+}
+
+#[test]
+fn volatile_file_system_conforms() {
+    for seed in 0..10 {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        check(&VolatileFs::new(seed, None), &directory.path().join("a/b"));
+    }
 }
 
 #[test]

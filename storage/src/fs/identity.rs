@@ -10,6 +10,7 @@ use tidelog_protocol::types::BrokerId;
 use uuid::Uuid;
 
 use super::{FileSystem, OpenMode};
+use crate::SyncPoint;
 
 const FILE: &str = "meta.properties";
 const TEMPORARY: &str = "meta.properties.tmp";
@@ -130,9 +131,11 @@ impl DirectoryIdentity {
         file.set_len(0).map_err(failed)?;
         file.write_at(&[IoSlice::new(self.to_text().as_bytes())], 0)
             .map_err(failed)?;
-        file.sync_data().map_err(failed)?;
+        file.sync_data(SyncPoint::IdentityContents)
+            .map_err(failed)?;
         fs.rename(&temporary, &path).map_err(failed)?;
-        fs.sync_dir(directory).map_err(failed)
+        fs.sync_dir(directory, SyncPoint::IdentityName)
+            .map_err(failed)
     }
 
     fn to_text(&self) -> String {
@@ -190,7 +193,8 @@ mod tests {
         assert_eq!(DirectoryIdentity::load(&fs, directory).expect("load"), None);
         let identity = DirectoryIdentity::generate("c1".to_owned(), BrokerId(3));
         fs.create_dir_all(directory).expect("make");
-        fs.sync_dir(Path::new("/")).expect("sync");
+        fs.sync_dir(Path::new("/"), SyncPoint::DataDirectory)
+            .expect("sync");
         identity.store(&fs, directory).expect("store");
         fs.power_loss(1);
         assert_eq!(

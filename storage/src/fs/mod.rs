@@ -1,14 +1,19 @@
 //! The file system as a small trait, so that tests can lose unsynced data, tear writes, run full and flip bits.
 //!
-//! Two implementations pass one conformance suite: `RealFs` (Linux) and `HostileFs` (memory).
+//! Three implementations pass one conformance suite: `RealFs` (Linux), `HostileFs` (memory) and `VolatileFs` (Linux, but
+//! what was not synced is in memory).
 
 mod hostile;
 mod identity;
 mod lock;
+mod random;
 mod real;
+mod volatile;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod power;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -19,6 +24,12 @@ pub use hostile::{HostileFs, Operation};
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
 pub use real::RealFs;
+pub use volatile::VolatileFs;
+
+use crate::SyncPoint;
+
+/// What a disk writes at once, bytes.
+const SECTOR: usize = 512;
 
 /// Whether an error passes by itself once space or files are given back: what failed may be tried again. Never so for
 /// a sync, which may have dropped what it was to write.
@@ -65,10 +76,10 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     fn remove_file(&self, path: &Path) -> io::Result<()>;
     /// Removes a directory and all below it.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
-    /// Renames atomically, replacing what is there.
+    /// Renames a file atomically, replacing what is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Makes names in the directory durable.
-    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes names in the directory durable. `point` says who asks; it changes nothing but in tests.
+    fn sync_dir(&self, path: &Path, point: SyncPoint) -> io::Result<()>;
     /// Free space.
     fn space(&self, path: &Path) -> io::Result<Space>;
 }
@@ -87,8 +98,8 @@ pub trait File: Debug + Send + Sync + 'static {
     }
     /// Writes all slices, one after the other, from `position` on.
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()>;
-    /// Makes written data (and the size) durable.
-    fn sync_data(&self) -> io::Result<()>;
+    /// Makes written data (and the size) durable. `point` says who asks; it changes nothing but in tests.
+    fn sync_data(&self, point: SyncPoint) -> io::Result<()>;
     /// Size in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Cuts or extends (with zeros) to `len` bytes.

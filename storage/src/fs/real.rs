@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{File, FileSystem, OpenMode, Space};
+use crate::SyncPoint;
 
 /// Slices that one system call takes (`IOV_MAX` on Linux).
 const SLICES_MAX: usize = 1024;
@@ -66,7 +67,7 @@ impl FileSystem for RealFs {
         fs::rename(from, to)
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path, _: SyncPoint) -> io::Result<()> {
         fs::File::open(path)?.sync_all()
     }
 
@@ -128,7 +129,7 @@ impl File for RealFile {
         Ok(())
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync_data(&self, _: SyncPoint) -> io::Result<()> {
         self.file.sync_data()
     }
 

@@ -10,6 +10,7 @@ use super::format::{BLOCK_BYTES, FIRST_GROUP, GroupHead, GroupSequence, Link, Ru
 use super::group::Draft;
 use super::round::RoundFile;
 use super::walk::End;
+use crate::SyncPoint;
 
 /// Numbers skipped at each start: more than the groups that a cut tail can hold, so that none of them can be taken
 /// for a new one.
@@ -132,8 +133,8 @@ impl Appender {
     }
 
     /// Makes all groups durable.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
-        self.round.file.sync_data()?;
+    pub(super) fn sync(&mut self, point: SyncPoint) -> io::Result<()> {
+        self.round.file.sync_data(point)?;
         self.synced_through = self.last.sequence;
         Ok(())
     }

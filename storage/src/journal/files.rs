@@ -21,6 +21,7 @@ use super::replay::Contents;
 use super::round::RoundFile;
 use super::side::SideFiles;
 use super::{FileGeneration, JournalConfig, JournalError, Reclaimed, Reclaimer};
+use crate::SyncPoint;
 use crate::fs::{FileSystem, OpenMode, is_want_of_room};
 use crate::log::{EntryIndex, LogId};
 
@@ -312,12 +313,12 @@ impl Files {
     }
 
     /// Begins a reclaimed file's next round.
-    fn prepare_again(&self, mut round: RoundFile) -> Result<(), JournalError> {
+    fn prepare_again(&self, round: RoundFile) -> Result<(), JournalError> {
         let _in_order = self.preparing.lock();
         let header = self.next_header(self.take_generation());
-        RoundFile::write_header(&*round.file, &header)
-            .map_err(|error| self.error(&round.file_name, &error))?;
-        round = RoundFile::new(round.name, round.file_name, round.file, header);
+        let file_name = round.file_name.clone();
+        let round = round.begin_again(header);
+        let round = round.map_err(|error| self.error(&file_name, &error))?;
         self.state.lock().ready.push_back(round);
         self.changed.notify_all();
         Ok(())
@@ -327,7 +328,10 @@ impl Files {
     fn remove(&self, round: &RoundFile) -> Result<(), JournalError> {
         let removed = self.fs.remove_file(&self.directory.join(&round.file_name));
         removed
-            .and_then(|()| self.fs.sync_dir(&self.directory))
+            .and_then(|()| {
+                self.fs
+                    .sync_dir(&self.directory, SyncPoint::JournalFileRemoved)
+            })
             .map_err(|error| self.error(&round.file_name, &error))?;
         self.state.lock().total -= 1;
         self.changed.notify_all();
@@ -411,19 +415,19 @@ impl Files {
                 .get(..usize::try_from(len).unwrap_or(FILL_BYTES))
                 .unwrap_or(&zeros);
             file.write_at(&[IoSlice::new(piece)], position)?;
+            // So that the sync of the header, which covers all of it, finds little left to do.
+            file.start_write_back(position, len)?;
             position += len;
         }
-        file.sync_data()?;
         let _in_order = self.preparing.lock();
         let header = self.next_header(self.take_generation());
-        RoundFile::write_header(&*file, &header)?;
-        self.fs.rename(&temporary, &path)?;
-        self.fs.sync_dir(&self.directory)?;
         let name = format!("{}/{file_name}", self.directory_name);
+        let round = RoundFile::begin(name, file_name.to_owned(), file, header)?;
+        self.fs.rename(&temporary, &path)?;
+        self.fs
+            .sync_dir(&self.directory, SyncPoint::JournalFileMade)?;
         let mut state = self.state.lock();
-        state
-            .ready
-            .push_back(RoundFile::new(name, file_name.to_owned(), file, header));
+        state.ready.push_back(round);
         state.total += 1;
         self.meters.files.set(state.total as f64);
         self.changed.notify_all();

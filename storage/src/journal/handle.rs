@@ -46,7 +46,7 @@ impl std::fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Opens `directory` (made if missing) and hands every frame in it to `replay`: per log in the order of submission,
+    /// Opens `directory` (made if missing; its name is the caller's to make durable) and hands every frame in it to `replay`: per log in the order of submission,
     /// those of side files first. Blocks.
     pub fn open(
         fs: Arc<dyn FileSystem>,

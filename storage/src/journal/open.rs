@@ -20,6 +20,7 @@ use super::writer::Writer;
 use super::{
     Damage, FileGeneration, FrameSequence, JournalConfig, JournalError, ReplayReport, ReplayedFrame,
 };
+use crate::SyncPoint;
 use crate::fs::FileSystem;
 use crate::log::LogId;
 
@@ -57,10 +58,12 @@ impl Opener {
 
     fn find(&self) -> Result<Found, JournalError> {
         let here = |error: io::Error| self.error("", error);
-        self.fs.create_dir_all(&self.directory).map_err(here)?;
-        if let Some(parent) = self.directory.parent() {
-            self.fs.sync_dir(parent).map_err(here)?;
-        }
+        // A file whose name an earlier life left unsynced may be the next one that is written to.
+        let made = self.fs.create_dir_all(&self.directory).and_then(|()| {
+            self.fs
+                .sync_dir(&self.directory, SyncPoint::JournalDirectory)
+        });
+        made.map_err(here)?;
         let mut found = Found::default();
         for file_name in self.fs.list(&self.directory).map_err(here)? {
             let path = self.directory.join(&file_name);
@@ -144,7 +147,7 @@ impl Opener {
                     .get(group.file)
                     .is_some_and(|other| std::ptr::eq(other, round))
             }) {
-                round.file.sync_data()?;
+                round.file.sync_data(SyncPoint::JournalRewritten)?;
             }
         }
         Ok(())
@@ -286,7 +289,7 @@ impl Opener {
         // Numbers given out from now on are used, even if no frame with one of them ever reaches the disk.
         round.header.frame_floor = first;
         erase_cut_tail(&round, end)
-            .and_then(|()| RoundFile::write_header(&*round.file, &round.header))
+            .and_then(|()| round.write_header())
             .map_err(|error| files.error(&round.file_name, &error))?;
         let appender = Appender::resume(round, end);
         Ok(Writer {
@@ -302,7 +305,7 @@ impl Opener {
     }
 }
 
-/// Makes the first group of a cut tail unreadable. If the next group goes to another file, nothing is written over it
+/// Makes the first group of a cut tail unreadable, with the file's next sync. If the next group goes to another file, nothing is written over it
 /// here, and later starts, which find groups behind it, could take it for damage.
 fn erase_cut_tail(round: &RoundFile, end: &End) -> io::Result<()> {
     let position = end.place.position;
@@ -310,6 +313,5 @@ fn erase_cut_tail(round: &RoundFile, end: &End) -> io::Result<()> {
         return Ok(());
     }
     let zeros = [0; BLOCK_BYTES as usize];
-    round.file.write_at(&[IoSlice::new(&zeros)], position)?;
-    round.file.sync_data()
+    round.file.write_at(&[IoSlice::new(&zeros)], position)
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::format::{BLOCK_BYTES, Entry, FIRST_GROUP, FileHeader, GroupHead, HeaderError};
+use crate::SyncPoint;
 use crate::fs::{File, FileSystem, OpenMode};
 
 /// Bytes read at once while looking for the next group.
@@ -31,6 +32,8 @@ pub(super) struct RoundFile {
     pub(super) file_name: String,
     pub(super) file: Arc<dyn File>,
     pub(super) header: FileHeader,
+    /// The copy of the header that is on stable storage for sure; the other is the first to be written over.
+    whole_copy: u64,
     /// End of the last place that the device refused to read while looking for groups; 0 if there was none.
     unreadable_end: AtomicU64,
 }
@@ -44,17 +47,18 @@ pub(super) enum Opened {
 }
 
 impl RoundFile {
-    pub(super) fn new(
+    fn new(
         name: String,
         file_name: String,
         file: Arc<dyn File>,
-        header: FileHeader,
+        (header, whole_copy): (FileHeader, u64),
     ) -> RoundFile {
         RoundFile {
             name,
             file_name,
             file,
             header,
+            whole_copy,
             unreadable_end: AtomicU64::new(0),
         }
     }
@@ -67,34 +71,59 @@ impl RoundFile {
         file_name: String,
     ) -> io::Result<Opened> {
         let file = fs.open(path, OpenMode::Write)?;
-        file.sync_data()?;
-        let mut best: Option<FileHeader> = None;
+        file.sync_data(SyncPoint::JournalFound)?;
+        let mut best: Option<(FileHeader, u64)> = None;
         for copy in 0..2 {
             let mut block = vec![0; BLOCK_BYTES as usize];
             if file.read_at(&mut block, copy * BLOCK_BYTES).is_err() {
                 continue;
             }
             match FileHeader::decode(&block) {
-                Ok(header) if best.as_ref().is_none_or(|best| best.age() < header.age()) => {
-                    best = Some(header);
+                Ok(header) if (best.as_ref()).is_none_or(|(best, _)| best.age() < header.age()) => {
+                    best = Some((header, copy));
                 }
                 Ok(_) | Err(HeaderError::Damaged) => {}
                 Err(HeaderError::TooNew(version)) => return Ok(Opened::TooNew(version)),
             }
         }
         Ok(match best {
-            Some(header) => Opened::Round(RoundFile::new(name, file_name, file, header)),
+            Some(best) => Opened::Round(RoundFile::new(name, file_name, file, best)),
             None => Opened::Damaged,
         })
     }
 
-    /// Writes the header of a round: the copies one after the other, so that one is always whole.
-    pub(super) fn write_header(file: &dyn File, header: &FileHeader) -> io::Result<()> {
-        let block = header.encode();
-        for copy in 0..2 {
-            file.write_at(&[IoSlice::new(&block)], copy * BLOCK_BYTES)?;
-            file.sync_data()?;
-        }
+    /// A new file in its first round.
+    pub(super) fn begin(
+        name: String,
+        file_name: String,
+        file: Arc<dyn File>,
+        header: FileHeader,
+    ) -> io::Result<RoundFile> {
+        let mut round = RoundFile::new(name, file_name, file, (header, 1));
+        round.write_header()?;
+        Ok(round)
+    }
+
+    /// Begins the next round of a file.
+    pub(super) fn begin_again(mut self, header: FileHeader) -> io::Result<RoundFile> {
+        self.header = header;
+        self.write_header()?;
+        Ok(self)
+    }
+
+    /// Writes the header of the round. The copy that is known to be whole is written over once the other one is durable,
+    /// and is so itself with the file's next sync, before anything in the round is acknowledged.
+    pub(super) fn write_header(&mut self) -> io::Result<()> {
+        let block = self.header.encode();
+        let (first, second) = (1 - self.whole_copy, self.whole_copy);
+        let write = |copy| {
+            let slices = [IoSlice::new(&block)];
+            self.file.write_at(&slices, copy * BLOCK_BYTES)
+        };
+        write(first)?;
+        self.file.sync_data(SyncPoint::JournalHeader)?;
+        write(second)?;
+        self.whole_copy = first;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::group::Draft;
 use super::round::{Opened, RoundFile};
 use super::walk::{End, Place, Visitor, walk};
 use super::{Damage, FileGeneration, FrameKind, FrameSequence};
+use crate::SyncPoint;
 use crate::fs::{FileSystem, OpenMode};
 use crate::log::{EntryIndex, LogId};
 
@@ -224,10 +225,10 @@ fn copy_frames(
     for draft in groups {
         side.appender.put(draft)?;
     }
-    side.appender.sync()?;
+    side.appender.sync(SyncPoint::SideFrames)?;
     // Says that what is before it was durable, so that damage to the last group is not taken for a torn tail.
     side.appender.put(Draft::default())?;
-    side.appender.sync()?;
+    side.appender.sync(SyncPoint::SideSeal)?;
     side.last = last;
     tracing::warn!(file = %side.appender.round.name, log = log.0, from = %from.name, "journal frames set aside");
     Ok(())
@@ -247,11 +248,11 @@ impl SideFiles {
             frame_floor: FrameSequence::default(),
             directory_id: self.directory_id,
         };
-        RoundFile::write_header(&*file, &header)?;
+        let name = format!("{}/{file_name}", self.directory_name);
+        let round = RoundFile::begin(name, file_name.clone(), file, header)?;
         self.fs
             .rename(&temporary, &self.directory.join(&file_name))?;
-        self.fs.sync_dir(&self.directory)?;
-        let name = format!("{}/{file_name}", self.directory_name);
+        self.fs.sync_dir(&self.directory, SyncPoint::SideMade)?;
         let end = End {
             place: Place {
                 file: 0,
@@ -264,7 +265,7 @@ impl SideFiles {
             group_max: GroupSequence::default(),
             frame_max: FrameSequence::default(),
         };
-        let appender = Appender::resume(RoundFile::new(name, file_name, file, header), &end);
+        let appender = Appender::resume(round, &end);
         Ok(SideFile {
             appender,
             last: FrameSequence::default(),
@@ -278,7 +279,7 @@ impl SideFiles {
         }
         self.fs
             .remove_file(&self.directory.join(Self::file_name(log)))?;
-        self.fs.sync_dir(&self.directory)
+        self.fs.sync_dir(&self.directory, SyncPoint::SideRemoved)
     }
 
     /// Logs that have a side file.

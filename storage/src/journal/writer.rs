@@ -17,6 +17,7 @@ use super::group::Draft;
 use super::queue::{Pending, Queue, Taken};
 use super::replay::Contents;
 use super::{Durability, FileGeneration, JournalError};
+use crate::SyncPoint;
 use crate::log::LogId;
 
 /// After so much silence a group is written that says that those before it are durable, so that damage to the last
@@ -134,7 +135,7 @@ impl Writer {
         let mut done: Vec<Pending> = self.pending.drain(..complete).collect();
         if done.iter().any(|item| item.durability == Durability::Sync) {
             done = complete_unsynced(done, generation);
-            if let Err(error) = self.sync() {
+            if let Err(error) = self.sync(SyncPoint::JournalGroup) {
                 // They are answered with all others, once the failure is known.
                 done.into_iter()
                     .rev()
@@ -178,9 +179,11 @@ impl Writer {
         }
     }
 
-    fn sync(&mut self) -> Result<(), JournalError> {
+    fn sync(&mut self, point: SyncPoint) -> Result<(), JournalError> {
         let began = Instant::now();
-        self.appender.sync().map_err(|error| self.error(&error))?;
+        self.appender
+            .sync(point)
+            .map_err(|error| self.error(&error))?;
         self.files.meters.synced(began.elapsed());
         Ok(())
     }
@@ -195,7 +198,7 @@ impl Writer {
             });
         }
         if !self.appender.is_synced() {
-            self.sync()?;
+            self.sync(SyncPoint::JournalFileLeft)?;
         }
         let round = self.files.take_ready()?;
         tracing::debug!(file = %round.name, generation = round.header.generation.0, "journal goes on in the next file");
@@ -212,13 +215,13 @@ impl Writer {
     /// Leaves everything durable, and says so.
     fn finish(&mut self) -> Result<(), JournalError> {
         if !self.appender.is_synced() {
-            self.sync()?;
+            self.sync(SyncPoint::JournalClosed)?;
         }
         if self.appender.wants_seal() && self.appender.has_room_for_seal() {
             self.appender
                 .put(Draft::default())
                 .map_err(|error| self.error(&error))?;
-            self.sync()?;
+            self.sync(SyncPoint::JournalSeal)?;
         }
         Ok(())
     }

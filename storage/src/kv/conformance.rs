@@ -4,6 +4,9 @@ use std::sync::mpsc;
 
 use super::*;
 
+/// Who asks for a sync makes no difference here.
+const ANY: SyncPoint = SyncPoint::Checkpoint;
+
 fn put(space: KeySpace, key: &[u8], value: &'static str) -> KvWrite {
     KvWrite::Put(space, Bytes::copy_from_slice(key), value.into())
 }
@@ -17,10 +20,13 @@ fn keys(kv: &dyn KeyValueStore, space: KeySpace, prefix: &[u8]) -> Vec<Bytes> {
 }
 
 fn spaces_are_apart(kv: &dyn KeyValueStore) {
-    kv.write_sync(vec![
-        put(KeySpace::Vote, b"k", "vote"),
-        put(KeySpace::Meta, b"k", "meta"),
-    ])
+    kv.write_sync(
+        vec![
+            put(KeySpace::Vote, b"k", "vote"),
+            put(KeySpace::Meta, b"k", "meta"),
+        ],
+        ANY,
+    )
     .expect("write");
     assert_eq!(
         kv.get(KeySpace::Vote, b"k").expect("get").as_deref(),
@@ -44,8 +50,11 @@ fn scans_follow_keys_and_prefixes(kv: &dyn KeyValueStore) {
         b"\xff",
         b"\xff\xff",
     ];
-    kv.write_sync(all.iter().rev().map(|key| put(space, key, "v")).collect())
-        .expect("write");
+    kv.write_sync(
+        all.iter().rev().map(|key| put(space, key, "v")).collect(),
+        ANY,
+    )
+    .expect("write");
     assert_eq!(keys(kv, space, b""), all);
     assert_eq!(keys(kv, space, b"a"), all[..4]);
     assert_eq!(keys(kv, space, b"a\xff"), all[2..4]);
@@ -57,26 +66,32 @@ fn writes_of_a_batch_apply_in_order(kv: &dyn KeyValueStore) {
     let space = KeySpace::Checkpoint;
     let range =
         |from: &'static str, to: &'static str| KvWrite::DeleteRange(space, from.into(), to.into());
-    kv.write_sync(vec![
-        put(space, b"1", "old"),
-        put(space, b"2", "old"),
-        put(space, b"3", "old"),
-    ])
+    kv.write_sync(
+        vec![
+            put(space, b"1", "old"),
+            put(space, b"2", "old"),
+            put(space, b"3", "old"),
+        ],
+        ANY,
+    )
     .expect("write");
-    kv.write_sync(vec![
-        range("1", "3"),
-        put(space, b"2", "new"),
-        KvWrite::Delete(space, "3".into()),
-        KvWrite::Delete(space, "never there".into()),
-        range("9", "0"),
-    ])
+    kv.write_sync(
+        vec![
+            range("1", "3"),
+            put(space, b"2", "new"),
+            KvWrite::Delete(space, "3".into()),
+            KvWrite::Delete(space, "never there".into()),
+            range("9", "0"),
+        ],
+        ANY,
+    )
     .expect("write");
     assert_eq!(keys(kv, space, b""), [&b"2"[..]]);
     assert_eq!(
         kv.get(space, b"2").expect("get").as_deref(),
         Some(&b"new"[..])
     );
-    kv.write_sync(Vec::new()).expect("nothing is fine");
+    kv.write_sync(Vec::new(), ANY).expect("nothing is fine");
 }
 
 fn completions_come_in_order_and_after_the_write(kv: &dyn KeyValueStore) {
@@ -90,6 +105,7 @@ fn completions_come_in_order_and_after_the_write(kv: &dyn KeyValueStore) {
         );
         kv.write(
             vec![write],
+            (number % 3 > 0).then_some(ANY),
             Box::new(move |result| sender.send((number, result)).expect("test is waiting")),
         );
     }
@@ -119,6 +135,15 @@ fn rocks_conforms() {
 }
 
 #[test]
+fn volatile_rocks_conforms() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    for left_out in [None, Some(ANY)] {
+        let name = format!("{left_out:?}");
+        check(&RocksKv::open_volatile(&directory.path().join(name), left_out).expect("open"));
+    }
+}
+
+#[test]
 fn memory_conforms() {
     check(&MemoryKv::new().expect("open"));
 }
@@ -126,12 +151,13 @@ fn memory_conforms() {
 #[test]
 fn memory_loses_what_was_not_done() {
     let kv = MemoryKv::new().expect("open");
-    kv.write_sync(vec![put(KeySpace::Meta, b"1", "kept")])
+    kv.write_sync(vec![put(KeySpace::Meta, b"1", "kept")], ANY)
         .expect("write");
     kv.hold(true);
     let (sender, receiver) = mpsc::channel();
     kv.write(
         vec![put(KeySpace::Meta, b"2", "lost")],
+        Some(ANY),
         Box::new(move |result| sender.send(result.is_ok()).expect("test is waiting")),
     );
     kv.power_loss();

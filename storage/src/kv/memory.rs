@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::writer::{ApplyError, BatchWriter, Target};
 use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
+use crate::SyncPoint;
 
 type Map = BTreeMap<(KeySpace, Bytes), Bytes>;
 
@@ -21,8 +22,15 @@ pub struct MemoryKv {
 
 #[derive(Default)]
 struct MemoryMap {
-    map: Mutex<Map>,
+    contents: Mutex<Contents>,
     full: AtomicBool,
+}
+
+#[derive(Default)]
+struct Contents {
+    seen: Map,
+    /// What is on stable storage, where that is not what is seen.
+    durable: Option<Map>,
 }
 
 impl MemoryKv {
@@ -43,18 +51,33 @@ impl MemoryKv {
         self.map.full.store(full, Ordering::Relaxed);
     }
 
-    /// Loses all batches that are not done; their completions hear of it.
+    /// Loses all batches that are not done, whose completions hear of it, and those that are not on stable storage.
     pub fn power_loss(&self) {
         self.writer.discard(&KvError("power is gone".to_owned()));
+        let mut contents = self.map.contents.lock();
+        if let Some(durable) = contents.durable.take() {
+            contents.seen = durable;
+        }
+    }
+
+    /// From now on batches of this point are done without being on stable storage.
+    pub fn leave_out(&self, point: Option<SyncPoint>) {
+        self.writer.leave_out(point);
     }
 }
 
 impl Target for MemoryMap {
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+    fn apply(&self, writes: &[KvWrite], durably: bool) -> Result<(), ApplyError> {
         if self.full.load(Ordering::Relaxed) {
             return Err(ApplyError::NoRoom(KvError("memory is full".to_owned())));
         }
-        let mut map = self.map.lock();
+        let mut contents = self.contents.lock();
+        if durably {
+            contents.durable = None;
+        } else if contents.durable.is_none() {
+            contents.durable = Some(contents.seen.clone());
+        }
+        let map = &mut contents.seen;
         for write in writes {
             match write {
                 KvWrite::Put(space, key, value) => {
@@ -76,15 +99,18 @@ impl KeyValueStore for MemoryKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         Ok(self
             .map
-            .map
+            .contents
             .lock()
+            .seen
             .get(&(space, Bytes::copy_from_slice(key)))
             .cloned())
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let map = self.map.map.lock();
-        let from = map.range((space, Bytes::copy_from_slice(prefix))..);
+        let contents = self.map.contents.lock();
+        let from = contents
+            .seen
+            .range((space, Bytes::copy_from_slice(prefix))..);
         let inside =
             from.take_while(|((in_space, key), _)| *in_space == space && key.starts_with(prefix));
         Ok(inside
@@ -92,12 +118,12 @@ impl KeyValueStore for MemoryKv {
             .collect())
     }
 
-    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
-        self.writer.write(batch, done);
+    fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
+        self.writer.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
-        self.writer.write_sync(batch)
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
+        self.writer.write_sync(batch, point)
     }
 
     fn is_short_of_room(&self) -> bool {
@@ -112,7 +138,7 @@ impl KeyValueStore for MemoryKv {
 impl fmt::Debug for MemoryKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryKv")
-            .field("keys", &self.map.map.lock().len())
+            .field("keys", &self.map.contents.lock().seen.len())
             .finish()
     }
 }

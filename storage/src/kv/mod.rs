@@ -7,12 +7,15 @@ mod ballast;
 mod conformance;
 mod memory;
 mod rocks;
+mod volatile;
 mod writer;
 
 use bytes::Bytes;
 
 pub use memory::MemoryKv;
 pub use rocks::RocksKv;
+
+use crate::SyncPoint;
 
 /// Key spaces. One RocksDB column family each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +50,7 @@ pub enum KvWrite {
 #[error("key-value store: {0}")]
 pub struct KvError(pub String);
 
-/// Called once a batch is on stable storage, or is known not to be.
+/// Called once a batch is as durable as was asked, or is known not to be.
 pub type KvCompletion = Box<dyn FnOnce(Result<(), KvError>) + Send>;
 
 /// A key-value store. `get` and `scan` may block for a disk read; they are small.
@@ -56,11 +59,13 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError>;
     /// All pairs whose key starts with `prefix`, in key order.
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError>;
-    /// Applies all writes or none. `done` is called once they are on stable storage; writes of callers that come
-    /// while a sync runs go out together with the next one. Must not be assumed before `done`.
-    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion);
-    /// Like `write`, and blocks until it is done.
-    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError>;
+    /// Applies all writes or none. With a `point`, which says who asks, `done` is called once they are on stable storage;
+    /// writes of callers that come while a sync runs go out together with the next one. Without one they may be lost
+    /// with the power until a later batch is on stable storage: batches get there in the order of the calls. Must not
+    /// be assumed before `done`.
+    fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion);
+    /// Like `write`, and blocks until it is on stable storage.
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError>;
     /// Whether the disk has, or had a moment ago, no room for a write. Such a write waits and does not fail; others
     /// should leave what room there is to it.
     fn is_short_of_room(&self) -> bool;

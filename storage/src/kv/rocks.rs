@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
     DBRecoveryMode, Direction, ErrorKind, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch,
@@ -23,8 +23,10 @@ use rocksdb::{
 };
 
 use super::ballast::Ballast;
+use super::volatile::Unsynced;
 use super::writer::{ApplyError, BatchWriter, Target};
 use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
+use crate::SyncPoint;
 
 const SPACES: [KeySpace; 6] = [
     KeySpace::Meta,
@@ -71,6 +73,8 @@ struct Rocks {
     ballast: Ballast,
     /// Whether a write without room has to be followed by opening the database again.
     out_of_room: AtomicBool,
+    /// In the fault build: what is not to outlive the process.
+    unsynced: Option<Mutex<Unsynced>>,
 }
 
 fn family_name(space: KeySpace) -> &'static str {
@@ -125,11 +129,11 @@ fn is_want_of_room(error: &rocksdb::Error) -> bool {
         && (WANT_OF_ROOM.iter()).any(|text| error.as_ref().contains(text))
 }
 
-fn open_database(path: &Path) -> Result<DB, rocksdb::Error> {
+fn open_database(path: &Path, options: &Options) -> Result<DB, rocksdb::Error> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
     let families =
         SPACES.map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
-    DB::open_cf_descriptors(&database_options(), path, families)
+    DB::open_cf_descriptors(options, path, families)
 }
 
 /// Says in one line what a person must know.
@@ -163,12 +167,32 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 impl RocksKv {
     /// Opens the store in `path`, made if missing. Blocks.
     pub fn open(path: &Path) -> Result<RocksKv, KvError> {
+        RocksKv::open_with(path, None)
+    }
+
+    /// Opens the store so that the end of the process loses what is not on stable storage, and leaves out the sync of
+    /// one point. For tests of the whole broker. Blocks.
+    pub fn open_volatile(path: &Path, left_out: Option<SyncPoint>) -> Result<RocksKv, KvError> {
+        let kv = RocksKv::open_with(path, Some(Mutex::default()))?;
+        kv.writer.leave_out(left_out);
+        Ok(kv)
+    }
+
+    fn open_with(path: &Path, unsynced: Option<Mutex<Unsynced>>) -> Result<RocksKv, KvError> {
+        RocksKv::open_as(path, unsynced, &database_options())
+    }
+
+    fn open_as(
+        path: &Path,
+        unsynced: Option<Mutex<Unsynced>>,
+        options: &Options,
+    ) -> Result<RocksKv, KvError> {
         std::fs::create_dir_all(path)
             .map_err(|error| KvError(format!("{}: {error}", path.display())))?;
         let ballast = Ballast::open(path);
-        let opened = match open_database(path) {
+        let opened = match open_database(path, options) {
             Err(error) if is_want_of_room(&error) && ballast.make_room(REOPEN_BYTES) => {
-                open_database(path)
+                open_database(path, options)
             }
             opened => opened,
         };
@@ -177,6 +201,7 @@ impl RocksKv {
             path: path.to_owned(),
             ballast,
             out_of_room: AtomicBool::new(false),
+            unsynced,
         });
         let writer = BatchWriter::start(rocks.clone())?;
         Ok(RocksKv { writer, rocks })
@@ -219,9 +244,9 @@ impl Rocks {
         })
     }
 
-    fn write(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+    fn write(&self, writes: &[KvWrite], sync: bool) -> Result<(), ApplyError> {
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(sync);
         let written = self.run(|db| db.write_opt(batch_of(db, writes), &options));
         if matches!(written, Err(ApplyError::NoRoom(_))) {
             self.out_of_room.store(true, Ordering::Relaxed);
@@ -240,7 +265,8 @@ impl Rocks {
         let mut db = self.db.write();
         // Two of them cannot be open at once.
         *db = None;
-        *db = Some(open_database(&self.path).map_err(|error| self.refused(&error))?);
+        let opened = open_database(&self.path, &database_options());
+        *db = Some(opened.map_err(|error| self.refused(&error))?);
         self.out_of_room.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -260,16 +286,56 @@ impl Rocks {
     }
 }
 
-impl Target for Rocks {
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+impl Rocks {
+    fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        self.read(|db| {
+            let pairs = db.iterator_cf_opt(family(db, space), options, mode);
+            pairs
+                .map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))))
+                .collect()
+        })
+    }
+
+    /// Keys of the database in a range that is deleted.
+    fn keys_in(&self, write: &KvWrite) -> Result<Vec<Bytes>, KvError> {
+        let KvWrite::DeleteRange(space, from, to) = write else {
+            return Ok(Vec::new());
+        };
+        let keys = self.scan(*space, &[])?.into_iter().map(|(key, _)| key);
+        Ok(keys.filter(|key| from <= key && key < to).collect())
+    }
+
+    /// Writes, after opening the database again where it found no room before.
+    fn write_or_reopen(&self, writes: &[KvWrite], sync: bool) -> Result<(), ApplyError> {
         if !self.out_of_room.load(Ordering::Relaxed) {
-            match self.write(writes) {
+            match self.write(writes, sync) {
                 Err(ApplyError::NoRoom(_)) => {}
                 done => return done,
             }
         }
         self.reopen()?;
-        self.write(writes)
+        self.write(writes, sync)
+    }
+}
+
+impl Target for Rocks {
+    fn apply(&self, writes: &[KvWrite], durably: bool) -> Result<(), ApplyError> {
+        let Some(unsynced) = &self.unsynced else {
+            return self.write_or_reopen(writes, durably);
+        };
+        let mut unsynced = unsynced.lock();
+        let held = |write: &KvWrite| self.keys_in(write).unwrap_or_default();
+        unsynced.add(writes, held);
+        if durably {
+            self.write_or_reopen(unsynced.writes(), true)?;
+            unsynced.clear();
+        }
+        Ok(())
     }
 
     fn is_at_ease(&self) -> bool {
@@ -283,30 +349,30 @@ impl Target for Rocks {
 
 impl KeyValueStore for RocksKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        let unsynced = self.rocks.unsynced.as_ref().map(Mutex::lock);
+        let found = Bytes::copy_from_slice(key);
+        if let Some(value) = unsynced.and_then(|unsynced| unsynced.get(space, &found)) {
+            return Ok(value);
+        }
         let value = (self.rocks).read(|db| db.get_cf(family(db, space), key))?;
         Ok(value.map(Bytes::from))
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let mut options = ReadOptions::default();
-        if let Some(end) = prefix_end(prefix) {
-            options.set_iterate_upper_bound(end);
-        }
-        let mode = IteratorMode::From(prefix, Direction::Forward);
-        self.rocks.read(|db| {
-            let pairs = db.iterator_cf_opt(family(db, space), options, mode);
-            pairs
-                .map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))))
-                .collect()
+        let unsynced = self.rocks.unsynced.as_ref().map(Mutex::lock);
+        let found = self.rocks.scan(space, prefix)?;
+        Ok(match unsynced {
+            Some(unsynced) => unsynced.overlay(space, prefix, found),
+            None => found,
         })
     }
 
-    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
-        self.writer.write(batch, done);
+    fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
+        self.writer.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
-        self.writer.write_sync(batch)
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
+        self.writer.write_sync(batch, point)
     }
 
     fn is_short_of_room(&self) -> bool {
@@ -328,6 +394,8 @@ impl fmt::Debug for RocksKv {
 
 #[cfg(test)]
 mod tests {
+    use rocksdb::statistics::Ticker;
+
     use super::*;
 
     fn put(key: &'static str, value: &'static str) -> Vec<KvWrite> {
@@ -344,22 +412,78 @@ mod tests {
                 kv.get(KeySpace::Vote, b"1").expect("get").is_some(),
                 round > 0
             );
-            kv.write_sync(put("1", "a")).expect("write");
+            kv.write_sync(put("1", "a"), SyncPoint::GroupVote)
+                .expect("write");
         }
+    }
+
+    /// A write-ahead log that was not synced outlives the process, so that no restart shows whether it was.
+    #[test]
+    fn a_batch_is_synced_when_that_was_asked_for() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let mut options = database_options();
+        options.enable_statistics();
+        let (kv, syncs) = {
+            let kv = RocksKv::open_as(directory.path(), None, &options).expect("open");
+            (kv, || options.get_ticker_count(Ticker::WalFileSynced))
+        };
+        let (tell, told) = std::sync::mpsc::channel();
+        let done = Box::new(move |result| drop(tell.send(result)));
+        let before = syncs();
+        kv.write(put("1", "a"), None, done);
+        told.recv().expect("is told").expect("is written");
+        assert_eq!(syncs(), before, "nobody asked for it");
+        for count in 1..4 {
+            let written = kv.write_sync(put("1", "a"), SyncPoint::GroupVote);
+            written.expect("write");
+            assert_eq!(syncs(), before + count);
+        }
+    }
+
+    #[test]
+    fn volatile_batches_end_with_the_process_and_are_seen_until_then() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let left_out = Some(SyncPoint::GroupVote);
+        let kv = RocksKv::open_volatile(directory.path(), left_out).expect("open");
+        let get = |kv: &RocksKv, key: &str| kv.get(KeySpace::Vote, key.as_bytes()).expect("get");
+        kv.write_sync(put("1", "a"), SyncPoint::Checkpoint)
+            .expect("write");
+        kv.write_sync(put("2", "b"), SyncPoint::GroupVote)
+            .expect("write");
+        let range = KvWrite::DeleteRange(KeySpace::Vote, "0".into(), "2".into());
+        kv.write_sync(vec![range], SyncPoint::GroupVote)
+            .expect("write");
+        let seen = kv.scan(KeySpace::Vote, b"").expect("scan");
+        assert_eq!(seen, [("2".into(), "b".into())]);
+        assert_eq!((get(&kv, "1"), get(&kv, "2")), (None, Some("b".into())));
+        drop(kv);
+        let kv = RocksKv::open_volatile(directory.path(), left_out).expect("open");
+        let seen = kv.scan(KeySpace::Vote, b"").expect("scan");
+        assert_eq!(seen, [("1".into(), "a".into())]);
+        kv.write_sync(put("2", "b"), SyncPoint::GroupVote)
+            .expect("write");
+        // Whatever is synced later takes along what came before.
+        kv.write_sync(put("3", "c"), SyncPoint::Checkpoint)
+            .expect("write");
+        drop(kv);
+        let kv = RocksKv::open(directory.path()).expect("open");
+        assert_eq!(get(&kv, "2"), Some("b".into()));
     }
 
     #[test]
     fn want_of_room_is_followed_by_opening_again_with_all_that_was_done() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let kv = RocksKv::open(directory.path()).expect("open");
-        kv.write_sync(put("1", "a")).expect("write");
+        kv.write_sync(put("1", "a"), SyncPoint::Checkpoint)
+            .expect("write");
         let tables = || {
             let count = |db: &DB| Ok(db.live_files()?.len());
             kv.rocks.read(count).expect("files are listed")
         };
         assert_eq!(tables(), 0, "everything is in the log");
         kv.rocks.out_of_room.store(true, Ordering::Relaxed);
-        kv.write_sync(put("2", "b")).expect("write");
+        kv.write_sync(put("2", "b"), SyncPoint::Checkpoint)
+            .expect("write");
         assert_eq!(tables(), 1, "what was in the log is in a table");
         for key in [b"1", b"2"] {
             let found = kv.get(KeySpace::Vote, key).expect("get");
@@ -388,8 +512,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("temporary directory");
         let kv = RocksKv::open(directory.path()).expect("open");
         for key in ["1", "2", "3"] {
-            kv.write_sync(put(key, "0123456789012345678901234567890123456789"))
-                .expect("write");
+            let batch = put(key, "0123456789012345678901234567890123456789");
+            kv.write_sync(batch, SyncPoint::GroupVote).expect("write");
         }
         drop(kv);
         let names = std::fs::read_dir(directory.path())

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{KvCompletion, KvError, KvWrite};
+use crate::SyncPoint;
 
 /// Bytes that go out with one sync; bounds the time that a small batch waits for its turn.
 const GROUP_BYTES_MAX: usize = 8 << 20;
@@ -34,8 +35,8 @@ pub(super) enum ApplyError {
 
 /// Where batches go.
 pub(super) trait Target: Send + Sync + 'static {
-    /// Applies all of it, durably, or says why not. Blocks.
-    fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError>;
+    /// Applies all of it, durably and with all that was applied before where that is asked for, or says why not. Blocks.
+    fn apply(&self, writes: &[KvWrite], durably: bool) -> Result<(), ApplyError>;
 
     /// Whether the target wants nothing. While it does, `tend` is called now and then.
     fn is_at_ease(&self) -> bool {
@@ -48,6 +49,7 @@ pub(super) trait Target: Send + Sync + 'static {
 
 struct Item {
     writes: Vec<KvWrite>,
+    durably: bool,
     bytes: usize,
     done: KvCompletion,
 }
@@ -62,6 +64,7 @@ struct Queue {
     impatient: bool,
     /// Whether one waits.
     waiting_for_room: bool,
+    left_out: Option<SyncPoint>,
     failure: Option<KvError>,
 }
 
@@ -102,7 +105,7 @@ impl BatchWriter {
         })
     }
 
-    pub(super) fn write(&self, writes: Vec<KvWrite>, done: KvCompletion) {
+    pub(super) fn write(&self, writes: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
         let bytes = bytes_of(&writes);
         let mut queue = self.shared.queue.lock();
         if let Err(error) = queue.check(bytes) {
@@ -110,8 +113,10 @@ impl BatchWriter {
             return done(Err(error));
         }
         queue.bytes += bytes;
+        let durably = point.is_some() && point != queue.left_out;
         queue.items.push_back(Item {
             writes,
+            durably,
             bytes,
             done,
         });
@@ -119,10 +124,11 @@ impl BatchWriter {
         self.shared.changed.notify_one();
     }
 
-    pub(super) fn write_sync(&self, writes: Vec<KvWrite>) -> Result<(), KvError> {
+    pub(super) fn write_sync(&self, writes: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         self.write(
             writes,
+            Some(point),
             Box::new(move |result| {
                 // The receiver waits below for as long as the sender lives.
                 let _ = sender.send(result);
@@ -148,6 +154,11 @@ impl BatchWriter {
     pub(super) fn set_held(&self, held: bool) {
         self.shared.queue.lock().held = held;
         self.shared.changed.notify_one();
+    }
+
+    /// From now on batches of this point are done without a sync, as if the point asked for none.
+    pub(super) fn leave_out(&self, point: Option<SyncPoint>) {
+        self.shared.queue.lock().left_out = point;
     }
 
     /// Forgets what is queued; its completions hear of it.
@@ -236,7 +247,8 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
         .iter_mut()
         .flat_map(|item| std::mem::take(&mut item.writes))
         .collect();
-    let result = failure.map_or_else(|| apply(shared, target, &writes), Err);
+    let durably = group.iter().any(|item| item.durably);
+    let result = failure.map_or_else(|| apply(shared, target, &writes, durably), Err);
     if let Err(error) = &result {
         shared.queue.lock().failure.get_or_insert_with(|| {
             tracing::error!(%error, "the key-value store failed; it accepts nothing more");
@@ -249,10 +261,15 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
 }
 
 /// Applies a group, again and again while there is no room for it.
-fn apply(shared: &Shared, target: &dyn Target, writes: &[KvWrite]) -> Result<(), KvError> {
+fn apply(
+    shared: &Shared,
+    target: &dyn Target,
+    writes: &[KvWrite],
+    durably: bool,
+) -> Result<(), KvError> {
     let mut waited = false;
     loop {
-        match target.apply(writes) {
+        match target.apply(writes, durably) {
             Ok(()) => {
                 if waited {
                     shared.queue.lock().waiting_for_room = false;
@@ -310,6 +327,9 @@ mod tests {
     use super::*;
     use crate::kv::KeySpace;
 
+    /// Who asks makes no difference here.
+    const ANY: SyncPoint = SyncPoint::Checkpoint;
+
     /// A target that answers as told, then always takes what it is given.
     #[derive(Default)]
     struct Scripted {
@@ -318,7 +338,7 @@ mod tests {
     }
 
     impl Target for Scripted {
-        fn apply(&self, writes: &[KvWrite]) -> Result<(), ApplyError> {
+        fn apply(&self, writes: &[KvWrite], _durably: bool) -> Result<(), ApplyError> {
             self.given.lock().push(writes.len());
             self.answers.lock().pop_front().map_or(Ok(()), Err)
         }
@@ -351,13 +371,15 @@ mod tests {
                     .send((count, result.is_ok()))
                     .expect("test is waiting");
             };
-            writer.write(writes(count), Box::new(done));
+            writer.write(writes(count), Some(ANY), Box::new(done));
         }
         writer.set_held(false);
         let first = receiver.recv_timeout(ROOM_PAUSE);
         assert!(first.is_err(), "told before it was applied: {first:?}");
         assert!(writer.waits_for_room());
-        writer.write_sync(writes(4)).expect("there is room again");
+        writer
+            .write_sync(writes(4), ANY)
+            .expect("there is room again");
         assert_eq!(
             [receiver.recv(), receiver.recv()],
             [Ok((1, true)), Ok((2, true))]
@@ -370,7 +392,7 @@ mod tests {
     fn another_failure_is_final_also_while_room_is_waited_for() {
         let (target, writer) = start([no_room(), ApplyError::Failed(KvError("sync".to_owned()))]);
         for count in [1, 2] {
-            let error = writer.write_sync(writes(count)).expect_err("failed");
+            let error = writer.write_sync(writes(count), ANY).expect_err("failed");
             assert_eq!(error.0, "sync");
         }
         assert_eq!(*target.given.lock(), [1, 1], "nothing is applied after it");
@@ -383,14 +405,14 @@ mod tests {
         let done = move |result: Result<(), KvError>| {
             sender.send(result.is_err()).expect("test is waiting");
         };
-        writer.write(writes(1), Box::new(done));
+        writer.write(writes(1), Some(ANY), Box::new(done));
         assert!(receiver.recv_timeout(ROOM_PAUSE).is_err(), "waits");
         writer.stop_waiting();
         assert_eq!(receiver.recv(), Ok(true));
         target.answers.lock().clear();
         // What is known to have failed must not come true later.
         writer
-            .write_sync(writes(1))
+            .write_sync(writes(1), ANY)
             .expect_err("the failure is final");
     }
 
@@ -401,7 +423,7 @@ mod tests {
         let done = move |result: Result<(), KvError>| {
             sender.send(result.is_err()).expect("test is waiting");
         };
-        writer.write(writes(1), Box::new(done));
+        writer.write(writes(1), Some(ANY), Box::new(done));
         drop(writer);
         assert_eq!(receiver.recv(), Ok(true));
     }

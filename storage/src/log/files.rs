@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tidelog_protocol::types::Offset;
 
 use super::{EntryIndex, LogError, LogId};
+use crate::SyncPoint;
 use crate::fs::{File, FileSystem, OpenMode, is_want_of_room};
 
 /// Folder of all logs below the data directory.
@@ -220,14 +221,18 @@ impl LogFiles {
             .map_err(|error| self.failed_at("", &error))
     }
 
-    /// Makes the names in the folder, and its own, durable. A folder that was removed meanwhile needs no sync.
-    pub fn sync_directory(&self) -> Result<(), LogError> {
-        let parent = self.directory.parent().unwrap_or(&self.directory);
-        let synced = match self.fs.sync_dir(&self.directory) {
+    /// Makes the names in the folder durable. A folder that was removed meanwhile needs no sync.
+    pub fn sync_names(&self, point: SyncPoint) -> Result<(), LogError> {
+        match self.fs.sync_dir(&self.directory, point) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            synced => synced,
-        };
-        (synced.and_then(|()| self.fs.sync_dir(parent)))
+            synced => synced.map_err(|error| self.sync_failed("", &error)),
+        }
+    }
+
+    /// Makes the folder's own name durable.
+    pub fn sync_folder(&self) -> Result<(), LogError> {
+        let parent = self.directory.parent().unwrap_or(&self.directory);
+        (self.fs.sync_dir(parent, SyncPoint::LogFolder))
             .map_err(|error| self.sync_failed("", &error))
     }
 
@@ -286,16 +291,13 @@ impl LogFiles {
         }
     }
 
-    /// Replaces a small file whole. Such files are not kept open.
-    pub fn replace(&self, file_name: &str, bytes: &[u8], sync: bool) -> Result<(), LogError> {
+    /// Replaces a small file, which may be damaged by a power loss until it is synced. Such files are not kept open.
+    pub fn replace(&self, file_name: &str, bytes: &[u8]) -> Result<(), LogError> {
         let temporary = self.directory.join(format!("{file_name}.tmp"));
         let write = || {
             let file = self.fs.open(&temporary, OpenMode::CreateOrOpen)?;
             file.set_len(0)?;
             file.write_at(&[io::IoSlice::new(bytes)], 0)?;
-            if sync {
-                file.sync_data()?;
-            }
             self.fs.rename(&temporary, &self.directory.join(file_name))
         };
         write().map_err(|error| self.failed_at(file_name, &error))

@@ -19,8 +19,9 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, RwLock};
 use tidelog_protocol::types::{PartitionIndex, TopicId, TopicName};
 
+use crate::SyncPoint;
 use crate::fs::Space;
-use crate::kv::{KeySpace, KeyValueStore, KvWrite};
+use crate::kv::{KeySpace, KeyValueStore, KvError, KvWrite};
 use crate::log::{
     Identity, LogConfig, LogDescription, LogError, LogId, LogPosition, PartitionLog, Shared,
 };
@@ -109,17 +110,12 @@ impl LogManager {
         partition: PartitionIndex,
         config: LogConfig,
     ) -> Result<Arc<PartitionLog>, LogError> {
-        if let Some(log) = self.log(topic_id, partition) {
-            log.set_config(config);
-            return Ok(log);
-        }
-        // It may wait for room in the key-value store, so not with the logs locked. An id that is not used is lost.
-        let id = self.next_id()?;
         let mut logs = self.logs.write();
         if let Some(log) = logs.find(topic_id, partition) {
             log.set_config(config);
             return Ok(Arc::clone(log));
         }
+        let id = self.next_id();
         let identity = Identity {
             topic: topic.clone(),
             topic_id,
@@ -130,6 +126,7 @@ impl LogManager {
         let first = vec![log.first_checkpoint()];
         self.shared.kv.write(
             first,
+            None,
             Box::new(move |written| {
                 if let Err(error) = written {
                     tracing::error!(log = id.0, %error, "first checkpoint not written");
@@ -141,15 +138,15 @@ impl LogManager {
         Ok(log)
     }
 
-    fn next_id(&self) -> Result<LogId, LogError> {
+    fn next_id(&self) -> LogId {
         let mut ids = self.ids.lock();
         if ids.next >= ids.limit {
             let limit = ids.limit.saturating_add(LOG_ID_BLOCK);
-            take_ids(&*self.shared.kv, limit).map_err(|e| LogError::Io(e.to_string().into()))?;
+            take_ids(&*self.shared.kv, limit);
             ids.limit = limit;
         }
         ids.next += 1;
-        Ok(LogId(ids.next - 1))
+        LogId(ids.next - 1)
     }
 
     /// The log of a partition.
@@ -228,7 +225,7 @@ impl LogManager {
         }
         if complete {
             let mark = KvWrite::Put(KeySpace::Meta, CLEAN_STOP.into(), vec![1].into());
-            if let Err(error) = self.shared.kv.write_sync(vec![mark]) {
+            if let Err(error) = self.shared.kv.write_sync(vec![mark], SyncPoint::CleanStop) {
                 tracing::error!(%error, "the clean stop is not marked");
             }
         }
@@ -257,12 +254,15 @@ impl Drop for LogManager {
     }
 }
 
-/// Takes ids below `limit` for good.
-fn take_ids(kv: &dyn KeyValueStore, limit: u64) -> Result<(), crate::kv::KvError> {
+/// Takes ids below `limit` for good. Nobody waits for it: what the key-value store holds of a log is written behind
+/// it, and a log that only the journal knows is seen when the journal is read.
+fn take_ids(kv: &dyn KeyValueStore, limit: u64) {
     let value = limit.to_be_bytes().to_vec();
-    kv.write_sync(vec![KvWrite::Put(
-        KeySpace::Meta,
-        LOG_ID_LIMIT.into(),
-        value.into(),
-    )])
+    let write = KvWrite::Put(KeySpace::Meta, LOG_ID_LIMIT.into(), value.into());
+    let done = Box::new(|written| {
+        if let Err::<(), KvError>(error) = written {
+            tracing::error!(%error, "log ids that are taken are not noted");
+        }
+    });
+    kv.write(vec![write], None, done);
 }

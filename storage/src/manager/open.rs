@@ -15,6 +15,7 @@ use super::reclaim::LogReclaimer;
 use super::space::{Background, look};
 use super::{CLEAN_STOP, LOG_ID_BLOCK, LOG_ID_LIMIT, LogIds, LogManager, Logs, take_ids};
 use super::{OpenError, RecoveryReport, StorageOptions};
+use crate::SyncPoint;
 use crate::journal::{Damage, FrameKind, Journal, ReplayedFrame};
 use crate::kv::{KeySpace, KvWrite};
 use crate::log::{
@@ -254,10 +255,8 @@ impl Recovery {
             }
         }
         // Where frames are left the mark stays, so that they mean nothing at the next start either.
-        for (id, removed) in self.removed.iter().filter(|(_, it)| !it.frames_left) {
-            if let Err(error) = removed.log.forget_removal() {
-                tracing::warn!(log = id.0, %error, "checkpoint of a removed log is left");
-            }
+        for removed in self.removed.values().filter(|it| !it.frames_left) {
+            removed.log.forget_removal();
         }
     }
 }
@@ -271,8 +270,9 @@ fn make_folders(options: &StorageOptions) -> Result<(), OpenError> {
     let make = || {
         options.fs.create_dir_all(&data.join(TOPICS))?;
         options.fs.create_dir_all(&data.join(JOURNAL))?;
-        options.fs.sync_dir(data)?;
-        options.fs.sync_dir(parent.unwrap_or(Path::new(".")))
+        options.fs.sync_dir(data, SyncPoint::DataFolders)?;
+        let parent = parent.unwrap_or(Path::new("."));
+        options.fs.sync_dir(parent, SyncPoint::DataDirectory)
     };
     make().map_err(|source| OpenError::Io {
         path: data.display().to_string(),
@@ -297,9 +297,8 @@ fn stopped(logs: &Logs) -> Vec<(LogId, String)> {
 fn take_clean_mark(shared: &Shared) -> Result<bool, OpenError> {
     let clean = shared.kv.get(KeySpace::Meta, CLEAN_STOP)?.is_some();
     if clean {
-        shared
-            .kv
-            .write_sync(vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())])?;
+        let unmark = vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())];
+        shared.kv.write_sync(unmark, SyncPoint::CleanStopTaken)?;
     }
     Ok(clean)
 }
@@ -317,6 +316,6 @@ fn first_ids(shared: &Shared, ids_max: u64) -> Result<LogIds, OpenError> {
     };
     let next = taken.max(ids_max.saturating_add(1));
     let limit = next.saturating_add(LOG_ID_BLOCK);
-    take_ids(&*shared.kv, limit)?;
+    take_ids(&*shared.kv, limit);
     Ok(LogIds { next, limit })
 }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 
 use super::LogManager;
+use crate::SyncPoint;
 use crate::journal::{FileGeneration, Reclaimed, Reclaimer};
 use crate::kv::KvError;
 use crate::log::{Captured, EntryIndex, LogError, LogId, PartitionLog};
@@ -68,7 +69,7 @@ impl LogManager {
         }
         let writes: Vec<_> = captured.iter().map(|ready| ready.write.clone()).collect();
         if !writes.is_empty()
-            && let Err(error) = self.shared.kv.write_sync(writes)
+            && let Err(error) = self.shared.kv.write_sync(writes, SyncPoint::Checkpoint)
         {
             tracing::error!(%error, "checkpoints not written");
             return Err(NotWritten::Failed(error));

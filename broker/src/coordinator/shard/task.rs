@@ -238,8 +238,10 @@ impl ShardTask {
         serving.unsaved = 0;
         serving.saved = count;
         let partition = self.start.name.clone();
+        // A coordinator that finds an older one reads more of the log.
         self.start.store.write(
             writes,
+            None,
             Box::new(move |outcome| {
                 if let Err(error) = outcome {
                     tracing::warn!(%partition, %error, "coordinator snapshot was not written");

@@ -4,7 +4,8 @@
 
 use std::io;
 
-use super::random::Random;
+use crate::SyncPoint;
+use crate::fs::random::Random;
 
 /// What an operation does, as far as faults tell operations apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub(super) struct Faults {
     /// Operations of a kind that pass before one is refused.
     refusals: Vec<(Operation, u64)>,
     pub(super) syncs_ignored: bool,
+    pub(super) left_out: Option<SyncPoint>,
     pub(super) sectors_torn: bool,
     pub(super) bytes_used: u64,
     pub(super) bytes_max: Option<u64>,
@@ -55,6 +57,7 @@ impl Faults {
             cut_at: None,
             refusals: Vec::new(),
             syncs_ignored: false,
+            left_out: None,
             sectors_torn: false,
             bytes_used: 0,
             bytes_max: None,
@@ -99,6 +102,11 @@ impl Faults {
             refusal.1 -= 1;
         }
         Ok(Verdict::Proceed)
+    }
+
+    /// Whether a sync is to do nothing.
+    pub(super) fn leaves_out(&self, point: SyncPoint) -> bool {
+        self.syncs_ignored || self.left_out == Some(point)
     }
 
     /// Reads fail too once the power is gone.

@@ -9,11 +9,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::faults::{Faults, Operation, Verdict, device_error, power_is_gone};
-use super::random::Random;
-use crate::fs::File;
-
-/// What a disk writes at once.
-pub(super) const SECTOR: usize = 512;
+use crate::SyncPoint;
+use crate::fs::random::Random;
+use crate::fs::{File, SECTOR};
 
 /// Versions of one sector that may be on their way; older ones are forgotten.
 const VERSIONS_MAX: usize = 4;
@@ -126,6 +124,10 @@ impl Content {
         }
     }
 
+    pub(super) fn unlock(&mut self) {
+        self.locked_by = None;
+    }
+
     fn drop_dirty(&mut self) {
         for dirty in self.dirty.values_mut() {
             dirty.dropped = true;
@@ -185,7 +187,7 @@ impl Content {
             self.durable[from..from + bytes].copy_from_slice(&dirty.versions[kept][..bytes]);
         }
         self.seen = self.durable.clone();
-        self.locked_by = None;
+        self.unlock();
     }
 }
 
@@ -268,13 +270,20 @@ impl File for Handle {
         }
     }
 
-    fn sync_data(&self) -> io::Result<()> {
+    fn sync_data(&self, point: SyncPoint) -> io::Result<()> {
+        let left_out = {
+            let faults = self.node.faults.lock();
+            self.check_life(&faults)?;
+            faults.check_power()?;
+            faults.leaves_out(point)
+        };
+        if left_out {
+            return Ok(());
+        }
         let (verdict, faults) = self.begin(Operation::Sync)?;
-        let ignored = faults.syncs_ignored;
         drop(faults);
         let mut content = self.node.content.lock();
         match verdict {
-            Verdict::Proceed if ignored => Ok(()),
             Verdict::Proceed => {
                 content.sync();
                 Ok(())

@@ -8,7 +8,6 @@
 mod faults;
 mod file;
 mod names;
-mod random;
 #[cfg(test)]
 mod tests;
 
@@ -18,12 +17,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::random::Random;
 use super::{File, FileSystem, OpenMode, Space};
+use crate::SyncPoint;
 pub use faults::Operation;
 use faults::{Faults, Verdict, device_error, power_is_gone};
 use file::{FileNode, Handle};
 use names::{Names, Node};
-use random::Random;
 
 /// Reported size of the disk where no budget was set.
 const DISK_BYTES: u64 = 1 << 40;
@@ -66,6 +66,13 @@ impl HostileFs {
         }
     }
 
+    /// The process is killed and another one starts: what was written is there, synced or not. Open handles are dead,
+    /// armed failures are disarmed.
+    pub fn kill(&self, seed: u64) {
+        self.faults.lock().begin_life(seed);
+        self.names.lock().unlock();
+    }
+
     /// The power goes during the operation after `operations` more: its effect may reach the disk or not, and it and
     /// all later ones fail until `power_loss`.
     pub fn cut_power_after(&self, operations: u64) {
@@ -88,9 +95,14 @@ impl HostileFs {
         self.faults.lock().bytes_max = bytes_max;
     }
 
-    /// Makes every sync of a file succeed without doing anything.
+    /// Makes every sync succeed without doing anything.
     pub fn set_syncs_ignored(&self, ignored: bool) {
         self.faults.lock().syncs_ignored = ignored;
+    }
+
+    /// Makes the syncs of one point succeed without doing anything, as if the call were not there.
+    pub fn leave_out(&self, point: Option<SyncPoint>) {
+        self.faults.lock().left_out = point;
     }
 
     /// Lets a power loss leave sectors half written. (Disks write sectors whole; what rests on that should say so.)
@@ -209,14 +221,18 @@ impl FileSystem for HostileFs {
         self.change(Operation::Change, |names| names.rename(from, to))
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync_dir(&self, path: &Path, point: SyncPoint) -> io::Result<()> {
         let dir = self.names.lock().dir(path)?;
-        let ignored = self.faults.lock().syncs_ignored;
-        let verdict = self.faults.lock().begin(Operation::SyncDirectory)?;
+        let verdict = {
+            let mut faults = self.faults.lock();
+            if faults.leaves_out(point) {
+                return faults.check_power();
+            }
+            faults.begin(Operation::SyncDirectory)?
+        };
         match verdict {
             Verdict::Refused => Err(device_error()),
             Verdict::Interrupted => Err(power_is_gone()),
-            Verdict::Proceed if ignored => Ok(()),
             Verdict::Proceed => {
                 self.names.lock().sync(dir);
                 Ok(())

@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use super::file::FileNode;
-use super::random::Random;
+use crate::fs::random::Random;
 
 /// Index of a directory in `Names`; 0 is the root.
 pub(super) type DirId = usize;
@@ -197,6 +197,15 @@ impl Names {
             self.apply(dir, change);
         }
         self.forget_unreachable();
+    }
+
+    /// Ends the locks of all files.
+    pub(super) fn unlock(&self) {
+        for node in self.dirs.iter().flat_map(|dir| dir.seen.values()) {
+            if let Node::File(file) = node {
+                file.content.lock().unlock();
+            }
+        }
     }
 
     /// Leaves the names that the disk has after a power loss, and returns the files that still have one.

@@ -1,18 +1,21 @@
 //! The hostile file system is hostile, and only where it may be.
 
 use super::*;
+use crate::fs::SECTOR;
 
 const FILE: &str = "/d/f";
+/// Who asks for a sync makes no difference here.
+const ANY: SyncPoint = SyncPoint::JournalGroup;
 
 fn with_synced_file(seed: u64, len: usize) -> (HostileFs, Arc<dyn File>) {
     let fs = HostileFs::new(seed);
     fs.create_dir_all(Path::new("/d")).expect("make");
-    fs.sync_dir(Path::new("/")).expect("sync");
+    fs.sync_dir(Path::new("/"), ANY).expect("sync");
     let file = fs.open(Path::new(FILE), OpenMode::CreateNew).expect("new");
-    fs.sync_dir(Path::new("/d")).expect("sync");
+    fs.sync_dir(Path::new("/d"), ANY).expect("sync");
     file.write_at(&[io::IoSlice::new(&vec![1; len])], 0)
         .expect("write");
-    file.sync_data().expect("sync");
+    file.sync_data(ANY).expect("sync");
     (fs, file)
 }
 
@@ -31,16 +34,16 @@ fn synced_data_survives_and_unsynced_sectors_go_one_by_one() {
         file.write_at(&[io::IoSlice::new(&[2; 4096])], 0)
             .expect("write");
         fs.power_loss(seed);
-        assert!(file.sync_data().is_err(), "a handle from before is dead");
+        assert!(file.sync_data(ANY).is_err(), "a handle from before is dead");
         let bytes = read(&fs);
         assert!(bytes[4096..].iter().all(|byte| *byte == 1));
         let sectors: Vec<u8> = bytes[..4096]
-            .chunks(file::SECTOR)
+            .chunks(SECTOR)
             .map(|sector| sector[0])
             .collect();
         assert!(
             bytes[..4096]
-                .chunks(file::SECTOR)
+                .chunks(SECTOR)
                 .all(|sector| sector.iter().all(|byte| *byte == sector[0]))
         );
         mixed += usize::from(sectors.contains(&1) && sectors.contains(&2));
@@ -76,8 +79,8 @@ fn a_failed_sync_loses_what_it_was_to_write_for_good() {
     file.write_at(&[io::IoSlice::new(&[2; 512])], 0)
         .expect("write");
     fs.refuse(Operation::Sync, 0);
-    assert!(file.sync_data().is_err());
-    file.sync_data().expect("the next one lies");
+    assert!(file.sync_data(ANY).is_err());
+    file.sync_data(ANY).expect("the next one lies");
     fs.power_loss(3);
     assert_eq!(read(&fs), [1; 512]);
 }
@@ -88,7 +91,7 @@ fn the_power_goes_at_the_operation_that_was_asked_for() {
     fs.cut_power_after(1);
     file.write_at(&[io::IoSlice::new(&[2; 512])], 0)
         .expect("before");
-    assert!(file.sync_data().is_err(), "during");
+    assert!(file.sync_data(ANY).is_err(), "during");
     assert!(
         file.write_at(&[io::IoSlice::new(&[2; 512])], 0).is_err(),
         "after"
@@ -114,7 +117,7 @@ fn space_runs_out_and_comes_back() {
     file.write_at(&[io::IoSlice::new(&[2; 512])], 512)
         .expect("fits again");
     fs.remove_file(Path::new(FILE)).expect("remove");
-    fs.sync_dir(Path::new("/d")).expect("sync");
+    fs.sync_dir(Path::new("/d"), ANY).expect("sync");
     drop(file);
     assert_eq!(
         fs.space(Path::new("/")).expect("space").available_bytes,

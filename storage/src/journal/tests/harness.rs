@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::SyncPoint;
 use crate::fs::{FileSystem, HostileFs};
 use crate::journal::*;
 use crate::log::{EntryIndex, LogId};
@@ -35,8 +36,11 @@ pub(super) fn small() -> JournalConfig {
 /// A disk with an empty, durable data directory.
 pub(super) fn disk(seed: u64) -> HostileFs {
     let fs = HostileFs::new(seed);
-    fs.create_dir_all(Path::new("/data")).expect("make");
-    fs.sync_dir(Path::new("/")).expect("sync");
+    fs.create_dir_all(Path::new(DIRECTORY)).expect("make");
+    for parent in ["/", "/data"] {
+        let synced = fs.sync_dir(Path::new(parent), SyncPoint::DataFolders);
+        synced.expect("sync");
+    }
     fs
 }
 

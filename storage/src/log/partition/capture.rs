@@ -12,6 +12,7 @@ use super::super::files::{FileKind, SegmentName};
 use super::super::state::State;
 use super::super::{LogError, checkpoint_key};
 use super::PartitionLog;
+use crate::SyncPoint;
 use crate::journal::FrameSequence;
 use crate::kv::{KeySpace, KvWrite};
 
@@ -60,7 +61,7 @@ impl PartitionLog {
         let _one_writer = self.shared.checkpoints.lock();
         self.check_running()?;
         let captured = self.capture_now(me)?;
-        self.write_kv(captured.write.clone())?;
+        self.write_kv(captured.write.clone(), SyncPoint::SettledCheckpoint)?;
         captured.written();
         Ok(())
     }
@@ -90,7 +91,10 @@ impl PartitionLog {
         };
         let mut synced = self.sync(&unsynced);
         if sync_directory {
-            synced = synced.and_then(|()| self.files.sync_directory());
+            let files = &self.files;
+            synced = synced
+                .and_then(|()| files.sync_names(SyncPoint::SegmentNames))
+                .and_then(|()| files.sync_folder());
         }
         if let Err(error) = synced {
             // If it passes, it was not synced all the same.
@@ -179,7 +183,12 @@ impl PartitionLog {
                 // A segment that was deleted meanwhile needs no sync.
                 if let Some(file) = self.files.open_if_exists(*name, *kind)? {
                     let failed = |error| self.files.sync_failed(&name.file_name(*kind), &error);
-                    file.sync_data().map_err(failed)?;
+                    let point = if RECORDS.contains(kind) {
+                        SyncPoint::SegmentRecords
+                    } else {
+                        SyncPoint::SegmentIndexes
+                    };
+                    file.sync_data(point).map_err(failed)?;
                 }
             }
         }

@@ -22,8 +22,9 @@ use super::super::{
     EntryId, EntryIndex, LogError, LogPosition, ProducerStateTable, checkpoint_key,
 };
 use super::{PartitionLog, Writing};
+use crate::SyncPoint;
 use crate::journal::{Frame, FrameKind};
-use crate::kv::{KeySpace, KvWrite};
+use crate::kv::{KeySpace, KvError, KvWrite};
 
 /// A cut with what memory will hold after it.
 pub(super) struct PreparedCut {
@@ -368,7 +369,7 @@ impl PartitionLog {
         {
             // The mark first: from here on the log is gone, whatever becomes of its frames.
             let _one_writer = self.shared.checkpoints.lock();
-            self.write_kv(self.removed_checkpoint())?;
+            self.write_kv(self.removed_checkpoint(), SyncPoint::RemovalMark)?;
             self.stop(LogError::Removed);
         }
         let done = {
@@ -388,7 +389,8 @@ impl PartitionLog {
         self.remove_files(&mut self.writing.lock())?;
         // The frame is what the mark stood for: behind it no other frame of the log means anything.
         self.wait(done)?;
-        self.forget_removal()
+        self.forget_removal();
+        Ok(())
     }
 
     /// Removes the folder of a log whose removal is durable. Blocks.
@@ -397,16 +399,21 @@ impl PartitionLog {
         self.remove_files(&mut self.writing.lock())
     }
 
-    /// Drops the mark of a removed log that has no frames in the journal, or none that count. Blocks.
-    pub(crate) fn forget_removal(&self) -> Result<(), LogError> {
-        self.write_kv(KvWrite::Delete(
-            KeySpace::Checkpoint,
-            checkpoint_key(self.id),
-        ))
+    /// Drops the mark of a removed log that has no frames in the journal, or none that count. A power loss may bring it
+    /// back; the next start drops it again.
+    pub(crate) fn forget_removal(&self) {
+        let unmark = KvWrite::Delete(KeySpace::Checkpoint, checkpoint_key(self.id));
+        let log = self.id.0;
+        let done = Box::new(move |written: Result<(), KvError>| {
+            if let Err(error) = written {
+                tracing::warn!(log, %error, "checkpoint of a removed log is left");
+            }
+        });
+        self.shared.kv.write(vec![unmark], None, done);
     }
 
-    pub(super) fn write_kv(&self, write: KvWrite) -> Result<(), LogError> {
-        let written = self.shared.kv.write_sync(vec![write]);
+    pub(super) fn write_kv(&self, write: KvWrite, point: SyncPoint) -> Result<(), LogError> {
+        let written = self.shared.kv.write_sync(vec![write], point);
         written.map_err(|error| LogError::Io(Arc::from(error.to_string())))
     }
 }

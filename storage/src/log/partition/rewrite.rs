@@ -17,6 +17,7 @@ use super::super::settled::SettledSegment;
 use super::super::state::SegmentExtent;
 use super::super::{EntryId, LogError};
 use super::PartitionLog;
+use crate::SyncPoint;
 use crate::fs::File;
 
 /// Bytes read at once.
@@ -186,11 +187,12 @@ impl Rewrite {
             let slices = [IoSlice::new(&bytes)];
             let written = file.write_at(&slices, 0);
             written.map_err(|error| failed(kind, error))?;
-            file.sync_data().map_err(|error| failed(kind, error))?;
+            file.sync_data(SyncPoint::CompactedIndexes)
+                .map_err(|error| failed(kind, error))?;
         }
-        let synced = self.file.sync_data();
+        let synced = self.file.sync_data(SyncPoint::CompactedRecords);
         synced.map_err(|error| failed(FileKind::Log, error))?;
-        log.files.sync_directory()?;
+        log.files.sync_names(SyncPoint::CompactedNames)?;
         Ok(Some(SettledSegment {
             name,
             extent: SegmentExtent {

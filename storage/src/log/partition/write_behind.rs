@@ -119,7 +119,7 @@ impl PartitionLog {
             }
         }
         if let Some((epoch, text)) = &work.epochs {
-            self.files.replace(EPOCH_FILE, text.as_bytes(), false)?;
+            self.files.replace(EPOCH_FILE, text.as_bytes())?;
             writing.epoch_written = Some(*epoch);
         }
         writing.unsynced.entry(work.name).or_insert(false);
@@ -217,7 +217,7 @@ impl PartitionLog {
         match producers {
             // Also when empty, so that nobody has to look further back; not at the very beginning.
             Some(table) if !table.is_empty() || name.base.0 > 0 => {
-                self.files.replace(&snapshot, &table.encode(), true)
+                self.files.replace(&snapshot, &table.encode())
             }
             _ => self.files.remove(&snapshot),
         }

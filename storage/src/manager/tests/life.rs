@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use crate::SyncPoint;
 use crate::fs::{File, FileSystem, HostileFs, OpenMode, Space};
 use crate::kv::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite, MemoryKv};
 
@@ -78,8 +79,8 @@ impl FileSystem for LifeFs {
         self.life.run(|| self.fs.rename(from, to))
     }
 
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.life.run(|| self.fs.sync_dir(path))
+    fn sync_dir(&self, path: &Path, point: SyncPoint) -> io::Result<()> {
+        self.life.run(|| self.fs.sync_dir(path, point))
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
@@ -103,17 +104,18 @@ impl KeyValueStore for LifeKv {
         self.kv.scan(space, prefix)
     }
 
-    fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
+    fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion) {
         let ended = self.life.ended.read();
         if *ended {
             return done(Err(KvError("power is gone".to_owned())));
         }
-        self.kv.write(batch, done);
+        self.kv.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
         let (tell, told) = std::sync::mpsc::channel();
-        self.write(batch, Box::new(move |result| drop(tell.send(result))));
+        let done = Box::new(move |result| drop(tell.send(result)));
+        self.write(batch, Some(point), done);
         told.recv()
             .unwrap_or_else(|_| Err(KvError("power is gone".to_owned())))
     }

@@ -17,9 +17,12 @@ fn write_back(machine: &Machine) {
     let folder = folder(machine);
     for name in machine.fs.list(&folder).expect("is there") {
         let file = machine.fs.open(&folder.join(name), OpenMode::Write);
-        file.expect("opens").sync_data().expect("syncs");
+        file.expect("opens")
+            .sync_data(SyncPoint::SegmentRecords)
+            .expect("syncs");
     }
-    machine.fs.sync_dir(&folder).expect("syncs");
+    let synced = machine.fs.sync_dir(&folder, SyncPoint::SegmentNames);
+    synced.expect("syncs");
 }
 
 async fn append_numbered(log: &PartitionLog, count: i32, bytes: usize) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tidelog_protocol::batch::{BatchBuilder, NewRecord, RecordBatch};
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::{LeaderEpoch, Offset, TimestampMs};
+use tidelog_storage::SyncPoint;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvWrite, MemoryKv};
 
 use super::fixture::{Fixture, MemoryLog};
@@ -87,11 +88,10 @@ async fn damaged_snapshot_is_left_aside() {
     assert_eq!(pairs.len(), 2, "a header and a chunk");
     let cut = pairs[1].1.slice(..pairs[1].1.len() - 3);
     store
-        .write_sync(vec![KvWrite::Put(
-            KeySpace::Coordinator,
-            pairs[1].0.clone(),
-            cut,
-        )])
+        .write_sync(
+            vec![KvWrite::Put(KeySpace::Coordinator, pairs[1].0.clone(), cut)],
+            SyncPoint::Checkpoint,
+        )
         .expect("writes");
     let fixture = Fixture::start_on(log, store, settings);
     fixture.serving().await;

@@ -25,6 +25,13 @@ impl Random {
         }
     }
 
+    /// Puts values in any order.
+    pub(super) fn shuffle<T>(&mut self, values: &mut [T]) {
+        for at in (1..values.len()).rev() {
+            values.swap(at, self.below(at + 1));
+        }
+    }
+
     /// True `percent` times of a hundred.
     pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent

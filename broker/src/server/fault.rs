@@ -1,0 +1,108 @@
+//! The fault build: a broker whose end, however it comes, is a power loss.
+//!
+//! Asked for by environment variables that only tests set (`TIDELOG_TEST_*` is never read as a setting), and warned of
+//! at start. Not a setting, so that no configuration file can carry it into production. Everything else of the broker is
+//! as it is shipped.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tidelog_storage::SyncPoint;
+use tidelog_storage::fs::{FileSystem, RealFs, VolatileFs};
+use tidelog_storage::kv::{KeyValueStore, KvError, RocksKv};
+
+use crate::server::error::ServerError;
+
+/// Seed of what reaches the disk without a sync.
+const SEED: &str = "TIDELOG_TEST_VOLATILE_STORAGE";
+/// Name of the sync that is left out.
+const LEFT_OUT: &str = "TIDELOG_TEST_LEAVE_OUT_SYNC";
+
+/// Where and how a broker keeps things, as its environment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    /// The disk.
+    Disk,
+    /// The disk for what was synced, memory for the rest.
+    Volatile {
+        seed: u64,
+        left_out: Option<SyncPoint>,
+    },
+}
+
+impl Medium {
+    /// What this process was asked for.
+    pub(crate) fn of_environment() -> Result<Medium, ServerError> {
+        Medium::read(|name| std::env::var(name).ok())
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Medium, ServerError> {
+        let invalid = |name: &str, value: &str| ServerError::TestVariable {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let Some(seed) = variable(SEED) else {
+            return Ok(Medium::Disk);
+        };
+        let seed = seed.parse().map_err(|_| invalid(SEED, &seed))?;
+        let left_out = match variable(LEFT_OUT) {
+            Some(name) => Some(SyncPoint::of_name(&name).ok_or_else(|| invalid(LEFT_OUT, &name))?),
+            None => None,
+        };
+        tracing::warn!(
+            seed,
+            ?left_out,
+            "test mode: everything that was not synced is lost when this process ends"
+        );
+        Ok(Medium::Volatile { seed, left_out })
+    }
+
+    pub(crate) fn files(self) -> Arc<dyn FileSystem> {
+        match self {
+            Medium::Disk => Arc::new(RealFs),
+            Medium::Volatile { seed, left_out } => Arc::new(VolatileFs::new(seed, left_out)),
+        }
+    }
+
+    /// Opens the key-value store. Blocks.
+    pub(crate) fn key_values(self, directory: &Path) -> Result<Arc<dyn KeyValueStore>, KvError> {
+        Ok(Arc::new(match self {
+            Medium::Disk => RocksKv::open(directory)?,
+            Medium::Volatile { left_out, .. } => RocksKv::open_volatile(directory, left_out)?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Medium, ServerError> {
+        Medium::read(|name| {
+            let found = variables.iter().find(|(set, _)| *set == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn only_the_seed_makes_a_broker_forgetful() {
+        assert_eq!(read(&[]).expect("is read"), Medium::Disk);
+        let left_out = (LEFT_OUT, "JournalGroup");
+        assert_eq!(read(&[left_out]).expect("is read"), Medium::Disk);
+        let medium = read(&[(SEED, "7"), left_out]).expect("is read");
+        let left_out = Some(SyncPoint::JournalGroup);
+        assert_eq!(medium, Medium::Volatile { seed: 7, left_out });
+    }
+
+    #[test]
+    fn a_sync_that_does_not_exist_is_refused() {
+        let text = match read(&[(SEED, "7"), (LEFT_OUT, "JournalGrup")]) {
+            Err(error) => error.to_string(),
+            Ok(medium) => panic!("{medium:?}"),
+        };
+        assert!(
+            text.contains("JournalGrup") && text.contains(LEFT_OUT),
+            "{text}"
+        );
+    }
+}
