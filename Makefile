@@ -58,7 +58,7 @@ figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has
 bench-micro: deps-build ## what validation, append and fetch cost on their own
 	cargo bench --profile release --locked --workspace --bench micro
 
-bench-kafka: deps-test build ## Tidelog and Apache Kafka side by side, as benches/RESULTS.md has them; about 20 GiB of disk, a quiet machine
+bench-kafka: deps-test build ## Tidelog and Apache Kafka side by side, as benches/RESULTS.md has them: 12 minutes, 20 GiB of disk, a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/bench_kafka.py $(ARGS)
 
 verify: deps-verify ## formatting, lints, licences, documentation; changes no file

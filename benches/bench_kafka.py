@@ -3,13 +3,12 @@
 Both run at the same time on loopback, each with a folder of its own, and take turns: every load goes to one, then to the
 other, the other way round in the next round; the figures are medians. Kafka is warmed up first and has the memory and
 garbage collector that its start script gives it. Run by `make bench-kafka`, on a machine that does nothing else; the result
-is a table for benches/RESULTS.md.
+is the section for benches/RESULTS.md. A run takes as many rounds as fit into its time; `--quick` only shows that it works.
 """
 
 import argparse
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "foreign"
 
 from harness import paths, tools  # noqa: E402
 from harness.broker import KafkaBroker, TidelogBroker  # noqa: E402
+from kafka_table import FOREIGN, OS_SMALL, READ, machine, table  # noqa: E402
 from measure import GIB, around, dirty_limit_gib, drive, memory_mib  # noqa: E402
 from wire import Connection, Disconnected, Error, build_batch  # noqa: E402
 from wire.calls import create_topic, produce  # noqa: E402
@@ -29,7 +29,8 @@ SMALL, LARGE = 16384, 1 << 20
 RECORD = 1024
 # Requests in flight on each connection, by batch size: as many bytes as a client's defaults would have.
 IN_FLIGHT = {SMALL: 16, LARGE: 2}
-STARTS = 5
+# Loads at a fixed rate, well below what either broker takes: what an append takes, waits for its turn included.
+OPEN_IN_FLIGHT = 1024
 
 
 class WarmKafka(KafkaBroker):
@@ -64,18 +65,18 @@ class Bench:
         self.brokers = [Tidelog(Path(folder) / "tidelog"), WarmKafka(Path(folder) / "kafka")]
         self.reports = {}
         self.topics = 0
-        self.lines = []
 
     def say(self, text):
         print(text, file=sys.stderr, flush=True)
 
-    def write(self, broker, load, batch, durability, gib, keep=False):
+    def write(self, broker, load, batch, durability, gib, keep=False, rate_mib=None):
         """Writes a topic of its own and returns its name; deletes it unless it is to be kept."""
         self.topics += 1
         topic = f"bench-{self.topics}"
+        paced = {"rate": rate_mib * (1 << 20) / batch, "in_flight": OPEN_IN_FLIGHT} if rate_mib else {"in_flight": IN_FLIGHT[batch]}
         report = drive(
             self.args.driver, broker, "produce", topic, partitions=PARTITIONS, connections=CONNECTIONS, record_size=RECORD,
-            batch_bytes=batch, in_flight=IN_FLIGHT[batch], bytes=int(gib * GIB), config=broker.durability[durability],
+            batch_bytes=batch, bytes=int(gib * GIB), config=broker.durability[durability], **paced,
         )  # fmt: skip
         self.keep(load, broker, report)
         if not keep:
@@ -88,9 +89,15 @@ class Bench:
         )  # fmt: skip
         self.keep(load, broker, report)
 
+    def warm_up(self, broker):
+        topic = self.write(broker, None, SMALL, "os", min(self.args.gib, 2), keep=True)
+        self.read(broker, None, topic, min(self.args.gib, 2))
+        self.delete(broker, topic)
+
     def keep(self, load, broker, report):
         if load:
             self.reports.setdefault((load, broker.name), []).append(report)
+        report["memory_mib"] = memory_mib(broker.process.pid)
         self.say(
             f"{broker.name:8} {load or 'warm-up':24} {report['mib_per_s']:8.1f} MiB/s  broker {report['broker_cpu_s_per_gib']:.2f}"
             f"  kernel {report['kernel_cpu_s_per_gib']:.2f} s/GiB  others {report['others_cpu_s']:.1f} s"
@@ -104,14 +111,27 @@ class Bench:
         time.sleep(2)
 
     def round(self, order):
-        gib, sync_gib = self.args.gib, self.args.sync_gib
+        args = self.args
+        sizes = {"os": args.gib, "sync": args.sync_gib}
         for load, batch, durability in LOADS:
             for broker in order:
-                size = gib if durability == "os" else sync_gib
-                topic = self.write(broker, load, batch, durability, size, keep=load == OS_SMALL)
+                topic = self.write(broker, load, batch, durability, sizes[durability], keep=load == OS_SMALL)
                 if load == OS_SMALL:
-                    self.read(broker, READ, topic, size)
+                    self.read(broker, READ, topic, args.gib)
                     self.delete(broker, topic)
+        for load, durability, rate_mib in OPEN_LOADS:
+            for broker in order:
+                self.write(broker, load, SMALL, durability, args.open_s * rate_mib / 1024, rate_mib=rate_mib)
+
+    def rounds(self):
+        """As many rounds as were asked for, but none that would not end in time; returns how many."""
+        done, longest = 0, 0
+        while done < self.args.rounds and (done == 0 or time.monotonic() + longest < self.args.deadline):
+            begun = time.monotonic()
+            self.round(self.brokers if done % 2 == 0 else self.brokers[::-1])
+            done, longest = done + 1, max(longest, time.monotonic() - begun)
+            self.say(f"round {done} took {time.monotonic() - begun:.0f} s")
+        return done
 
     def foreign(self):
         """The same 16 KiB load by Kafka's own generator: whether both generators see the same."""
@@ -137,13 +157,15 @@ class Bench:
             self.delete(broker, topic)
 
 
-OS_SMALL, READ, FOREIGN = "produce 16 KiB, os", "consume", "foreign, 16 KiB, os"
+# Load, bytes of a batch, durability; closed loop.
 LOADS = [
     (OS_SMALL, SMALL, "os"),
     ("produce 1 MiB, os", LARGE, "os"),
     ("produce 16 KiB, sync", SMALL, "sync"),
     ("produce 1 MiB, sync", LARGE, "sync"),
 ]
+# Load, durability, MiB/s; open loop.
+OPEN_LOADS = [("16 KiB at 50 MiB/s, os", "os", 50), ("16 KiB at 10 MiB/s, sync", "sync", 10)]
 
 
 def first_record(broker):
@@ -163,65 +185,38 @@ def first_record(broker):
             time.sleep(0.002)
 
 
-def start_times(broker):
+def start_times(broker, count):
     """Starts again and again, and leaves the broker running; also what it holds when nothing was asked of it."""
     broker.start()
     with Connection(broker.address) as wire:
         create_topic(wire, "first", partitions=1)
         produce(wire, "first", build_batch([bytes(RECORD)]))
     times = []
-    for _ in range(STARTS):
+    for _ in range(count):
         broker.stop()
         times.append(first_record(broker))
     time.sleep(10)
-    return statistics.median(times), memory_mib(broker.process.pid)
-
-
-def median(reports, field):
-    return statistics.median(report[field] for report in reports)
-
-
-def table(bench, starts):
-    reports = bench.reports
-    yield "| load | | Tidelog | Kafka | ratio | bound |"
-    yield "|---|---|---|---|---|---|"
-    bounds = {
-        (OS_SMALL, "broker_cpu_s_per_gib"): "<= 0.5",
-        ("produce 16 KiB, sync", "broker_cpu_s_per_gib"): "<= 0.67 of Kafka's os",
-        ("produce 16 KiB, sync", "mib_per_s"): ">= 5",
-        (READ, "broker_cpu_s_per_gib"): "<= 1.5",
-    }
-    fields = [
-        ("broker_cpu_s_per_gib", "broker CPU, s/GiB", 2), ("kernel_cpu_s_per_gib", "kernel threads, s/GiB", 2),
-        ("mib_per_s", "MiB/s", 0),
-    ]  # fmt: skip
-    kafka_os = median(reports[OS_SMALL, "Kafka"], "broker_cpu_s_per_gib")
-    for load in dict.fromkeys(load for load, _ in reports):
-        for field, words, digits in fields:
-            ours, theirs = (median(reports[load, name], field) for name in ("Tidelog", "Kafka"))
-            bound = bounds.get((load, field), "")
-            against = kafka_os if "os" in bound else theirs
-            ratio = f"{ours / against:.2f}" if against else ""
-            yield f"| {load} | {words} | {ours:.{digits}f} | {theirs:.{digits}f} | {ratio} | {bound} |"
-    (our_start, our_memory), (their_start, their_memory) = starts
-    yield f"| start to first acknowledged record | s | {our_start:.2f} | {their_start:.2f} | | <= 0.5 s |"
-    yield f"| memory, idle | MiB | {our_memory:.0f} | {their_memory:.0f} | | <= 60 MB |"
-    for load in (OS_SMALL, READ):
-        own = (max(r["driver"]["cpu_s_per_gib"] for r in reports[load, name]) for name in ("Tidelog", "Kafka"))
-        ours, theirs = own
-        yield f"| {load} | driver's own CPU, s/GiB, at most | {ours:.2f} | {theirs:.2f} | | <= 1.2 |"
+    return times, memory_mib(broker.process.pid)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gib", type=float, default=5, help="data of a run without syncs; beyond the dirty limit")
-    parser.add_argument("--sync-gib", type=float, default=1, help="data of a run with syncs")
-    parser.add_argument("--foreign-gib", type=float, default=1, help="data of the foreign generator; 0 leaves it out")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--gib", type=float, help="data of a run without syncs [default: a tenth beyond the dirty limit]")
+    parser.add_argument("--sync-gib", type=float, default=0.75, help="data of a run with syncs")
+    parser.add_argument("--open-s", type=float, default=8, help="seconds of a run at a fixed rate")
+    parser.add_argument("--foreign-gib", type=float, default=0.5, help="data of the foreign generator; 0 leaves it out")
+    parser.add_argument("--rounds", type=int, default=3, help="at most")
+    parser.add_argument("--starts", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=12, help="no round begins that would end later")
+    parser.add_argument("--quick", action="store_true", help="one small round, whose figures mean nothing")
     parser.add_argument("--folder", help="where the data goes [default: a temporary folder]")
     parser.add_argument("--driver", default=os.environ.get("TIDELOG_BENCH_DRIVER"), help="binary that makes the load")
     args = parser.parse_args()
     args.driver = args.driver or paths.tidelog_binary()
+    args.gib = args.gib or round(dirty_limit_gib() * 1.1, 1)
+    if args.quick:
+        args.gib, args.sync_gib, args.foreign_gib, args.open_s, args.rounds, args.starts = 0.25, 0.05, 0.05, 1, 1, 1
+    args.deadline = time.monotonic() + args.minutes * 60
     return args
 
 
@@ -233,22 +228,23 @@ def main():
             sys.exit(f"{free:.0f} GiB free in {folder} are too few for runs of {args.gib} GiB")
         bench = Bench(args, folder)
         try:
-            starts = [start_times(broker) for broker in bench.brokers]
+            starts = {broker.name: start_times(broker, args.starts) for broker in bench.brokers}
             for broker in bench.brokers:
-                bench.write(broker, None, SMALL, "os", min(args.gib, 2))
-            for number in range(args.rounds):
-                bench.round(bench.brokers if number % 2 == 0 else bench.brokers[::-1])
+                bench.warm_up(broker)
             if args.foreign_gib:
                 bench.foreign()
-            limit = dirty_limit_gib()
+            rounds = bench.rounds()
+            print(machine(folder, args.driver))
             print(
-                f"{PARTITIONS} partitions, {CONNECTIONS} connections, records of {RECORD} bytes, acks=all; {args.gib:g} GiB a run"
-                f" ({args.sync_gib:g} GiB with syncs), dirty limit {limit:.1f} GiB; medians of {args.rounds}\n"
+                f"{PARTITIONS} partitions, {CONNECTIONS} connections, records of {RECORD} bytes, `acks=all`; {IN_FLIGHT[SMALL]} (16 KiB"
+                f" batches) or {IN_FLIGHT[LARGE]} (1 MiB) requests in flight on each connection, closed loop, and two loads at a fixed"
+                f" rate; {args.gib:g} GiB a run ({args.sync_gib:g} GiB with syncs), dirty limit {dirty_limit_gib():.1f} GiB; medians of"
+                f" {rounds} rounds, in brackets the least and the most. CPU counts until the broker is quiet and all is on disk.\n"
             )
-            print("\n".join(table(bench, starts)))
+            print("\n".join(table(bench.reports, starts)))
             # The foreign generator is one of the others itself.
             noise = [r["others_cpu_s"] for (load, _), reports in bench.reports.items() if load != FOREIGN for r in reports]
-            print(f"\nOther processes used up to {max(noise):.0f} s of CPU during a run.")
+            print(f"\nOther processes used up to {max(noise):.1f} s of CPU during a run, {sum(noise):.0f} s in all.")
         finally:
             for broker in bench.brokers:
                 broker.discard()

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ _KTHREADD = 2
 # A broker is quiet when it used less than this in a second; both use 0.01-0.02 s when nobody asks anything of them.
 QUIET_S = 0.05
 QUIET_WAIT_S = 60
+
+# Kernel threads that end take their CPU along, so they are looked at this often: each loses no more than that.
+SAMPLE_S = 0.5
 
 
 def _stat(pid):
@@ -38,9 +42,26 @@ def kernel_threads():
     return threads
 
 
-def kernel_cpu_s(before):
-    """Processor seconds of kernel threads since `before`. Those that ended meanwhile took theirs along."""
-    return sum(used - before.get(thread, 0) for thread, used in kernel_threads().items())
+class KernelWatch:
+    """What kernel threads use from now on, those included that end meanwhile."""
+
+    def __init__(self):
+        self._before = kernel_threads()
+        self._seen = dict(self._before)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+
+    def _sample(self):
+        while not self._over.wait(SAMPLE_S):
+            self._seen.update(kernel_threads())
+
+    def end(self):
+        """Processor seconds, all kernel threads together."""
+        self._over.set()
+        self._thread.join()
+        self._seen.update(kernel_threads())
+        return sum(used - self._before.get(thread, 0) for thread, used in self._seen.items())
 
 
 def others_cpu_s(pids):
@@ -94,16 +115,16 @@ def drive(driver, broker, what, topic, **options):
 
 def around(broker, work):
     """The report that `work` returns (`bytes` in it), with what was spent meanwhile and until all is on disk."""
-    pid = broker.process.pid
-    before = cpu_s(pid), kernel_threads(), others_cpu_s([pid])
+    pid, me = broker.process.pid, os.getpid()
+    before, others = cpu_s(pid), others_cpu_s([pid, me])
+    kernel = KernelWatch()
     report = work()
     wait_until_quiet(pid)
     os.sync()
     gib = report["bytes"] / GIB
-    report["broker_cpu_s_per_gib"] = (cpu_s(pid) - before[0]) / gib
-    kernel = kernel_cpu_s(before[1])
-    report["kernel_cpu_s_per_gib"] = kernel / gib
+    report["broker_cpu_s_per_gib"] = (cpu_s(pid) - before) / gib
+    kernel_s = kernel.end()
+    report["kernel_cpu_s_per_gib"] = kernel_s / gib
     own = report["driver"]["user_s"] + report["driver"]["system_s"] if "driver" in report else 0
-    others = others_cpu_s([pid]) - before[2] - own - kernel
-    report["others_cpu_s"] = max(others, 0)
+    report["others_cpu_s"] = max(others_cpu_s([pid, me]) - others - own - kernel_s, 0)
     return report
