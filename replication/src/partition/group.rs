@@ -302,3 +302,6 @@ fn clip(log: &PartitionLog, checkpoint: &mut Checkpoint) -> Result<(), io::Error
     checkpoint.high_watermark = checkpoint.high_watermark.min(next_offset);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -57,6 +57,7 @@ struct GroupLogInner {
 #[derive(Debug, Default)]
 struct AppendsUnderWay {
     count: AtomicUsize,
+    failed: AtomicBool,
     ended: Notify,
 }
 
@@ -65,18 +66,21 @@ impl AppendsUnderWay {
         self.count.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn end(&self) {
+    fn end(&self, durable: bool) {
+        if !durable {
+            self.failed.store(true, Ordering::Release);
+        }
         if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.ended.notify_waiters();
         }
     }
 
-    /// Waits until there are none.
-    async fn none(&self) {
+    /// Waits until there are none. Says whether all of them, ever, became durable.
+    async fn all_durable(&self) -> bool {
         loop {
             let ended = self.ended.notified();
             if self.count.load(Ordering::Acquire) == 0 {
-                return;
+                return !self.failed.load(Ordering::Acquire);
             }
             ended.await;
         }
@@ -382,7 +386,9 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
         let saved = *self.inner.vote.lock();
         let known = saved.is_some_and(|saved| saved.leader_id == vote.leader_id);
         if !known {
-            self.inner.appends.none().await;
+            if !self.inner.appends.all_durable().await {
+                return Err(invalid("entries before the vote were not stored"));
+            }
             let written = self.inner.state.write_vote(vote).await;
             written.map_err(|error| self.fail(LogError::Io(Arc::from(error.to_string()))))?;
         }
@@ -426,7 +432,7 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
         let events = self.inner.events.clone();
         let appends = self.inner.appends.clone();
         let done = Box::new(move |result: Result<(), LogError>| {
-            appends.end();
+            appends.end(result.is_ok());
             match &result {
                 Ok(()) => waiting.iter().for_each(|submission| submission.durable()),
                 Err(error) => events.failed(error),
@@ -437,7 +443,7 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
         let appended = self.inner.log.append(entries, stamping, done).await;
         let offsets = appended.map_err(|error| {
             // What was not taken is not told to be done.
-            self.inner.appends.end();
+            self.inner.appends.end(false);
             self.fail(error)
         })?;
         for (position, submission) in &submissions {

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use tidelog_storage::log::LogError;
+
 use super::*;
+use crate::partition::group::PartitionGroup;
 use crate::{ConfigResource, MetadataError, Role, StartError, SubmitError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -292,4 +295,46 @@ async fn leadership_is_confirmed_and_ends_with_the_shutdown() {
     assert!(partition.confirm_leadership().await.is_err());
     assert_eq!(partition.state().role, Role::Follower);
     assert!(append(&partition, batch(1), Acks::All).await.is_err());
+}
+
+/// Restarts, and in the end removals, that are asked for at the same time.
+const AT_ONCE: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_groups_never_run_on_one_log() {
+    let mut broker = Broker::start().await;
+    let topic = broker.create("restarted", 1).await;
+    let partition = broker.partition(topic, 0);
+    let hosted = broker.replication().hosted().clone();
+    let mut groups: Vec<Arc<PartitionGroup>> = partition.group().into_iter().collect();
+    for _ in 0..5 {
+        let restarts = (0..AT_ONCE).map(|_| async {
+            hosted.restart_group(&partition).await;
+            partition.group()
+        });
+        let started = futures_util::future::join_all(restarts).await;
+        groups.extend(started.into_iter().flatten());
+    }
+    assert_eq!(groups.len(), 1 + 5 * AT_ONCE, "each restart starts a group");
+    let running = groups.iter().filter(|group| group.is_running()).count();
+    assert_eq!(running, 1, "groups on one log");
+    append_when_led(&partition).await;
+    broker.submit(Command::DeleteTopic { id: topic }).await;
+    let restarts = (0..AT_ONCE).map(|_| hosted.restart_group(&partition));
+    futures_util::future::join_all(restarts).await;
+    eventually("the log is gone", || {
+        matches!(partition.log().check_writable(), Err(LogError::Removed))
+    })
+    .await;
+    hosted.restart_group(&partition).await;
+    hosted.start_group(&partition, Durability::Sync, &[]).await;
+    assert!(partition.group().is_none(), "a removed log has a group");
+    broker.stop().await;
+}
+
+async fn append_when_led(partition: &Partition) {
+    eventually("it is led", || partition.state().is_leader()).await;
+    append(partition, batch(1), Acks::All)
+        .await
+        .expect("is appended");
 }

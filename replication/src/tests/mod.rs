@@ -1,5 +1,6 @@
 //! A broker's consensus groups on real logs in a temporary directory.
 
+mod adapter;
 mod cluster;
 mod compaction;
 mod idle;
@@ -183,7 +184,7 @@ impl Broker {
     }
 }
 
-async fn open_logs(directory: &Path) -> Arc<LogManager> {
+pub async fn open_logs(directory: &Path) -> Arc<LogManager> {
     let directory = directory.to_owned();
     let open = move || {
         let kv = Arc::new(RocksKv::open(&directory.join("kv")).expect("opens"));
@@ -195,7 +196,7 @@ async fn open_logs(directory: &Path) -> Arc<LogManager> {
 }
 
 /// A batch without a producer.
-fn batch(records: i32) -> RecordBatch {
+pub fn batch(records: i32) -> RecordBatch {
     build(BatchBuilder::new(Compression::None), records)
 }
 

@@ -1,0 +1,135 @@
+//! What a group's log keeps when it is stopped at any point.
+
+use std::path::PathBuf;
+
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::{EntryPayload, Membership};
+use tidelog_storage::fs::HostileFs;
+use tidelog_storage::journal::JournalConfig;
+use tidelog_storage::kv::MemoryKv;
+use tidelog_storage::log::{EntryIndex, LogError, PartitionLog};
+
+use super::*;
+use crate::raft::codec::entry_id;
+use crate::raft::log_store::{GroupEvents, GroupLog};
+use crate::raft::state_store::GroupStateStore;
+use crate::raft::types::{Entry, LogId, ReplicaId, Vote};
+
+/// An owner that does not care.
+#[derive(Debug)]
+struct Silent;
+
+impl GroupEvents for Silent {
+    fn vote_changed(&self, _vote: &Vote) {}
+    fn failed(&self, _error: &LogError) {}
+}
+
+const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
+
+fn me() -> ReplicaId {
+    ReplicaId {
+        broker: BrokerId(1),
+        directory: Uuid::from_u128(11),
+    }
+}
+
+fn create(logs: &LogManager, durability: Durability) -> Arc<PartitionLog> {
+    let config = LogConfig {
+        durability,
+        ..LogConfig::default()
+    };
+    logs.create_log(&"new".into(), TOPIC, PartitionIndex(0), config)
+        .expect("is made")
+}
+
+fn group_log(log: &Arc<PartitionLog>, state: GroupStateStore) -> GroupLog {
+    GroupLog::open(log.clone(), state, me(), Arc::new(Silent), None).expect("opens")
+}
+
+fn blank(term: u64, index: u64) -> Entry {
+    Entry {
+        log_id: LogId::new_term_index(term, index),
+        payload: EntryPayload::Blank,
+    }
+}
+
+fn open_on(disk: &Arc<HostileFs>, kv: &Arc<MemoryKv>) -> Arc<LogManager> {
+    let mut options = StorageOptions::new(PathBuf::from("/data"), disk.clone(), kv.clone());
+    options.journal = JournalConfig {
+        file_bytes: 64 << 10,
+        files_min: 2,
+        files_max: 4,
+        queue_bytes_max: 1 << 20,
+        ..JournalConfig::default()
+    };
+    LogManager::open(options).expect("opens").0
+}
+
+/// Starts a group on a disk whose power goes after so many operations. Says whether a vote is left, and the last entry.
+async fn left_by_a_power_loss(durability: Durability, operations: u64) -> (bool, EntryIndex) {
+    let disk = Arc::new(HostileFs::new(operations));
+    let kv = Arc::new(MemoryKv::new().expect("a thread starts"));
+    let logs = open_on(&disk, &kv);
+    let log = create(&logs, durability);
+    let state = GroupStateStore::new(kv.clone(), log.id());
+    let mut group = group_log(&log, state.clone());
+    disk.cut_power_after(operations);
+    let members = Membership::new_with_defaults(vec![[me()].into()], []);
+    let first = Entry {
+        log_id: LogId::new_term_index(0, 0),
+        payload: EntryPayload::Membership(members),
+    };
+    // Either may fail, as the power is going.
+    let _ = group.append([first], IOFlushed::noop()).await;
+    let _ = group.save_vote(&Vote::new(1, me())).await;
+    // Nothing of what its threads still do reaches the disk.
+    disk.cut_power_after(0);
+    logs.shutdown().await;
+    disk.power_loss(operations);
+    let logs = open_on(&disk, &kv);
+    let log = logs.log(TOPIC, PartitionIndex(0));
+    let last = log.map_or(EntryIndex(0), |log| log.bounds().last.index);
+    logs.shutdown().await;
+    (state.read_vote().expect("is readable").is_some(), last)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vote_is_never_there_without_the_first_membership() {
+    for durability in [Durability::Sync, Durability::Os] {
+        let mut votes = 0;
+        for operations in 0..30 {
+            let (voted, last) = left_by_a_power_loss(durability, operations).await;
+            assert!(
+                !voted || last >= EntryIndex(1),
+                "{durability:?}, {operations} operations: a vote, and no members"
+            );
+            votes += usize::from(voted);
+        }
+        assert!(votes > 0, "{durability:?}: the power always went too early");
+        assert!(votes < 30, "{durability:?}: the power always went too late");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_purged_beyond_its_end_begins_anew_there() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let logs = open_logs(directory.path()).await;
+    let log = create(&logs, Durability::Sync);
+    let mut group = group_log(&log, GroupStateStore::new(logs.kv().clone(), log.id()));
+    let entries = (0..3).map(|index| blank(1, index));
+    group
+        .append(entries, IOFlushed::noop())
+        .await
+        .expect("appends");
+    let boundary = LogId::new_term_index(2, 9);
+    group.purge(boundary).await.expect("purges");
+    let bounds = log.bounds();
+    let expected = entry_id(&boundary).expect("a small term");
+    assert_eq!((bounds.purged, bounds.last), (expected, expected));
+    group
+        .append([blank(2, 10)], IOFlushed::noop())
+        .await
+        .expect("goes on behind the boundary");
+    assert_eq!(log.bounds().last.index, EntryIndex(11));
+    logs.shutdown().await;
+}
