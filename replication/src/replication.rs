@@ -94,11 +94,6 @@ impl Replication {
         Ok(replication)
     }
 
-    #[cfg(test)]
-    pub(crate) fn hosted(&self) -> &Arc<HostedPartitions> {
-        &self.hosted
-    }
-
     /// This broker's id.
     pub fn broker(&self) -> BrokerId {
         self.options.broker
