@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "foreign"
 
 from harness import paths, tools  # noqa: E402
 from harness.broker import KafkaBroker, TidelogBroker  # noqa: E402
-from kafka_table import FOREIGN, OS_SMALL, READ, machine, table  # noqa: E402
+from kafka_table import FOREIGN, LONE, OS_SMALL, READ, machine, table  # noqa: E402
 from measure import GIB, around, dirty_limit_gib, drive, memory_mib  # noqa: E402
 from wire import Connection, Disconnected, Error, build_batch  # noqa: E402
 from wire.calls import create_topic, produce  # noqa: E402
@@ -89,6 +89,17 @@ class Bench:
         )  # fmt: skip
         self.keep(load, broker, report)
 
+    def lone(self, broker):
+        """One record after the other, each written when the one before it was acknowledged."""
+        self.topics += 1
+        topic = f"bench-{self.topics}"
+        report = drive(
+            self.args.driver, broker, "produce", topic, partitions=1, connections=1, in_flight=1, record_size=RECORD, batch_bytes=1,
+            seconds=self.args.open_s, config=broker.durability["sync"],
+        )  # fmt: skip
+        self.keep(LONE, broker, report)
+        self.delete(broker, topic)
+
     def warm_up(self, broker):
         topic = self.write(broker, None, SMALL, "os", min(self.args.gib, 2), keep=True)
         self.read(broker, None, topic, min(self.args.gib, 2))
@@ -122,6 +133,8 @@ class Bench:
         for load, durability, rate_mib in OPEN_LOADS:
             for broker in order:
                 self.write(broker, load, SMALL, durability, args.open_s * rate_mib / 1024, rate_mib=rate_mib)
+        for broker in order:
+            self.lone(broker)
 
     def rounds(self):
         """As many rounds as were asked for, but none that would not end in time; returns how many."""
