@@ -1,10 +1,11 @@
-"""The figures of one broker: topic creation, a lone append, a large rebalance, restart, memory.
+"""The figures of one broker: topic creation, a lone append, a large rebalance, restart, memory, ten thousand idle partitions.
 
 Starts `bin/tidelog` (or TIDELOG_TEST_BINARY) on loopback in a temporary folder and prints one line a figure; the same
 against Apache Kafka with TIDELOG_TEST_BROKER=kafka. Run it by `make figures` on a machine that does nothing else.
 """
 
 import os
+import resource
 import statistics
 import sys
 import tempfile
@@ -15,9 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "foreign"
 
 from harness.broker import new_broker  # noqa: E402
 from wire import Connection, Error, build_batch  # noqa: E402
-from wire.calls import Member, create_topic, metadata, produce  # noqa: E402
+from wire.calls import Member, create_topic, metadata, produce, produce_body, produced  # noqa: E402
 
 PARTITIONS = 1000
+MANY_TOPICS = 10
+OPEN_FILES = 20_000
+IDLE_S = 30
 MEMBERS, ASSIGNED = 200, 900
 ROUNDS = 5
 
@@ -95,6 +99,64 @@ def rebalance(broker, wire):
         member.connection.close()
 
 
+def cpu_s(pid):
+    """Seconds of CPU that a process has used, and how often its threads went to sleep and woke up."""
+    cpu, switches = 0, 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        cpu += int((task / "schedstat").read_text().split()[0])
+        for line in (task / "status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                switches += int(line.split()[1])
+    return cpu / 1e9, switches
+
+
+def idle(broker, what):
+    """Lets a broker be for a while."""
+    time.sleep(15)
+    pid = broker.process.pid
+    (cpu, switches), begun = cpu_s(pid), time.monotonic()
+    time.sleep(IDLE_S)
+    (cpu_after, switches_after), took = cpu_s(pid), time.monotonic() - begun
+    share = 100 * (cpu_after - cpu) / took
+    show(f"{what}: CPU, % of a core / wake-ups a second", f"{share:.2f} / {(switches_after - switches) / took:.0f}")
+    show(f"{what}: memory, MiB", memory_mib(pid))
+
+
+def started(broker, what):
+    begun = time.perf_counter()
+    broker.start()
+    show(what, f"{time.perf_counter() - begun:.2f}")
+
+
+def many_partitions(folder):
+    """Ten topics of a thousand partitions, a record in each."""
+    broker = new_broker(Path(folder) / "many")
+    started(broker, "start of an empty broker, s")
+    try:
+        idle(broker, "empty broker")
+        with Connection(broker.address, timeout_s=60) as wire:
+            batch = build_batch([bytes(100)])
+            begun = time.perf_counter()
+            for topic in range(MANY_TOPICS):
+                assert create_topic(wire, f"many-{topic}", partitions=PARTITIONS)["ErrorCode"] == Error.NONE
+            show(f"{MANY_TOPICS * PARTITIONS} partitions created, s", f"{time.perf_counter() - begun:.2f}")
+            for topic in range(MANY_TOPICS):
+                for partition in range(PARTITIONS):
+                    wire.send("Produce", 9, **produce_body(f"many-{topic}", batch, partition))
+                for _ in range(PARTITIONS):
+                    assert produced(wire.receive()[1])["ErrorCode"] == Error.NONE
+        many = f"{MANY_TOPICS * PARTITIONS} partitions with data"
+        idle(broker, many)
+        broker.stop()
+        started(broker, f"start with {many} after a stop, s")
+        idle(broker, f"{many}, started again")
+        broker.kill()
+        started(broker, f"start with {many} after kill -9, s")
+        broker.stop()
+    finally:
+        broker.discard()
+
+
 def memory_mib(pid):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -103,6 +165,7 @@ def memory_mib(pid):
 
 
 def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     with tempfile.TemporaryDirectory() as folder:
         show("overwrite and fdatasync of 4 KiB, median ms", f"{sync_cost(folder):.2f}")
         begun = time.perf_counter()
@@ -123,6 +186,7 @@ def main():
             broker.stop()
         finally:
             broker.discard()
+        many_partitions(folder)
 
 
 if __name__ == "__main__":

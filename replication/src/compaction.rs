@@ -1,26 +1,29 @@
 //! Which partition is compacted next, and by how many tasks.
 //!
-//! As Kafka: what is overdue first, then the log with the largest share that was not looked at. Invariant: no
-//! partition is compacted by two tasks at once.
+//! As Kafka: what is overdue first, then the log with the largest share that was not looked at. Changed settings count
+//! at once, but for a pass that runs: it ends with the map that it has. Invariant: no partition is compacted by two
+//! tasks at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidelog_storage::log::{Cleanable, CleanerPace, LogError, LogId};
+use tokio::task::JoinSet;
 
 use crate::hosted::HostedPartitions;
 use crate::options::CompactionOptions;
 use crate::partition::Partition;
-use crate::tasks::Task;
 
 /// What the tasks share.
 #[derive(Debug)]
 struct Compactor {
     hosted: Arc<HostedPartitions>,
     pace: Arc<CleanerPace>,
-    backoff: Duration,
+    /// Tasks that compact.
+    running: AtomicUsize,
     logs: Mutex<Logs>,
 }
 
@@ -34,28 +37,67 @@ struct Logs {
     uncleanable: HashSet<LogId>,
 }
 
-/// The tasks that compact.
-pub fn tasks(hosted: &Arc<HostedPartitions>, options: &CompactionOptions) -> Vec<Task> {
-    let threads = options.threads as u64;
-    let map_bytes_max = options.map_bytes_max / threads.max(1);
+/// Compacts what needs it, by as many tasks as are configured.
+pub async fn compact(hosted: Arc<HostedPartitions>) {
+    let mut changes = hosted.settings_changes();
     let compactor = Arc::new(Compactor {
-        hosted: hosted.clone(),
-        pace: Arc::new(CleanerPace::new(map_bytes_max, options.bytes_per_second)),
-        backoff: options.backoff.max(Duration::from_millis(1)),
+        hosted,
+        pace: Arc::default(),
+        running: AtomicUsize::new(0),
         logs: Mutex::default(),
     });
-    let task = |_| -> Task { Box::pin(compactor.clone().run()) };
-    (0..options.threads).map(task).collect()
+    // They end with this task.
+    let mut tasks = JoinSet::new();
+    loop {
+        let options = compactor.take_settings();
+        while compactor.running.load(Ordering::Acquire) < options.threads {
+            compactor.running.fetch_add(1, Ordering::AcqRel);
+            tasks.spawn(compactor.clone().run());
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            Some(ended) = tasks.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "a task that compacts failed; another one takes its place");
+                compactor.running.fetch_sub(1, Ordering::AcqRel);
+                tokio::time::sleep(options.backoff).await;
+            },
+        }
+    }
 }
 
 impl Compactor {
+    /// The settings in force, which the passes follow from here on.
+    fn take_settings(&self) -> CompactionOptions {
+        let mut options = self.hosted.compaction();
+        options.backoff = options.backoff.max(Duration::from_millis(1));
+        let map_bytes_max = options.map_bytes_max / options.threads.max(1) as u64;
+        self.pace.set(map_bytes_max, options.bytes_per_second);
+        options
+    }
+
+    /// Whether one task fewer is enough; it is counted out then.
+    fn is_too_many(&self, threads: usize) -> bool {
+        let fewer = |running: usize| running.checked_sub(1).filter(|_| running > threads);
+        (self.running)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer)
+            .is_ok()
+    }
+
     async fn run(self: Arc<Self>) {
+        let mut changes = self.hosted.settings_changes();
         loop {
+            changes.mark_unchanged();
+            let options = self.take_settings();
+            if self.is_too_many(options.threads) {
+                return;
+            }
             match self.pick().await {
                 Some((partition, found)) => self.compact(&partition, found).await,
                 None => {
-                    tokio::time::sleep(self.backoff).await;
-                    self.logs.lock().resting.clear();
+                    let paused = tokio::time::timeout(options.backoff, changes.changed()).await;
+                    if paused.is_err() {
+                        self.logs.lock().resting.clear();
+                    }
                 }
             }
         }

@@ -13,7 +13,7 @@ use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId, TopicPartition}
 use tidelog_storage::journal::Durability;
 use tidelog_storage::log::{LogConfig, LogId, PartitionLog};
 use tidelog_storage::manager::LogManager;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::controller::METADATA_TOPIC_ID;
@@ -21,7 +21,7 @@ use crate::limits::GROUPS_CHANGING_MAX;
 use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::metadata::state::MetadataDelta;
 use crate::notices::Notices;
-use crate::options::ReplicationOptions;
+use crate::options::{CompactionOptions, ReplicationOptions};
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
 use crate::partition::{Life, Partition};
@@ -52,6 +52,8 @@ pub struct HostedPartitions {
     topics: RwLock<HashMap<TopicId, Slots>>,
     /// Partitions handed out to be looked at, all in all.
     visits: AtomicU64,
+    /// Told when the brokers' settings may have changed.
+    settings: watch::Sender<()>,
 }
 
 impl HostedPartitions {
@@ -75,6 +77,7 @@ impl HostedPartitions {
             os_config: config::partition(Durability::Os)?,
             topics: RwLock::default(),
             visits: AtomicU64::new(0),
+            settings: watch::Sender::default(),
         })
     }
 
@@ -97,6 +100,16 @@ impl HostedPartitions {
         let all = topics.values().flatten().flatten();
         let compacted = all.filter(|partition| partition.log().config().compact);
         self.visited(compacted.cloned().collect())
+    }
+
+    /// How compacted logs are looked after, as of now.
+    pub fn compaction(&self) -> CompactionOptions {
+        self.options.log_configs.compaction()
+    }
+
+    /// Hears of changes of the brokers' settings.
+    pub fn settings_changes(&self) -> watch::Receiver<()> {
+        self.settings.subscribe()
     }
 
     /// What the partitions say.
@@ -126,6 +139,9 @@ impl HostedPartitions {
     /// Makes the hosted set equal to the image, where it changed.
     pub async fn reconcile(self: &Arc<Self>, image: &Arc<MetadataImage>, delta: MetadataDelta) {
         self.options.log_configs.follow(image);
+        if delta.broker_configs {
+            self.settings.send_replace(());
+        }
         let gate = Arc::new(Semaphore::new(GROUPS_CHANGING_MAX));
         let mut tasks = JoinSet::new();
         let topics: Vec<TopicId> = if delta.broker_configs {

@@ -44,6 +44,10 @@ pub trait LogConfigSource: Send + Sync + 'static {
     fn log_config(&self, topic: &TopicImage) -> LogConfig;
     /// `min.insync.replicas` of the topic.
     fn min_insync_replicas(&self, topic: &TopicImage) -> usize;
+    /// How compacted logs are looked after, by the brokers' current configuration.
+    fn compaction(&self) -> CompactionOptions {
+        CompactionOptions::default()
+    }
     /// Called with each image before settings are asked for under it: the place to take over the brokers' configuration.
     fn follow(&self, _image: &MetadataImage) {}
 }
@@ -93,8 +97,6 @@ pub struct ReplicationOptions {
     pub broker_in_flight_bytes_max: usize,
     /// `log.retention.check.interval.ms`. Default 5 minutes.
     pub retention_check_interval: Duration,
-    /// How compacted logs are looked after.
-    pub compaction: CompactionOptions,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
 }
@@ -117,7 +119,6 @@ impl ReplicationOptions {
             partition_in_flight_bytes_max: 16 << 20,
             broker_in_flight_bytes_max: 256 << 20,
             retention_check_interval: Duration::from_secs(300),
-            compaction: CompactionOptions::default(),
             start_timeout: Duration::from_secs(60),
         }
     }

@@ -193,9 +193,7 @@ impl Replication {
             hosted.clone(),
             self.options.retention_check_interval,
         )));
-        for task in compaction::tasks(hosted, &self.options.compaction) {
-            spawn(task);
-        }
+        spawn(Box::pin(compaction::compact(hosted.clone())));
         spawn(Box::pin(tasks::checkpoint(
             self.context.clone(),
             controller.clone(),

@@ -175,3 +175,32 @@ def test_compact_and_delete_do_both(compacting, name, connection):
     assert reply["Responses"][0]["ErrorCode"] == Error.NONE
     wait_until(lambda: list_offset(connection, topic, -2)["Offset"] == end)
     assert consume(compacting.address, topic)[0] == []
+
+
+def alter_broker(connection, **settings):
+    """Sets dynamic settings of all brokers; returns code and message."""
+    configs = [{"Name": name.replace("_", "."), "ConfigOperation": 0, "Value": str(value)} for name, value in settings.items()]
+    asked = {"ResourceType": 4, "ResourceName": "", "Configs": configs}
+    (answered,) = connection.call("IncrementalAlterConfigs", 1, Resources=[asked], ValidateOnly=False)["Responses"]
+    return answered["ErrorCode"], answered["ErrorMessage"]
+
+
+def test_settings_of_the_cleaner_change_while_the_broker_runs(start_broker, name):
+    broker = start_broker({"log.cleaner.backoff.ms": "3600000"})
+    with Topics(broker.address) as topics, Connection(broker.address, timeout_s=30) as connection:
+        topic = topics.create(name, cleanup_policy="compact", segment_bytes=1 << 20, min_cleanable_dirty_ratio=0.01)
+        end = fill(broker.address, topic)
+        time.sleep(2)
+        found, _ = consume(broker.address, topic)
+        assert len(found) == end, "the next look is an hour away"
+        assert alter_broker(connection, log_cleaner_backoff_ms=200)[0] == Error.NONE
+        wait_until(lambda: len(consume(broker.address, topic)[0]) < end)
+        # More of them, at another pace and in less memory; no more than twice as many at once.
+        code, message = alter_broker(connection, log_cleaner_threads=3)
+        assert code == Error.INVALID_REQUEST
+        assert "Log cleaner threads cannot be increased to more than double the current value 1" in message
+        settings = {"log_cleaner_threads": 2, "log_cleaner_io_max_bytes_per_second": 1e9, "log_cleaner_dedupe_buffer_size": 8 << 20}
+        assert alter_broker(connection, **settings)[0] == Error.NONE
+        before = len(consume(broker.address, topic)[0])
+        fill(broker.address, topic)
+        wait_until(lambda: len(consume(broker.address, topic)[0]) < before + end)

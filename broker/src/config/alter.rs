@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::assemble::assemble;
-use super::definition::{Definition, Kind, Update};
+use super::definition::{Definition, Kind, Update, Value};
 use super::layers::{Layers, Overrides, text_of};
 use super::{definitions, topic_definitions, topic_settings};
 
@@ -106,7 +106,35 @@ pub fn broker_changes(
         let sentences: Vec<String> = errors.into_iter().map(|error| error.message).collect();
         AlterError::InvalidRequest(sentences.join("; "))
     })?;
+    check_cleaner_threads(layers, &result)?;
     Ok(difference(own, &after))
+}
+
+/// Kafka changes the number of its cleaner's threads by a factor of two at most.
+fn check_cleaner_threads(before: &Layers, after: &Layers) -> Result<(), AlterError> {
+    let threads = |layers: &Layers| match layers.effective().get("log.cleaner.threads")?.value {
+        Some(Value::Integer(threads)) => Some(threads),
+        _ => None,
+    };
+    let (Some(current), Some(wanted)) = (threads(before), threads(after)) else {
+        return Ok(());
+    };
+    let refused = if wanted == current {
+        return Ok(());
+    } else if wanted < 1 {
+        "Log cleaner threads should be at least 1".to_owned()
+    } else if wanted < current / 2 {
+        format!(
+            "Log cleaner threads cannot be reduced to less than half the current value {current}"
+        )
+    } else if wanted > current.saturating_mul(2) {
+        format!(
+            "Log cleaner threads cannot be increased to more than double the current value {current}"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(AlterError::InvalidRequest(refused))
 }
 
 /// The operations of a full replacement: what is named is set, what is not named goes.

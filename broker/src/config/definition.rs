@@ -155,6 +155,20 @@ pub const fn no_effect(
     }
 }
 
+/// Such a property that Kafka lets change while the broker runs.
+pub const fn no_effect_dynamic(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    importance: Importance,
+    reason: &'static str,
+) -> Definition {
+    Definition {
+        update: Update::Dynamic,
+        ..no_effect(name, kind, default, importance, reason)
+    }
+}
+
 /// A property of Kafka whose function is not built; `reason` is its documentation too.
 pub const fn default_only(
     name: &'static str,

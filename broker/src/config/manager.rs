@@ -9,7 +9,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use tidelog_protocol::types::TopicId;
-use tidelog_replication::{ConfigResource, LogConfigSource, MetadataImage, TopicImage};
+use tidelog_replication::{
+    CompactionOptions, ConfigResource, LogConfigSource, MetadataImage, TopicImage,
+};
 use tidelog_storage::log::LogConfig;
 
 use super::assemble::assemble;
@@ -115,6 +117,10 @@ impl LogConfigSource for ConfigManager {
 
     fn min_insync_replicas(&self, topic: &TopicImage) -> usize {
         self.topic(topic.id, &topic.configs).min_insync_replicas
+    }
+
+    fn compaction(&self) -> CompactionOptions {
+        self.broker().log.compaction.clone()
     }
 
     fn follow(&self, image: &MetadataImage) {

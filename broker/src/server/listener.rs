@@ -79,8 +79,10 @@ fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
 }
 
 /// Connections of all listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Connections {
+    /// Beyond `max.connections`: what the process has files for.
+    total_max: usize,
     next_id: AtomicU64,
     open: Mutex<Open>,
 }
@@ -98,6 +100,15 @@ struct Counted {
 }
 
 impl Connections {
+    /// None yet, and never more than `total_max`.
+    pub(crate) fn new(total_max: usize) -> Connections {
+        Connections {
+            total_max,
+            next_id: AtomicU64::new(0),
+            open: Mutex::default(),
+        }
+    }
+
     fn admit(self: &Arc<Self>, ip: IpAddr, broker: &Broker) -> Option<Counted> {
         let config = broker.config();
         let network = &config.network;
@@ -105,7 +116,7 @@ impl Connections {
         let ip_max = *overridden.unwrap_or(&network.max_connections_per_ip);
         let mut open = self.open.lock();
         let of_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
-        if open.total >= network.max_connections || of_ip >= ip_max {
+        if open.total >= network.max_connections.min(self.total_max) || of_ip >= ip_max {
             return None;
         }
         open.total += 1;
@@ -165,7 +176,7 @@ fn open(
 ) {
     let ip = peer.ip().to_canonical();
     let Some(counted) = connections.admit(ip, broker) else {
-        info!(%peer, listener = &**name, "connection refused: max.connections or max.connections.per.ip is reached");
+        info!(%peer, listener = &**name, "connection refused: max.connections, max.connections.per.ip or the share of the open-file limit is reached");
         return;
     };
     if let Err(error) = socket.set_nodelay(true) {

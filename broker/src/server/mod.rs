@@ -8,6 +8,7 @@ pub mod cluster_id;
 mod error;
 mod fault;
 mod listener;
+mod open_files;
 mod storage;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ pub use self::error::ServerError;
 pub(crate) use self::listener::bind;
 
 use self::listener::Connections;
+use self::open_files::OpenFiles;
 use self::storage::{DataDirectory, Storage};
 use crate::config::{BrokerConfig, ConfigManager, Loaded};
 use crate::coordinator::{CoordinatorConfig, GroupCoordinator};
@@ -203,7 +205,6 @@ fn replication_options(
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;
     options.retention_check_interval = config.log.retention_check_interval;
-    options.compaction = config.log.compaction.clone();
     (
         Arc::from(cluster_id::to_text(directory.cluster_id)),
         options,
@@ -242,7 +243,10 @@ fn assemble(
 }
 
 fn accept_all(broker: &Arc<Broker>, bound: Vec<Bound>, tasks: &TaskTracker) {
-    let connections = Arc::new(Connections::default());
+    let config = broker.config();
+    let files = OpenFiles::of_process(&config);
+    files.check(config.network.max_connections);
+    let connections = Arc::new(Connections::new(files.connections));
     for listener in bound {
         for socket in listener.sockets {
             let (broker, name) = (Arc::clone(broker), Arc::clone(&listener.name));

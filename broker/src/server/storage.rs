@@ -14,6 +14,7 @@ use crate::config::BrokerConfig;
 use crate::server::cluster_id;
 use crate::server::error::ServerError;
 use crate::server::fault::Medium;
+use crate::server::open_files::OpenFiles;
 
 /// A data directory that this process holds, before anything in it was touched.
 #[derive(Debug)]
@@ -122,9 +123,7 @@ fn options(
         .unwrap_or(usize::MAX)
         .max(options.journal.files_min);
     options.cache_bytes_max = usize::try_from(storage.cache_bytes).unwrap_or(usize::MAX);
-    if let Some(files_max) = storage.open_segment_files_max {
-        options.open_files_max = usize::try_from(files_max).unwrap_or(usize::MAX);
-    }
+    options.open_files_max = OpenFiles::of_process(config).segments;
     options.reserve = SpaceReserve {
         per_mille: (storage.disk_reserve_percent * 10.0).clamp(0.0, 1000.0) as u16,
         bytes_max: storage.disk_reserve_bytes,

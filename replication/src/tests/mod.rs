@@ -29,8 +29,8 @@ use tidelog_storage::manager::{LogManager, StorageOptions};
 use uuid::Uuid;
 
 use crate::{
-    Acks, AppendError, AppendRequest, Appended, Command, LogConfigSource, MetadataImage, Outcome,
-    Partition, Replication, ReplicationOptions, TopicImage,
+    Acks, AppendError, AppendRequest, Appended, Command, CompactionOptions, LogConfigSource,
+    MetadataImage, Outcome, Partition, Replication, ReplicationOptions, TopicImage,
 };
 
 /// Longest wait for anything; a loaded machine may need some of it.
@@ -40,6 +40,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct TestConfigs {
     default_retention_ms: Mutex<Option<i64>>,
+    compaction: Mutex<CompactionOptions>,
+}
+
+impl TestConfigs {
+    fn new() -> TestConfigs {
+        TestConfigs {
+            compaction: Mutex::new(CompactionOptions {
+                backoff: Duration::from_millis(50),
+                ..CompactionOptions::default()
+            }),
+            ..TestConfigs::default()
+        }
+    }
 }
 
 impl LogConfigSource for TestConfigs {
@@ -75,6 +88,10 @@ impl LogConfigSource for TestConfigs {
     fn min_insync_replicas(&self, _topic: &TopicImage) -> usize {
         1
     }
+
+    fn compaction(&self) -> CompactionOptions {
+        self.compaction.lock().clone()
+    }
 }
 
 /// A broker that can be stopped and started on the same directory.
@@ -94,7 +111,7 @@ impl Broker {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut broker = Broker {
             directory,
-            configs: Arc::default(),
+            configs: Arc::new(TestConfigs::new()),
             retention_check,
             running: None,
         };
@@ -111,7 +128,6 @@ impl Broker {
             self.configs.clone(),
         );
         options.retention_check_interval = self.retention_check;
-        options.compaction.backoff = Duration::from_millis(50);
         let replication = Replication::start(options, logs.clone())
             .await
             .expect("starts");

@@ -41,8 +41,8 @@ const SPACES: [KeySpace; 6] = [
 const BLOCK_CACHE_BYTES: usize = 16 << 20;
 
 /// Memory for writes not yet in tables, per key space and over all.
-const WRITE_BUFFER_BYTES: usize = 4 << 20;
-const WRITE_BUFFERS_BYTES_MAX: usize = 16 << 20;
+const WRITE_BUFFER_BYTES: usize = 1 << 20;
+const WRITE_BUFFERS_BYTES_MAX: usize = 4 << 20;
 
 /// Log bytes after which a key space that is rarely written is flushed, so that it pins no old log.
 const LOG_BYTES_MAX: u64 = 16 << 20;

@@ -94,7 +94,9 @@ def init_producer(connection, *, version=4, transactional_id=None, producer_id=-
 # ---- topics
 
 
-def create_topic(connection, name, *, partitions=1, replication=1, configs=None, version=7, validate_only=False, assignments=()):
+def create_topic(
+    connection, name, *, partitions=1, replication=1, configs=None, version=7, validate_only=False, assignments=(), timeout_ms=15000
+):
     """Asks for one topic and returns the answer about it, good or bad."""
     topic = {
         "Name": name,
@@ -103,7 +105,7 @@ def create_topic(connection, name, *, partitions=1, replication=1, configs=None,
         "Assignments": [{"PartitionIndex": p, "BrokerIds": list(b)} for p, b in assignments],
         "Configs": [{"Name": key, "Value": value} for key, value in (configs or {}).items()],
     }
-    response = connection.call("CreateTopics", version, Topics=[topic], timeoutMs=15000, validateOnly=validate_only)
+    response = connection.call("CreateTopics", version, Topics=[topic], timeoutMs=timeout_ms, validateOnly=validate_only)
     return response["Topics"][0]
 
 

@@ -3,7 +3,7 @@
 
 use super::super::definition::Importance::{High, Low, Medium};
 use super::super::definition::Kind::{Bool, Class, Double, GzipLevel, Int, List, Long, Text};
-use super::super::definition::{Definition, default_only, no_effect};
+use super::super::definition::{Definition, default_only, no_effect, no_effect_dynamic};
 use super::{I32, I32_MIN, I64, I64_MIN};
 
 const PLUGIN: &str = "Tidelog loads no plug-ins.";
@@ -119,8 +119,8 @@ pub static DEFINITIONS: &[Definition] = &[
     no_effect("metrics.num.samples", Int(1, I32), Some("2"), Low, METRICS),
     no_effect("metrics.recording.level", Text, Some("INFO"), Low, METRICS),
     no_effect("metrics.sample.window.ms", Long(1, I64), Some("30000"), Low, METRICS),
-    no_effect("log.cleaner.io.buffer.load.factor", Double(f64::MIN, f64::MAX), Some("0.9"), Medium, CLEANER),
-    no_effect("log.cleaner.io.buffer.size", Int(0, I32), Some("524288"), Medium, CLEANER),
+    no_effect_dynamic("log.cleaner.io.buffer.load.factor", Double(f64::MIN, f64::MAX), Some("0.9"), Medium, CLEANER),
+    no_effect_dynamic("log.cleaner.io.buffer.size", Int(0, I32), Some("524288"), Medium, CLEANER),
     no_effect("log.flush.interval.messages", Long(1, I64), Some("9223372036854775807"), High, FLUSH),
     no_effect("log.flush.interval.ms", Long(I64_MIN, I64), None, High, FLUSH),
     no_effect("log.flush.offset.checkpoint.interval.ms", Int(0, I32), Some("60000"), High, FLUSH),

@@ -148,6 +148,15 @@ fn brokers_change_only_what_is_dynamic() {
             .to_string()
             .contains("must be unlimited")
     );
+    assert!(broker(&[set("log.cleaner.threads", "2")]).is_ok());
+    assert_eq!(
+        refused("log.cleaner.threads", "3").to_string(),
+        "Log cleaner threads cannot be increased to more than double the current value 1"
+    );
+    assert_eq!(
+        refused("log.cleaner.threads", "0").to_string(),
+        "Log cleaner threads should be at least 1"
+    );
     let append = (
         "message.max.bytes".to_owned(),
         AlterOp::Append("1".to_owned()),

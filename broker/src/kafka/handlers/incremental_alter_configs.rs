@@ -79,7 +79,7 @@ fn answer(
         .with_resource_type(resource.resource_type)
         .with_resource_name(resource.resource_name);
     match outcome {
-        Ok(()) => response,
+        Ok(()) => response.with_error_message(None),
         Err(refused) => response
             .with_error_code(refused.code.code())
             .with_error_message(refused.message.map(StrBytes::from_string)),

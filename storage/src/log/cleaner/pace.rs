@@ -2,7 +2,7 @@
 //!
 //! Invariant: over any stretch longer than a second no more bytes are let through than were allowed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,24 +13,36 @@ const SLEEP_MAX: Duration = Duration::from_millis(250);
 /// Limits that the passes over all logs share.
 #[derive(Debug)]
 pub struct CleanerPace {
-    /// Bytes for the map of newest offsets of one pass: `log.cleaner.dedupe.buffer.size` divided by the threads.
-    pub map_bytes_max: u64,
-    /// `log.cleaner.io.max.bytes.per.second`, reading and writing together.
-    bytes_per_second: f64,
+    map_bytes_max: AtomicU64,
+    /// The bits of an `f64`.
+    bytes_per_second: AtomicU64,
     /// When everything that was let through will have been paid for.
     paid_at: Mutex<Option<Instant>>,
     stopped: AtomicBool,
 }
 
 impl CleanerPace {
-    /// Limits as configured.
+    /// Limits as configured, see [`CleanerPace::set`].
     pub fn new(map_bytes_max: u64, bytes_per_second: f64) -> CleanerPace {
         CleanerPace {
-            map_bytes_max,
-            bytes_per_second,
+            map_bytes_max: AtomicU64::new(map_bytes_max),
+            bytes_per_second: AtomicU64::new(bytes_per_second.to_bits()),
             paid_at: Mutex::default(),
             stopped: AtomicBool::new(false),
         }
+    }
+
+    /// Other limits: bytes for the map of newest offsets of one pass, which count from the next pass on, and bytes a
+    /// second, reading and writing together, which count from the next read or write on.
+    pub fn set(&self, map_bytes_max: u64, bytes_per_second: f64) {
+        self.map_bytes_max.store(map_bytes_max, Ordering::Relaxed);
+        self.bytes_per_second
+            .store(bytes_per_second.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Bytes for the map of newest offsets of one pass.
+    pub(crate) fn map_bytes_max(&self) -> u64 {
+        self.map_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Ends all passes soon, and their sleep at once.
@@ -45,7 +57,8 @@ impl CleanerPace {
 
     /// Notes bytes that were read or written, and sleeps as long as they ask for. Blocks.
     pub(crate) fn spend(&self, bytes: usize) {
-        let cost = bytes as f64 / self.bytes_per_second.max(1.0);
+        let bytes_per_second = f64::from_bits(self.bytes_per_second.load(Ordering::Relaxed));
+        let cost = bytes as f64 / bytes_per_second.max(1.0);
         let cost = Duration::try_from_secs_f64(cost).unwrap_or(Duration::ZERO);
         if cost.is_zero() {
             return;
@@ -84,5 +97,12 @@ mod tests {
         }
         assert!(began.elapsed() >= Duration::from_millis(95));
         CleanerPace::default().spend(1 << 40);
+        let began = Instant::now();
+        pace.set(0, 1e9);
+        pace.spend(10_000_000);
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "not 10 s as before"
+        );
     }
 }

@@ -140,7 +140,7 @@ impl PartitionLog {
             return Ok(None);
         }
         let records = u64::try_from(end.0.saturating_sub(from.0)).unwrap_or(0);
-        let mut map = OffsetMap::new(records, pace.map_bytes_max);
+        let mut map = OffsetMap::new(records, pace.map_bytes_max());
         map.advance_end(from);
         let mut scratch = Scratch::new();
         let segments = settled
