@@ -15,7 +15,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build deps deps-build deps-test deps-verify test test-rust test-foreign soak figures bench-micro bench-kafka verify fmt clean distclean
+.PHONY: help run build deps deps-build deps-test deps-soak deps-verify test test-rust test-foreign soak soak-day soak-topics figures bench-micro bench-kafka verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ deps-build:
 deps-test:
 	@scripts/deps.sh test
 
+deps-soak:
+	@scripts/deps.sh soak
+
 deps-verify:
 	@scripts/deps.sh verify
 
@@ -52,8 +55,16 @@ test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,build) ## f
 soak: build ## the storage properties under power loss, a hundred times as many cases as in `make test`
 	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors
 
+soak: soak-day soak-topics
+
+soak-day: deps-soak build ## all clients, retention, compaction, groups and topics that come and go, for a quarter of an hour
+	TIDELOG_TEST_SOAK_SECONDS=900 $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/soak -s
+
+soak-topics: build ## 10,000 topics created, used and deleted, and what that leaves behind
+	TIDELOG_SOAK=20 cargo test $(CARGO_FLAGS) --workspace --test it -- topic_churn --nocapture
+
 figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has them; run it on a quiet machine
-	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py
+	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py $(ARGS)
 
 bench-micro: deps-build ## what validation, append and fetch cost on their own
 	cargo bench --profile release --locked --workspace --bench micro

@@ -1,9 +1,11 @@
-"""The figures of one broker: topic creation, a lone append, a large rebalance, restart, memory, ten thousand idle partitions.
+"""The figures of one broker: topic creation, a lone append, a large rebalance, restart, memory, ten thousand idle partitions,
+many commits.
 
 Starts `bin/tidelog` (or TIDELOG_TEST_BINARY) on loopback in a temporary folder and prints one line a figure; the same
 against Apache Kafka with TIDELOG_TEST_BROKER=kafka. Run it by `make figures` on a machine that does nothing else.
 """
 
+import argparse
 import os
 import resource
 import statistics
@@ -16,7 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "foreign"
 
 from harness.broker import new_broker  # noqa: E402
 from wire import Connection, Error, build_batch  # noqa: E402
-from wire.calls import Member, create_topic, metadata, produce, produce_body, produced  # noqa: E402
+from wire.calls import (  # noqa: E402
+    Member,
+    committed,
+    create_topic,
+    find_coordinator,
+    metadata,
+    produce,
+    produce_body,
+    produced,
+)
 
 PARTITIONS = 1000
 MANY_TOPICS = 10
@@ -24,6 +35,8 @@ OPEN_FILES = 20_000
 IDLE_S = 30
 MEMBERS, ASSIGNED = 200, 900
 ROUNDS = 5
+# Offsets in one request of the commits below, and the requests that wait for their answers at a time.
+KEYS, IN_FLIGHT = 1000, 4
 
 
 def show(name, value):
@@ -157,6 +170,67 @@ def many_partitions(folder):
         broker.discard()
 
 
+def folder_mib(data_dir, marker):
+    """MiB of the files in all folders of which a file holds these bytes near its beginning."""
+    total = 0
+    for log in data_dir.rglob("*.log"):
+        try:
+            with log.open("rb") as file:
+                if marker in file.read(1 << 16):
+                    total += log.stat().st_size
+        except FileNotFoundError:
+            pass  # Compaction has replaced it.
+    return total / (1 << 20)
+
+
+def commits(folder, count):
+    """One group commits `count` offsets over KEYS partitions: what its topic takes afterwards, and how fast it is read again."""
+    broker = new_broker(Path(folder) / "commits").start()
+    try:
+        with Connection(broker.address, timeout_s=60) as wire:
+            assert create_topic(wire, "read", partitions=KEYS)["ErrorCode"] == Error.NONE
+            find_coordinator(wire, "the-committer")
+            request = wire.messages["OffsetCommitRequest"]
+
+            def body(offset):
+                partitions = [
+                    {"PartitionIndex": p, "CommittedOffset": offset, "CommittedMetadata": ""} for p in range(KEYS)
+                ]
+                return request.encode(8, {
+                    "GroupId": "the-committer", "GenerationIdOrMemberEpoch": -1, "MemberId": "",
+                    "Topics": [{"Name": "read", "Partitions": partitions}],
+                })  # fmt: skip
+
+            bodies = [body(offset) for offset in range(8)]
+            begun, peak, sent, answered = time.perf_counter(), 0, 0, 0
+            while answered < count // KEYS:
+                while sent < count // KEYS and sent - answered < IN_FLIGHT:
+                    wire.sent[sent] = ("OffsetCommit", 8)
+                    wire.send_raw(wire.request_bytes("OffsetCommit", 8, sent, bodies[sent % len(bodies)]))
+                    sent += 1
+                _, response = wire.receive(60)
+                assert {p["ErrorCode"] for p in response["Topics"][0]["Partitions"]} == {Error.NONE}
+                answered += 1
+                if answered % 200 == 0:
+                    peak = max(peak, folder_mib(broker.data_dir, b"the-committer"))
+            show(f"{count} commits over {KEYS} keys, s", f"{time.perf_counter() - begun:.1f}")
+            last = (sent - 1) % len(bodies)
+        # What is left for compaction after the last segment's end.
+        time.sleep(40)
+        size = folder_mib(broker.data_dir, b"the-committer")
+        show("  their topic afterwards / at its largest, MiB", f"{size:.1f} / {max(peak, size):.1f}")
+        broker.stop()
+        begun = time.perf_counter()
+        broker.start()
+        with Connection(broker.address, timeout_s=60) as wire:
+            find_coordinator(wire, "the-committer")
+            assert committed(wire, "the-committer", "read", partition=KEYS - 1)[0] == last
+        show("  start until the group's offsets are answered, s", f"{time.perf_counter() - begun:.2f}")
+        broker.stop()
+    finally:
+        broker.discard()
+
+
 def memory_mib(pid):
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
@@ -166,6 +240,17 @@ def memory_mib(pid):
 
 def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--commits", type=int, default=10_000_000, help="offsets that a group commits (%(default)s)")
+    parser.add_argument("--only-commits", action="store_true", help="leave the other figures out")
+    arguments = parser.parse_args()
+    if not arguments.only_commits:
+        one_broker()
+    with tempfile.TemporaryDirectory() as folder:
+        commits(folder, arguments.commits)
+
+
+def one_broker():
     with tempfile.TemporaryDirectory() as folder:
         show("overwrite and fdatasync of 4 KiB, median ms", f"{sync_cost(folder):.2f}")
         begun = time.perf_counter()

@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh build     what `cargo build` needs: C++ compiler, libclang, cmake, pkg-config
 #   scripts/deps.sh test      what the tests need: kcat, Java, Maven, Node, Python and the clients themselves
+#   scripts/deps.sh soak      what only the long forms need: a schema registry
 #   scripts/deps.sh verify    what `make verify` needs: cargo-deny
 #   scripts/deps.sh           all of it
 #
@@ -14,6 +15,7 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${TIDELOG_CACHE:-$HOME/.cache/tidelog}
 foreign=$repo/tests/foreign
 cargo_deny_version=0.20.2
+registry_version=3.3.3
 
 say() { printf 'deps: %s\n' "$*"; }
 die() { printf 'deps: %s\n' "$*" >&2; exit 1; }
@@ -98,11 +100,11 @@ install_node() {
   echo "$stamp" >"$dir.stamp"
 }
 
-# The Java client, the command-line tools and Kafka's own broker: one folder of jars each, since their
+# The Java client, the command-line tools, Kafka's own broker and its Connect worker: one folder of jars each, since their
 # versions differ. Kafka's scripts are not in the registry; the tests start the classes as the scripts do.
 install_java() {
   local part dir stamp
-  for part in client tools server; do
+  for part in client tools server connect; do
     dir=$cache/java/$part
     stamp=$(made_of "$foreign/java/$part/pom.xml")
     current "$dir" "$stamp" && continue
@@ -113,6 +115,20 @@ install_java() {
       -DoutputDirectory="$dir" </dev/null
     echo "$stamp" >"$dir.stamp"
   done
+}
+
+# Apicurio Registry, 160 MB: ready to run, but on Java 21 or newer, which the test looks for by itself.
+install_registry() {
+  local dir=$cache/java/registry
+  current "$dir" "$registry_version" && return 0
+  say "Apicurio Registry $registry_version -> $dir"
+  rm -rf "$dir" "$dir.stamp"
+  mkdir -p "$dir"
+  (cd "$dir" && mvn -B -q org.apache.maven.plugins:maven-dependency-plugin:3.8.1:unpack \
+    -Dartifact="io.apicurio:apicurio-registry-app:$registry_version:tar.gz:all" -DoutputDirectory="$dir" </dev/null)
+  # The plugin's own marks, for want of a project.
+  rm -rf "$dir/\${project.basedir}"
+  echo "$registry_version" >"$dir.stamp"
 }
 
 # --- cargo-deny ------------------------------------------------------------------------------------------
@@ -131,16 +147,17 @@ parts=("${@:-all}")
 for part in "${parts[@]}"; do
   case $part in
     build) want_for_build ;;
-    test) want_for_build; want_for_test ;;
+    test | soak) want_for_build; want_for_test ;;
     verify) want_for_build ;;
     all) want_for_build; want_for_test ;;
-    *) die "unknown part '$part': build, test or verify" ;;
+    *) die "unknown part '$part': build, test, soak or verify" ;;
   esac
 done
 install_packages
 check_rust
 mkdir -p "$cache"
 for part in "${parts[@]}"; do
-  case $part in test | all) install_python; install_node; install_java ;; esac
+  case $part in test | soak | all) install_python; install_node; install_java ;; esac
+  case $part in soak) install_registry ;; esac
   case $part in verify | all) install_cargo_deny ;; esac
 done

@@ -141,7 +141,8 @@ def test_batches_keep_their_ends_and_dump_log_reads_them(compacting, compacted, 
     assert all(before.last_offset < after.base_offset for before, after in zip(batches, batches[1:]))
     holders = {p.parent for p in compacting.data_dir.rglob("*.log") if b"key-042" in p.read_bytes() and compacted in str(p)}
     segments = sorted(holders.pop().glob("*.log"))
-    assert [p for p in segments if ".r" in p.name], "nothing was rewritten"
+    if compacting.is_tidelog:
+        assert [p for p in segments if ".r" in p.name], "nothing was rewritten"
     printed = tools.run("kafka-dump-log", "--files", ",".join(map(str, segments)), "--print-data-log", "--deep-iteration")
     assert "key: key-042" in printed
     assert "isvalid: false" not in printed and "Found" not in printed

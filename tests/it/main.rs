@@ -7,3 +7,4 @@ mod kafka_apis;
 mod rskafka_client;
 mod running_broker;
 mod tidy;
+mod topic_churn;

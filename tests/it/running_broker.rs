@@ -22,17 +22,25 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct RunningBroker {
     address: String,
     process: Option<(Child, TempDir)>,
+    http: u16,
 }
 
 impl RunningBroker {
-    /// Starts the broker and returns once it accepts connections and says that it is ready.
+    /// A broker as the tests find it: the one that runs already, or one of their own.
     pub fn start() -> Self {
-        if let Ok(address) = env::var("TIDELOG_TEST_ADDRESS") {
-            return Self {
+        match env::var("TIDELOG_TEST_ADDRESS") {
+            Ok(address) => Self {
                 address,
                 process: None,
-            };
+                http: 0,
+            },
+            Err(_) => Self::start_own(&[]),
         }
+    }
+
+    /// Starts a broker of the test's own with these settings, `name=value`, and returns once it accepts connections
+    /// and says that it is ready.
+    pub fn start_own(settings: &[&str]) -> Self {
         let folder = TempDir::new().expect("temporary folder");
         let [kafka, http] = free_ports();
         let log = File::create(folder.path().join("broker.log")).expect("log file");
@@ -46,6 +54,7 @@ impl RunningBroker {
             .arg(folder.path().join("data"))
             .args(["--set", &format!("listeners=PLAINTEXT://127.0.0.1:{kafka}")])
             .args(["--set", &format!("http.listeners=http://127.0.0.1:{http}")])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
@@ -54,6 +63,7 @@ impl RunningBroker {
         let mut broker = Self {
             address: format!("127.0.0.1:{kafka}"),
             process: Some((child, folder)),
+            http,
         };
         broker.wait_until_ready(http);
         broker
@@ -62,6 +72,36 @@ impl RunningBroker {
     /// host:port for a client's bootstrap list.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Id of the process of a broker of the test's own.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("a broker of its own").0.id()
+    }
+
+    /// The data directory of a broker of the test's own.
+    pub fn data_dir(&self) -> PathBuf {
+        let (_, folder) = self.process.as_ref().expect("a broker of its own");
+        folder.path().join("data")
+    }
+
+    /// The current value of one of its metrics, labels aside.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = get(self.http, "/metrics").expect("metrics");
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value
+            .unwrap_or_else(|| panic!("no metric {name} in:\n{text}"))
+            .parse()
+            .expect("a number")
+    }
+
+    /// Ends the process as an operator does, and hands over the folder that has the data directory, `data`, in it.
+    pub fn stop(mut self) -> TempDir {
+        let (child, folder) = self.process.take().expect("a broker of its own");
+        end(child);
+        folder
     }
 
     fn wait_until_ready(&mut self, http: u16) {
@@ -83,17 +123,21 @@ impl RunningBroker {
 
 impl Drop for RunningBroker {
     fn drop(&mut self) {
-        let Some((mut child, _folder)) = self.process.take() else {
-            return;
-        };
-        let pid = Pid::from_child(&child);
-        let signalled = kill_process(pid, Signal::TERM);
-        let ended = child.wait();
-        if !thread::panicking() {
-            signalled.expect("the broker was still running");
-            let status = ended.expect("exit status of the broker");
-            assert!(status.success(), "the broker ended with {status}");
+        if let Some((child, _folder)) = self.process.take() {
+            end(child);
         }
+    }
+}
+
+/// SIGTERM, which must end the process with success.
+fn end(mut child: Child) {
+    let pid = Pid::from_child(&child);
+    let signalled = kill_process(pid, Signal::TERM);
+    let ended = child.wait();
+    if !thread::panicking() {
+        signalled.expect("the broker was still running");
+        let status = ended.expect("exit status of the broker");
+        assert!(status.success(), "the broker ended with {status}");
     }
 }
 
@@ -121,20 +165,21 @@ fn free_ports<const N: usize>() -> [u16; N] {
     held.map(|listener| listener.local_addr().expect("address of a listener").port())
 }
 
-/// Whether `GET /health/ready` answers 200; written by hand to need no HTTP client.
+/// Whether `GET /health/ready` answers 200.
 fn is_ready(port: u16) -> bool {
+    get(port, "/health/ready").is_some()
+}
+
+/// What a GET answers, headers included, if it is 200; written by hand to need no HTTP client.
+fn get(port: u16, path: &str) -> Option<String> {
     use std::io::{Read, Write};
 
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
-        return false;
-    };
-    let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut answer = Vec::new();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .is_ok()
-        && stream.write_all(request).is_ok()
-        && stream.read_to_end(&mut answer).is_ok()
-        && answer.starts_with(b"HTTP/1.1 200")
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200").then_some(answer)
 }

@@ -21,6 +21,9 @@ class KafkaJs(DaemonClient):
         "reset_none": "KafkaJS always resets an offset that is out of range",
     }
 
+    # How often a request is tried again; KafkaJS itself says 5, with longer pauses.
+    retries = 3
+
     def _spawn(self):
         script = paths.FOREIGN / "kafkajs" / "daemon.js"
-        return Daemon(["node", str(script), self.address], os.environ | {"NODE_PATH": str(paths.NODE_MODULES)})
+        return Daemon(["node", str(script), self.address, str(self.retries)], os.environ | {"NODE_PATH": str(paths.NODE_MODULES)})

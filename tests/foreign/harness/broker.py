@@ -35,7 +35,7 @@ def _environment():
     return {name: value for name, value in os.environ.items() if not name.startswith("TIDELOG_")} | {"RUST_BACKTRACE": "1"}
 
 
-def _die_with_parent():
+def die_with_parent():
     """Runs in the new process: a test run that crashes must not leave its brokers behind."""
     set_parent_death_signal = 1
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
@@ -83,7 +83,7 @@ class Broker:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.home,
-                env=_environment(), preexec_fn=_die_with_parent,
+                env=_environment(), preexec_fn=die_with_parent,
             )  # fmt: skip
 
     def start(self):

@@ -177,10 +177,14 @@ def test_rule_25_beyond_the_high_watermark_is_out_of_range(wire, topic):
     assert list_offset(wire, topic, EARLIEST)["Offset"] == 0
 
 
-def test_rule_25_internal_topics_are_compacted_and_refuse(wire, name):
+def test_rule_25_compacted_topics_refuse(wire, topics, name):
+    topics.create(name, cleanup_policy="compact")
+    assert delete_records(wire, name, 0)["ErrorCode"] == Error.POLICY_VIOLATION
+
+
+def test_rule_25_internal_topics_refuse(wire, name):
     from wire.calls import find_coordinator
 
     find_coordinator(wire, name)
     answer = delete_records(wire, "__consumer_offsets", 0)
-    # Kafka's policy check stands before the range check, and __consumer_offsets is compact only.
-    assert answer["ErrorCode"] in (Error.POLICY_VIOLATION, Error.INVALID_TOPIC_EXCEPTION)
+    assert answer["ErrorCode"] == Error.INVALID_TOPIC_EXCEPTION

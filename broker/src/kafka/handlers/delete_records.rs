@@ -18,6 +18,7 @@ use crate::config::TopicSettings;
 use crate::kafka::context::RequestContext;
 use crate::kafka::errors;
 use crate::kafka::handlers::HandlerError;
+use crate::topics::is_internal;
 
 /// "Up to the high watermark" on the wire.
 const HIGH_WATERMARK: i64 = -1;
@@ -77,6 +78,9 @@ async fn delete(
     topic
         .partition(index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    if is_internal(name.as_str()) {
+        return Err(ErrorCode::InvalidTopicException);
+    }
     let before = check(
         &cx.broker.configs.topic(topic.id, &topic.configs),
         asked.offset,

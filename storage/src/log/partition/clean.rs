@@ -256,6 +256,9 @@ impl PartitionLog {
             (group.iter()).all(|segment| settled.extent(segment.name).is_some())
         };
         if !all_there {
+            if made.is_some() {
+                self.files.remove_segment(name, None)?;
+            }
             return Ok(Cleaned::Interrupted);
         }
         if !keep {

@@ -1,5 +1,7 @@
 //! Compaction: what a consumer finds, what stays of offsets, what retention lets go.
 
+use std::time::Duration;
+
 use tidelog_protocol::types::ProducerEpoch;
 
 use super::*;
@@ -333,6 +335,36 @@ async fn retention_and_log_start_let_compacted_segments_go() {
     drop((log, manager));
     let (manager, _) = machine.open();
     assert_eq!(records(&find(&manager, 0), 10), []);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_retention_outruns_leaves_no_files() {
+    let machine = Machine::new(66);
+    let (manager, _) = machine.open();
+    let log = make(&manager, 0, compacted());
+    for value in 0..100 {
+        put(&log, i64::from(value), vec![(1, Some(value)); 3]).await;
+    }
+    let end = log.bounds().log_end;
+    let found = log.cleanable(TimestampMs(0), end).expect("known");
+    let found = found.expect("something to compact");
+    let boundary = found.boundary.expect("something to settle");
+    log.forget_to(boundary).await.expect("is settled");
+    // So slow that what follows happens while the first segments are rewritten.
+    let pace = Arc::new(CleanerPace::new(1 << 20, 50_000.0));
+    let pass = tokio::spawn({
+        let (log, pace) = (log.clone(), pace.clone());
+        async move { log.clean(pace, found.upto, TimestampMs(0)).await }
+    });
+    while log.unlisted_files().is_empty() {
+        assert!(!pass.is_finished(), "nothing was rewritten");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    log.advance_log_start(found.upto);
+    log.drop_settled_below_start().await.expect("are dropped");
+    pass.await.expect("no panic").expect("the pass ends");
+    assert_eq!(log.unlisted_files(), Vec::<String>::new());
     manager.shutdown().await;
 }
 
