@@ -10,6 +10,10 @@ pub mod kv;
 pub mod log;
 pub mod manager;
 
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tidelog_tests::allocations::Counting = tidelog_tests::allocations::Counting;
+
 /// Cases of a property in a test run: so many, times `TIDELOG_SOAK` where that is set.
 #[cfg(test)]
 fn soak(cases: u32) -> u32 {
