@@ -21,7 +21,17 @@ const POLL: Duration = Duration::from_millis(20);
 /// A running broker; dropping it ends the process by SIGTERM and checks that it went well.
 pub struct RunningBroker {
     address: String,
+    http: u16,
     process: Option<(Child, TempDir)>,
+}
+
+/// Memory of the broker's process as the kernel counts it, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now.
+    pub resident: u64,
+    /// The most that was resident at a time.
+    pub peak: u64,
 }
 
 impl RunningBroker {
@@ -30,9 +40,15 @@ impl RunningBroker {
         if let Ok(address) = env::var("TIDELOG_TEST_ADDRESS") {
             return Self {
                 address,
+                http: 0,
                 process: None,
             };
         }
+        Self::with(&[])
+    }
+
+    /// Starts a process with these properties set, whatever runs already.
+    pub fn with(sets: &[&str]) -> Self {
         let folder = TempDir::new().expect("temporary folder");
         let [kafka, http] = free_ports();
         let log = File::create(folder.path().join("broker.log")).expect("log file");
@@ -46,6 +62,7 @@ impl RunningBroker {
             .arg(folder.path().join("data"))
             .args(["--set", &format!("listeners=PLAINTEXT://127.0.0.1:{kafka}")])
             .args(["--set", &format!("http.listeners=http://127.0.0.1:{http}")])
+            .args(sets.iter().flat_map(|set| ["--set", set]))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)
@@ -53,10 +70,64 @@ impl RunningBroker {
             .expect("the broker's binary: `make build` makes it");
         let mut broker = Self {
             address: format!("127.0.0.1:{kafka}"),
+            http,
             process: Some((child, folder)),
         };
         broker.wait_until_ready(http);
         broker
+    }
+
+    /// host:port of the HTTP listener.
+    pub fn http_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.http))
+    }
+
+    /// Memory of the process.
+    pub fn memory(&self) -> Memory {
+        let (child, _) = self.process.as_ref().expect("a process of ours");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))
+            .expect("the process is there");
+        let bytes = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+            kib.expect("a size in KiB") * 1024
+        };
+        Memory {
+            resident: bytes("VmRSS:"),
+            peak: bytes("VmHWM:"),
+        }
+    }
+
+    /// A gauge or counter without labels, as `/metrics` has it.
+    pub fn metric(&self, name: &str) -> u64 {
+        let answer = get(self.http_address(), "/metrics").expect("metrics");
+        let line = answer.lines().find(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(' '))
+        });
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no {name} in:\n{answer}")) as u64
+    }
+
+    /// What the broker logged so far.
+    pub fn log(&self) -> String {
+        let (_, folder) = self.process.as_ref().expect("a process of ours");
+        std::fs::read_to_string(folder.path().join("broker.log")).expect("its log")
+    }
+
+    /// Checks that the process is the one that was started, and says that it is ready.
+    pub fn assert_ready(&mut self) {
+        let (child, _) = self.process.as_mut().expect("a process of ours");
+        let exited = child.try_wait().expect("state of the broker's process");
+        assert_eq!(exited, None, "the broker ended:\n{}", self.log());
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !is_ready(self.http) {
+            assert!(
+                Instant::now() < deadline,
+                "the broker is not ready any more"
+            );
+            thread::sleep(POLL);
+        }
     }
 
     /// host:port for a client's bootstrap list.
@@ -121,20 +192,23 @@ fn free_ports<const N: usize>() -> [u16; N] {
     held.map(|listener| listener.local_addr().expect("address of a listener").port())
 }
 
-/// Whether `GET /health/ready` answers 200; written by hand to need no HTTP client.
+/// Whether `GET /health/ready` answers 200.
 fn is_ready(port: u16) -> bool {
+    get(SocketAddr::from(([127, 0, 0, 1], port)), "/health/ready")
+        .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// Head and body of the answer to a GET, if there is one; written by hand to need no HTTP client.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
     use std::io::{Read, Write};
 
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
-        return false;
-    };
-    let request = b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut answer = Vec::new();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .is_ok()
-        && stream.write_all(request).is_ok()
-        && stream.read_to_end(&mut answer).is_ok()
-        && answer.starts_with(b"HTTP/1.1 200")
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
