@@ -10,3 +10,7 @@ pub mod http;
 pub mod kafka;
 pub mod server;
 pub mod topics;
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tidelog_tests::allocations::Counting = tidelog_tests::allocations::Counting;

@@ -19,3 +19,7 @@ pub use kafka_protocol::error::ResponseError as ErrorCode;
 pub use kafka_protocol::messages;
 /// The traits and the string type of [`messages`].
 pub use kafka_protocol::protocol::{Decodable, Encodable, Message, Request, StrBytes};
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tidelog_tests::allocations::Counting = tidelog_tests::allocations::Counting;

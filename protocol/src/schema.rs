@@ -199,6 +199,10 @@ impl Walk<'_> {
         self.tags_left = self.tags_left.checked_sub(count).ok_or(SchemaError::Tags)?;
         for _ in 0..count {
             let tag = varint::read_unsigned(&mut self.rest).ok_or(SchemaError::Tags)?;
+            // The codec keeps the numbers of tags that it does not know as signed ones.
+            if i32::try_from(tag).is_err() {
+                return Err(SchemaError::Tags);
+            }
             let len = varint::read_unsigned(&mut self.rest).ok_or(SchemaError::Tags)? as usize;
             let before = self.rest.len();
             match fields.iter().find(|field| field.tag == Some(tag)) {

@@ -37,3 +37,7 @@ pub use partition::state::{PartitionState, Role};
 pub use partition::waiters::WaiterRegistration;
 pub use partition::{Partition, ProducerDescription};
 pub use replication::Replication;
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tidelog_tests::allocations::Counting = tidelog_tests::allocations::Counting;

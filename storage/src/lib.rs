@@ -13,6 +13,10 @@ mod sync_point;
 
 pub use sync_point::SyncPoint;
 
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: tidelog_tests::allocations::Counting = tidelog_tests::allocations::Counting;
+
 /// Cases of a property in a test run: so many, times `TIDELOG_SOAK` where that is set.
 #[cfg(test)]
 fn soak(cases: u32) -> u32 {

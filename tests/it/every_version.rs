@@ -1,5 +1,5 @@
 //! Every API in every version that the broker advertises: asked with a request that has one of everything, it answers
-//! with a reply of that version, and the connection stays open.
+//! with a reply of that version, and the connection stays open. What was asked is what others make hostile frames of.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -32,14 +32,24 @@ fn group() -> GroupId {
     GroupId(text(GROUP))
 }
 
+/// A request that was answered.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub api: ApiKey,
+    pub version: i16,
+    /// Without its size prefix.
+    pub frame: Vec<u8>,
+}
+
 /// One connection that asks one thing at a time.
-struct Asker {
+pub struct Asker {
     stream: TcpStream,
     correlation_id: i32,
+    asked: Vec<Asked>,
 }
 
 impl Asker {
-    fn connect(address: &str) -> Asker {
+    pub fn connect(address: &str) -> Asker {
         let stream = TcpStream::connect(address).expect("the broker listens");
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -47,10 +57,16 @@ impl Asker {
         Asker {
             stream,
             correlation_id: 0,
+            asked: Vec::new(),
         }
     }
 
-    fn ask<Q: Encodable, A: Decodable>(&mut self, api: ApiKey, version: i16, request: &Q) -> A {
+    /// What was asked so far.
+    pub fn into_asked(self) -> Vec<Asked> {
+        self.asked
+    }
+
+    pub fn ask<Q: Encodable, A: Decodable>(&mut self, api: ApiKey, version: i16, request: &Q) -> A {
         self.correlation_id += 1;
         let what = format!("{api:?} version {version}");
         let header = RequestHeader {
@@ -59,9 +75,13 @@ impl Asker {
             correlation_id: self.correlation_id,
             client_id: Some(text("every-version")),
         };
-        for piece in encode_request(&header, request).expect(&what) {
-            self.stream.write_all(&piece).expect(&what);
-        }
+        let frame = encode_request(&header, request).expect(&what).concat();
+        self.stream.write_all(&frame).expect(&what);
+        self.asked.push(Asked {
+            api,
+            version,
+            frame: frame[4..].to_vec(),
+        });
         let mut size = [0; 4];
         self.stream
             .read_exact(&mut size)
@@ -486,10 +506,9 @@ fn configurations(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
     true
 }
 
-#[test]
-fn every_api_answers_in_every_version() {
-    let broker = RunningBroker::start();
-    let mut asker = Asker::connect(broker.address());
+/// Asks a broker everything; a request that is not answered as it should be is a failure.
+pub fn ask_everything(address: &str) -> Asker {
+    let mut asker = Asker::connect(address);
     let newest: MetadataResponse = loop {
         let reply: MetadataResponse = asker.ask(ApiKey::Metadata, 13, &metadata(13));
         if reply.topics[0].error_code == 0 {
@@ -509,4 +528,11 @@ fn every_api_answers_in_every_version() {
             assert!(asked, "no request for {:?} here", range.key);
         }
     }
+    asker
+}
+
+#[test]
+fn every_api_answers_in_every_version() {
+    let broker = RunningBroker::start();
+    ask_everything(broker.address());
 }

@@ -3,6 +3,7 @@
 mod client_library;
 mod command_line;
 mod every_version;
+mod hostile;
 mod kafka_apis;
 mod rskafka_client;
 mod running_broker;

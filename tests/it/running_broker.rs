@@ -21,8 +21,17 @@ const POLL: Duration = Duration::from_millis(20);
 /// A running broker; dropping it ends the process by SIGTERM and checks that it went well.
 pub struct RunningBroker {
     address: String,
-    process: Option<(Child, TempDir)>,
     http: u16,
+    process: Option<(Child, TempDir)>,
+}
+
+/// Memory of the broker's process as the kernel counts it, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident now.
+    pub resident: u64,
+    /// The most that was resident at a time.
+    pub peak: u64,
 }
 
 impl RunningBroker {
@@ -31,8 +40,8 @@ impl RunningBroker {
         match env::var("TIDELOG_TEST_ADDRESS") {
             Ok(address) => Self {
                 address,
-                process: None,
                 http: 0,
+                process: None,
             },
             Err(_) => Self::start_own(&[]),
         }
@@ -62,11 +71,64 @@ impl RunningBroker {
             .expect("the broker's binary: `make build` makes it");
         let mut broker = Self {
             address: format!("127.0.0.1:{kafka}"),
-            process: Some((child, folder)),
             http,
+            process: Some((child, folder)),
         };
         broker.wait_until_ready(http);
         broker
+    }
+
+    /// host:port of the HTTP listener.
+    pub fn http_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.http))
+    }
+
+    /// Memory of the process.
+    pub fn memory(&self) -> Memory {
+        let (child, _) = self.process.as_ref().expect("a process of ours");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))
+            .expect("the process is there");
+        let bytes = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+            kib.expect("a size in KiB") * 1024
+        };
+        Memory {
+            resident: bytes("VmRSS:"),
+            peak: bytes("VmHWM:"),
+        }
+    }
+
+    /// A gauge or counter without labels, as `/metrics` has it.
+    pub fn metric(&self, name: &str) -> u64 {
+        let answer = get(self.http_address(), "/metrics").expect("metrics");
+        let line = answer.lines().find(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(' '))
+        });
+        let value = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("no {name} in:\n{answer}")) as u64
+    }
+
+    /// What the broker logged so far.
+    pub fn log(&self) -> String {
+        let (_, folder) = self.process.as_ref().expect("a process of ours");
+        std::fs::read_to_string(folder.path().join("broker.log")).expect("its log")
+    }
+
+    /// Checks that the process is the one that was started, and says that it is ready.
+    pub fn assert_ready(&mut self) {
+        let (child, _) = self.process.as_mut().expect("a process of ours");
+        let exited = child.try_wait().expect("state of the broker's process");
+        assert_eq!(exited, None, "the broker ended:\n{}", self.log());
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !is_ready(self.http) {
+            assert!(
+                Instant::now() < deadline,
+                "the broker is not ready any more"
+            );
+            thread::sleep(POLL);
+        }
     }
 
     /// host:port for a client's bootstrap list.
@@ -83,18 +145,6 @@ impl RunningBroker {
     pub fn data_dir(&self) -> PathBuf {
         let (_, folder) = self.process.as_ref().expect("a broker of its own");
         folder.path().join("data")
-    }
-
-    /// The current value of one of its metrics, labels aside.
-    pub fn metric(&self, name: &str) -> f64 {
-        let text = get(self.http, "/metrics").expect("metrics");
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value
-            .unwrap_or_else(|| panic!("no metric {name} in:\n{text}"))
-            .parse()
-            .expect("a number")
     }
 
     /// Ends the process as an operator does, and hands over the folder that has the data directory, `data`, in it.
@@ -167,19 +217,21 @@ fn free_ports<const N: usize>() -> [u16; N] {
 
 /// Whether `GET /health/ready` answers 200.
 fn is_ready(port: u16) -> bool {
-    get(port, "/health/ready").is_some()
+    get(SocketAddr::from(([127, 0, 0, 1], port)), "/health/ready")
+        .is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-/// What a GET answers, headers included, if it is 200; written by hand to need no HTTP client.
-fn get(port: u16, path: &str) -> Option<String> {
+/// Head and body of the answer to a GET, if there is one; written by hand to need no HTTP client.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
     use std::io::{Read, Write};
 
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then_some(answer)
+    Some(answer)
 }

@@ -49,10 +49,10 @@ fn taken(broker: &RunningBroker) -> Taken {
     let process = Path::new("/proc").join(broker.process_id().to_string());
     let count = |folder: &Path| fs::read_dir(folder).map_or(0, Iterator::count);
     Taken {
-        allocated_bytes: broker.metric("tidelog_memory_allocated_bytes"),
+        allocated_bytes: broker.metric("tidelog_memory_allocated_bytes") as f64,
         open_files: count(&process.join("fd")),
         threads: count(&process.join("task")),
-        partitions: broker.metric("tidelog_partitions"),
+        partitions: broker.metric("tidelog_partitions") as f64,
         log_folders: count(&broker.data_dir().join("topics")),
     }
 }

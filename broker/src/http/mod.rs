@@ -4,6 +4,7 @@
 //! dead process.
 
 mod health;
+mod listener;
 mod metrics;
 mod server;
 

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::listener::BoundedListener;
 use super::{Health, metrics};
 use crate::config::HostPort;
 use crate::server::{ServerError, bind};
@@ -58,8 +59,9 @@ impl HttpServer {
             for socket in bind(address, BACKLOG).await.map_err(failed)? {
                 server.addresses.push(socket.local_addr().map_err(failed)?);
                 let stopped = server.stop.clone().cancelled_owned();
-                let serving = axum::serve(socket, router(Arc::clone(&health)))
-                    .with_graceful_shutdown(stopped);
+                let serving =
+                    axum::serve(BoundedListener::new(socket), router(Arc::clone(&health)))
+                        .with_graceful_shutdown(stopped);
                 server.tasks.push(tokio::spawn(async move {
                     if let Err(error) = serving.await {
                         warn!(%error, "an HTTP listener ended");

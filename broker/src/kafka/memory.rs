@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Records may inflate to so many bytes however small the budget is.
+const INFLATED_BYTES_MIN: usize = 1024 * 1024;
+
 /// Answers are charged in steps of this size while they are built.
 const STEP_BYTES: usize = 1024 * 1024;
 
@@ -41,6 +44,17 @@ pub async fn of_elements(
     let budget = &cx.broker.memory;
     let memory = persist(cx, || budget.try_reserve_decoded(bytes)).await?;
     Ok(Some(memory))
+}
+
+/// Memory that records take while they are inflated, or compressed anew.
+pub async fn of_records(cx: &RequestContext, bytes: usize) -> Result<MemoryPermit, HandlerError> {
+    reserve(cx, bytes).await
+}
+
+/// The most that the records of a batch may inflate to: half of the budget holds twice as much.
+pub fn inflated_bytes_max(cx: &RequestContext) -> usize {
+    let share = cx.broker.memory.total_bytes() / 4;
+    limits::DECOMPRESSED_BYTES_MAX.min(share.max(INFLATED_BYTES_MIN))
 }
 
 /// The reply with its memory.

@@ -12,6 +12,7 @@ use crate::limits;
 pub struct Scratch {
     buffer: Vec<u8>,
     bytes_max: Option<usize>,
+    exceeded: bool,
 }
 
 /// Why a batch's records cannot be read.
@@ -44,11 +45,15 @@ impl Scratch {
         }
         self.buffer.clear();
         self.buffer.shrink_to(limits::SCRATCH_KEPT_BYTES);
-        codec.decompress(
-            batch.records_bytes(),
-            self.bytes_max.unwrap_or(limits::DECOMPRESSED_BYTES_MAX),
-            &mut self.buffer,
-        )?;
+        let bytes_max = self.bytes_max.unwrap_or(limits::DECOMPRESSED_BYTES_MAX);
+        if self.bytes_max.is_some() {
+            // Whoever states a bound pays for it: a buffer that grows would be there twice while it is moved. What is
+            // not written to is address space only. One byte more tells "exactly the bound" from "more".
+            self.buffer.reserve_exact(bytes_max.saturating_add(1));
+        }
+        let inflated = codec.decompress(batch.records_bytes(), bytes_max, &mut self.buffer);
+        self.exceeded = matches!(inflated, Err(DecompressError::TooLarge { .. }));
+        inflated?;
         Ok(&self.buffer)
     }
 
@@ -64,6 +69,12 @@ impl Scratch {
     /// Inflates no section to more than `bytes_max` from now on; `None`: than the most that any batch may have.
     pub fn set_bytes_max(&mut self, bytes_max: Option<usize>) {
         self.bytes_max = bytes_max;
+        self.exceeded = false;
+    }
+
+    /// Whether the last section inflates to more than was allowed, since [`Scratch::set_bytes_max`].
+    pub fn exceeded(&self) -> bool {
+        self.exceeded
     }
 
     /// Gives back memory above what is kept between uses.

@@ -1,5 +1,7 @@
 //! Batches as bytes: a golden one, round trips through the builder, hostile input.
 
+mod hostile;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! Compares the schemas with the codec, on bodies drawn from the schemas, and throws bad bytes at both.
 
+mod hostile;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::Request;
@@ -301,6 +303,8 @@ fn tag_sections_are_bounded_and_exact() {
     assert_eq!(check(&[0]), Ok(0));
     assert_eq!(check(&[1, 9, 2, 0, 0]), Ok(0));
     assert_eq!(check(&[1, 9, 3, 0, 0]), Err(SchemaError::Tags));
+    let negative = [1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0];
+    assert_eq!(check(&negative), Err(SchemaError::Tags));
     let mut many = Vec::new();
     varint::write_unsigned(&mut many, limits::TAGGED_FIELDS_MAX as u32 + 1);
     many.resize(many.len() + 3 * limits::TAGGED_FIELDS_MAX, 0);

@@ -132,9 +132,18 @@ impl RoundFile {
         self.unreadable_end.load(Ordering::Relaxed) > position
     }
 
+    /// `len`, or what the file has from `position` on: a head that lies may claim gigabytes.
+    fn at_most(&self, position: u64, len: usize) -> usize {
+        if len <= SCAN_BYTES {
+            return len;
+        }
+        let end = self.file.len().unwrap_or(u64::MAX);
+        usize::try_from(end.saturating_sub(position)).map_or(len, |left| left.min(len))
+    }
+
     /// Reads up to `len` bytes, fewer where the file ends; `None` if the device refuses.
     fn read(&self, position: u64, len: usize) -> Option<Vec<u8>> {
-        let mut bytes = vec![0; len];
+        let mut bytes = vec![0; self.at_most(position, len)];
         match self.file.read_at(&mut bytes, position) {
             Ok(read) => bytes.truncate(read),
             Err(error) => {

@@ -168,7 +168,8 @@ impl Envelope {
             return Err("envelope parts do not add up".into());
         }
         let opaque = match whole[9] {
-            KIND_BATCH => None,
+            KIND_BATCH if aux_end == length => None,
+            KIND_BATCH => return Err("envelope of a batch has opaque bytes".into()),
             KIND_OPAQUE => Some((whole[72], bytes.slice(aux_end..opaque_end))),
             kind => return Err(format!("envelope kind {kind} is not known")),
         };
@@ -282,6 +283,29 @@ mod tests {
         fn hostile_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Envelope::decode(&bytes.into()).is_err());
         }
+    }
+
+    #[test]
+    fn the_envelope_of_a_batch_has_no_opaque_bytes() {
+        let opaque = Envelope {
+            id: EntryId::default(),
+            flags: 0,
+            origin: None,
+            base_offset: Offset(0),
+            record_count: 0,
+            batch_crc: 0,
+            max_timestamp: TimestampMs(0),
+            log_position: 0,
+            batch_bytes: 0,
+            aux: Bytes::new(),
+            opaque: Some((1, Bytes::from_static(b"bytes"))),
+        };
+        let mut out = BytesMut::new();
+        opaque.encode(&mut out);
+        out[9] = KIND_BATCH;
+        let crc = crc32c::crc32c(&out[4..]);
+        out[..4].copy_from_slice(&crc.to_be_bytes());
+        assert!(Envelope::decode(&out.freeze()).is_err());
     }
 
     #[test]

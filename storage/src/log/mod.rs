@@ -21,6 +21,9 @@ mod sparse_index;
 mod state;
 mod tail;
 
+#[cfg(test)]
+mod tests;
+
 pub use cleaner::{CleanStats, CleanerPace};
 pub use epochs::EpochTable;
 pub use partition::{Cleanable, CleaningBasis, PartitionLog};

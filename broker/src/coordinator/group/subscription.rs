@@ -53,7 +53,29 @@ fn take_i16(bytes: &[u8]) -> Option<(i16, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use tidelog_tests::hostile::Codec;
+
     use super::*;
+
+    #[test]
+    fn mutated_subscriptions() {
+        let codec = Codec {
+            name: "subscription",
+            decode: parse,
+            encode: |topics: &Vec<TopicName>| {
+                let mut bytes = vec![0, 3];
+                bytes.extend_from_slice(&(topics.len() as u32).to_be_bytes());
+                for topic in topics {
+                    bytes.extend_from_slice(&(topic.as_str().len() as u16).to_be_bytes());
+                    bytes.extend_from_slice(topic.as_str().as_bytes());
+                }
+                bytes
+            },
+            reseal: |_: &mut Vec<u8>| {},
+        };
+        let valid = b"\0\x03\0\0\0\x02\0\x01a\0\x02bc\xff\xff\xff\xff".to_vec();
+        codec.check(20_000, &[valid, b"\0\0\0\0\0\0".to_vec()]);
+    }
 
     #[test]
     fn topics_of_a_subscription_are_read_and_later_fields_ignored() {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tidelog_protocol::types::{
     LeaderEpoch, Offset, PartitionIndex, TimestampMs, TopicName, TopicPartition,
 };
+use tidelog_tests::hostile::Codec;
 
 use super::*;
 use crate::coordinator::group::{
@@ -167,4 +168,38 @@ proptest! {
             let _ = decode(&key, Some(&value));
         }
     }
+}
+
+/// A record as one string of bytes: length of the key, key, value.
+fn joined(group: &GroupId, record: &GroupRecord) -> Vec<u8> {
+    let encoded = encode(group, record).expect("short");
+    let length = u16::try_from(encoded.key.len()).expect("short");
+    let value = encoded.value.expect("no tombstone");
+    [&length.to_be_bytes(), &encoded.key[..], &value[..]].concat()
+}
+
+#[test]
+fn mutated_records() {
+    let expiring = CommittedOffset {
+        leader_epoch: None,
+        expire_timestamp: Some(TimestampMs(2_000)),
+        ..committed()
+    };
+    let corpus = [
+        GroupRecord::Offset(partition(), Some(committed())),
+        GroupRecord::Offset(partition(), Some(expiring)),
+        GroupRecord::Metadata(Some(metadata())),
+    ]
+    .map(|record| joined(&GroupId::from("g"), &record));
+    let codec = Codec {
+        name: "record of the offsets topic",
+        decode: |bytes: &[u8]| {
+            let (length, rest) = bytes.split_first_chunk()?;
+            let (key, value) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+            decode(key, Some(value)).ok().flatten()
+        },
+        encode: |(group, record): &(GroupId, GroupRecord)| joined(group, record),
+        reseal: |_: &mut Vec<u8>| {},
+    };
+    codec.check(20_000, &corpus);
 }

@@ -132,7 +132,7 @@ async fn check_all(
             let checked = match acks {
                 None => refused(ErrorCode::InvalidRequiredAcks),
                 Some(_) if transactional => Err(no_transactions(index)),
-                Some(acks) => check(cx, &image, &key, data, acks),
+                Some(acks) => check(cx, &image, &key, data, acks).await,
             };
             kept_bytes += checked
                 .as_ref()
@@ -144,7 +144,7 @@ async fn check_all(
     (topics, kept_bytes)
 }
 
-fn check(
+async fn check(
     cx: &RequestContext,
     image: &MetadataImage,
     topic: &TopicKey,
@@ -168,7 +168,7 @@ fn check(
     if batch.is_transactional() {
         return Err(no_transactions(index));
     }
-    let valid = inflate::validate(batch, &rules).map_err(reject)?;
+    let valid = inflate::validate(cx, batch, &rules).await.map_err(reject)?;
     Ok(Checked {
         index,
         partition,

@@ -4,4 +4,5 @@ mod basics;
 mod damage;
 
 mod harness;
+mod hostile;
 mod power;

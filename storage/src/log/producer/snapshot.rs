@@ -85,14 +85,16 @@ impl ProducerStateTable {
             let older = usize::from(input.try_get_u8().ok()?);
             table.get(id)?;
             let state = table.shard_mut(id).get_mut(&id)?;
-            let last = state.batches[0].take();
+            // So far a producer has its last batch, and older ones are named once, before it.
+            if state.marks().count() != 1 || older >= BATCHES_MAX {
+                return None;
+            }
+            let last = state.batches[0].take()?;
             for _ in 0..older {
                 let mark = get_mark(&mut input)?;
                 state.push(mark);
             }
-            if let Some(last) = last {
-                state.push(last);
-            }
+            state.push(last);
         }
         Some(table)
     }

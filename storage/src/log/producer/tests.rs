@@ -171,6 +171,31 @@ fn snapshot_begins_as_kafkas() {
     assert_eq!(bytes[6..6 + expected.len()], expected[..]);
 }
 
+#[test]
+fn older_batches_are_only_those_of_a_producer_with_a_last_one() {
+    let mut table = ProducerStateTable::default();
+    for sequence in [5, 8, 11] {
+        table.record(&batch(7, 2, sequence, 3), Offset(40 + i64::from(sequence)));
+    }
+    let sealed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = table.encode().to_vec();
+        change(&mut bytes);
+        let crc = crc32c::crc32c(&bytes[6..]);
+        bytes[2..6].copy_from_slice(&crc.to_be_bytes());
+        ProducerStateTable::decode(&bytes)
+    };
+    assert_eq!(sealed(&|_| {}).as_ref(), Some(&table));
+    // The last sequence says that there is no batch.
+    assert_eq!(sealed(&|bytes| bytes[20..24].fill(0xff)), None);
+    // The older ones are named twice.
+    let twice = |bytes: &mut Vec<u8>| {
+        let older = bytes[10 + 46 + 9..].to_vec();
+        bytes.extend(older);
+        bytes[10 + 46 + 8] = 2;
+    };
+    assert_eq!(sealed(&twice), None);
+}
+
 proptest! {
     #[test]
     fn snapshot_round_trip(batches in prop::collection::vec((0i64..9, 0i16..3, 0i32..100, 1i32..4), 0..60)) {

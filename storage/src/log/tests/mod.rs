@@ -1,0 +1,3 @@
+//! What concerns several formats of a log at once.
+
+mod hostile;
