@@ -10,10 +10,6 @@ use crate::limits::GROUP_MAILBOX;
 /// Write and vote lease of partition groups in milliseconds. It bounds failover from below.
 pub const PARTITION_LEASE_MS: u64 = 400;
 
-/// Entries whose stages openraft remembers for statistics that nobody reads here. Its default takes a page of memory for
-/// each of six stages of an idle group, and six times as much of a busy one.
-const STAGES_KEPT: u64 = 1;
-
 /// Metadata entries between two snapshots of the image.
 const CONTROLLER_SNAPSHOT_ENTRIES: u64 = 4_096;
 
@@ -40,7 +36,6 @@ pub fn partition(durability: Durability) -> Result<Arc<Config>, ConfigError> {
         notification_channel_size: Some(4_096),
         state_machine_channel_size: Some(128),
         api_batch_capacity: 256,
-        log_stage_capacity: Some(STAGES_KEPT),
         backoff: "50ms 100ms 200ms ...5s".into(),
         // A replica that answered from the page cache may come back shorter than it said.
         allow_log_reversion: Some(durability == Durability::Os),
@@ -69,7 +64,6 @@ pub fn controller() -> Result<Arc<Config>, ConfigError> {
         notification_channel_size: Some(4_096),
         state_machine_channel_size: Some(128),
         api_batch_capacity: 256,
-        log_stage_capacity: Some(STAGES_KEPT),
         backoff: "50ms 100ms 200ms ...5s".into(),
         allow_log_reversion: Some(false),
         enable_leader_restore: Some(false),
