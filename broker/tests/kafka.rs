@@ -1,5 +1,7 @@
 //! The Kafka listener of a whole broker, driven with raw frames over real sockets.
 
+#[path = "kafka/catching_up.rs"]
+mod catching_up;
 #[path = "kafka/connections.rs"]
 mod connections;
 #[path = "kafka/fetching.rs"]

@@ -72,6 +72,16 @@ fn writes_gather_and_reads_end_with_the_file(fs: &dyn FileSystem, root: &Path) {
     assert_eq!(read(whole.len(), 5000), whole);
     assert_eq!(read(whole.len(), 5003), whole[3..], "the file ends");
     assert_eq!(read(7, 5003), whole[3..10], "no more than asked for");
+    // What was just written is in memory, if the file system can say so at all.
+    for (len, at) in [(whole.len(), 5000), (7, 5003), (5000, 0)] {
+        let found = file.try_read_vec(len, at);
+        assert!(found.is_none_or(|found| found == read(len, at)));
+    }
+    assert_eq!(
+        file.try_read_vec(whole.len() + 1, 5000),
+        None,
+        "all or nothing"
+    );
     file.write_at(&[], 0).expect("nothing");
     assert_eq!(file.len().expect("len"), 5000 + whole.len() as u64);
     let mut bytes = vec![1; 5000 + whole.len() + 7];

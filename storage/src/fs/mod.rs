@@ -84,7 +84,7 @@ pub trait FileSystem: Debug + Send + Sync + 'static {
     fn space(&self, path: &Path) -> io::Result<Space>;
 }
 
-/// An open file. All calls block.
+/// An open file. All calls but [`File::try_read_vec`] block.
 #[allow(clippy::len_without_is_empty)] // A file's size is not a collection's; nobody asks whether it is empty.
 pub trait File: Debug + Send + Sync + 'static {
     /// Reads until `buf` is full or the file ends; returns bytes read.
@@ -95,6 +95,10 @@ pub trait File: Debug + Send + Sync + 'static {
         let read = self.read_at(&mut bytes, position)?;
         bytes.truncate(read);
         Ok(bytes)
+    }
+    /// As [`Self::read_vec`], but never waits for a disk: `None` unless all `len` bytes are known to be in memory.
+    fn try_read_vec(&self, _len: usize, _position: u64) -> Option<Vec<u8>> {
+        None
     }
     /// Writes all slices, one after the other, from `position` on.
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()>;

@@ -109,6 +109,27 @@ impl File for RealFile {
         Ok(bytes)
     }
 
+    /// `None` also where the file system cannot say, and for a file that ends too early.
+    fn try_read_vec(&self, len: usize, position: u64) -> Option<Vec<u8>> {
+        let mut bytes: Vec<u8> = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let left = len - bytes.len();
+            let slice = libc::iovec {
+                iov_base: bytes.spare_capacity_mut()[..left].as_mut_ptr().cast(),
+                iov_len: left,
+            };
+            let at = libc::off_t::try_from(position + bytes.len() as u64).ok()?;
+            // SAFETY: the descriptor is open for as long as `self.file` lives, and the slice is memory of `bytes` that
+            // nobody else uses.
+            let read =
+                unsafe { libc::preadv2(self.file.as_raw_fd(), &slice, 1, at, libc::RWF_NOWAIT) };
+            let read = usize::try_from(read).ok().filter(|read| *read > 0)?;
+            // SAFETY: the system filled so many bytes behind those that were there.
+            unsafe { bytes.set_len(bytes.len() + read) };
+        }
+        Some(bytes)
+    }
+
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
         let mut owned = slices.to_vec();
         let mut rest = owned.as_mut_slice();

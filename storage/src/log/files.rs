@@ -193,6 +193,11 @@ impl LogFiles {
         }
     }
 
+    /// A file that is open already; touches no disk.
+    pub fn opened(&self, name: SegmentName, kind: FileKind) -> Option<Arc<dyn File>> {
+        self.handles.opened((self.id, name, kind))
+    }
+
     /// A file, made if missing.
     pub fn create(&self, name: SegmentName, kind: FileKind) -> Result<Arc<dyn File>, LogError> {
         let opened = self.handle(name, kind, OpenMode::CreateOrOpen);
@@ -337,11 +342,8 @@ impl HandleCache {
     ) -> io::Result<Arc<dyn File>> {
         let removals = {
             let mut inner = self.inner.lock();
-            inner.clock += 1;
-            let now = inner.clock;
-            if let Some((file, used)) = inner.open.get_mut(&key) {
-                *used = now;
-                return Ok(Arc::clone(file));
+            if let Some(file) = inner.opened(&key) {
+                return Ok(file);
             }
             inner.removals
         };
@@ -356,6 +358,10 @@ impl HandleCache {
         let now = inner.clock;
         inner.open.insert(key, (Arc::clone(&file), now));
         Ok(file)
+    }
+
+    fn opened(&self, key: HandleKey) -> Option<Arc<dyn File>> {
+        self.inner.lock().opened(&key)
     }
 
     fn forget(&self, key: HandleKey) {
@@ -378,6 +384,13 @@ impl HandleCache {
 }
 
 impl Handles {
+    fn opened(&mut self, key: &HandleKey) -> Option<Arc<dyn File>> {
+        self.clock += 1;
+        let (file, used) = self.open.get_mut(key)?;
+        *used = self.clock;
+        Some(Arc::clone(file))
+    }
+
     /// Closes the files that were not used for the longest time, until `keep` are left.
     fn evict(&mut self, keep: usize) {
         let mut used: Vec<u64> = self.open.values().map(|(_, used)| *used).collect();

@@ -252,6 +252,11 @@ impl File for Handle {
         Ok(len)
     }
 
+    fn try_read_vec(&self, len: usize, position: u64) -> Option<Vec<u8>> {
+        let bytes = self.read_vec(len, position).ok()?;
+        (bytes.len() == len).then_some(bytes)
+    }
+
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<()> {
         let (verdict, mut faults) = self.begin(Operation::Write)?;
         if verdict == Verdict::Refused {

@@ -13,6 +13,7 @@ mod entries;
 mod load;
 mod read;
 mod replay;
+mod resident;
 mod retention;
 mod rewrite;
 mod search;

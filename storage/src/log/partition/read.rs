@@ -23,7 +23,7 @@ const HINTS_MAX: usize = 16;
 pub(super) struct ReadHints(VecDeque<(Offset, SegmentName, u64)>);
 
 impl ReadHints {
-    fn take(&mut self, offset: Offset, name: SegmentName) -> Option<u64> {
+    pub(super) fn take(&mut self, offset: Offset, name: SegmentName) -> Option<u64> {
         let at = self
             .0
             .iter()
@@ -31,7 +31,7 @@ impl ReadHints {
         self.0.remove(at).map(|(_, _, position)| position)
     }
 
-    fn put(&mut self, offset: Offset, name: SegmentName, position: u64) {
+    pub(super) fn put(&mut self, offset: Offset, name: SegmentName, position: u64) {
         if self.0.len() >= HINTS_MAX {
             self.0.pop_front();
         }
@@ -41,11 +41,11 @@ impl ReadHints {
 
 /// What one read asks for.
 #[derive(Clone, Copy)]
-struct Wanted {
-    from: Offset,
-    upto: Offset,
-    bytes_max: usize,
-    at_least_one: bool,
+pub(super) struct Wanted {
+    pub(super) from: Offset,
+    pub(super) upto: Offset,
+    pub(super) bytes_max: usize,
+    pub(super) at_least_one: bool,
 }
 
 impl PartitionLog {
@@ -135,14 +135,7 @@ impl PartitionLog {
         }
         let left = usize::try_from(records.left(position)).unwrap_or(usize::MAX);
         let mut bytes = records.read(position, wanted.bytes_max.max(first_bytes).min(left))?;
-        let (mut whole, mut next_offset) = (0, wanted.from);
-        while let Ok(header) = BatchHeader::parse(&bytes[whole..]) {
-            let after = whole.saturating_add(header.size_bytes());
-            if after > bytes.len() || header.next_offset() > wanted.upto {
-                break;
-            }
-            (whole, next_offset) = (after, header.next_offset());
-        }
+        let (whole, next_offset) = whole_batches(&bytes, wanted);
         bytes.truncate(whole);
         self.hints
             .lock()
@@ -219,28 +212,8 @@ impl PartitionLog {
 
     /// What the files of a segment hold by now.
     pub(super) fn extent(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
-        let at = {
-            let state = self.state.lock();
-            if let Some(extent) = state.segments.settled.extent(name) {
-                return Ok(extent);
-            }
-            if let Some(open) = state.segments.open(name) {
-                return Ok(SegmentExtent {
-                    log_bytes: open.written.log,
-                    max_timestamp: open.max_timestamp,
-                    offset_of_max: open.offset_of_max,
-                });
-            }
-            let at = state
-                .segments
-                .closed
-                .binary_search_by_key(&name, |closed| closed.name);
-            match at.ok().and_then(|at| state.segments.closed.get(at)) {
-                Some(closed) => closed.extent,
-                None => return Ok(GONE),
-            }
-        };
-        if let Some(extent) = at {
+        let known = known_extent(&self.state.lock(), name);
+        if let Some(extent) = known {
             return Ok(extent);
         }
         let extent = self.read_extent(name)?;
@@ -344,8 +317,41 @@ const GONE: SegmentExtent = SegmentExtent {
     offset_of_max: Offset(0),
 };
 
+/// What the files of a segment hold by now; `None` if they were not looked at yet.
+pub(super) fn known_extent(state: &State, name: SegmentName) -> Option<SegmentExtent> {
+    let segments = &state.segments;
+    if let Some(extent) = segments.settled.extent(name) {
+        return Some(extent);
+    }
+    if let Some(open) = segments.open(name) {
+        return Some(SegmentExtent {
+            log_bytes: open.written.log,
+            max_timestamp: open.max_timestamp,
+            offset_of_max: open.offset_of_max,
+        });
+    }
+    let at = (segments.closed).binary_search_by_key(&name, |closed| closed.name);
+    match at.ok().and_then(|at| segments.closed.get(at)) {
+        Some(closed) => closed.extent,
+        None => Some(GONE),
+    }
+}
+
+/// How many bytes at the front are whole batches that end before `upto`, and the offset behind them.
+pub(super) fn whole_batches(bytes: &[u8], wanted: Wanted) -> (usize, Offset) {
+    let (mut whole, mut next_offset) = (0, wanted.from);
+    while let Ok(header) = BatchHeader::parse(&bytes[whole..]) {
+        let after = whole.saturating_add(header.size_bytes());
+        if after > bytes.len() || header.next_offset() > wanted.upto {
+            break;
+        }
+        (whole, next_offset) = (after, header.next_offset());
+    }
+    (whole, next_offset)
+}
+
 /// Answers from memory where that is possible.
-fn read_memory(state: &State, wanted: Wanted) -> Option<Result<ReadData, LogError>> {
+pub(super) fn read_memory(state: &State, wanted: Wanted) -> Option<Result<ReadData, LogError>> {
     let bounds = state.bounds;
     let Wanted {
         from,

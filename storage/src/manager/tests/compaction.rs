@@ -66,9 +66,7 @@ pub(super) fn records(log: &PartitionLog, bytes_max: usize) -> Vec<(i64, u8, Opt
     let mut next = bounds.log_start;
     let mut found = Vec::new();
     while next < bounds.log_end {
-        let data = log
-            .read_blocking(next, bounds.log_end, bytes_max, true)
-            .expect("is readable");
+        let data = read_both_ways(log, next, bounds.log_end, bytes_max);
         if data.size_bytes == 0 {
             break;
         }

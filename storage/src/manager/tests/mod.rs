@@ -9,6 +9,7 @@ mod full_journal;
 mod life;
 mod many;
 mod model;
+mod resident;
 mod retention;
 mod stale_files;
 mod write_behind;
@@ -34,7 +35,7 @@ use super::*;
 use crate::fs::{FileSystem, HostileFs};
 use crate::journal::JournalConfig;
 use crate::kv::MemoryKv;
-use crate::log::{EntryBody, EntryId, EntryIndex, LogEntry, Stamping};
+use crate::log::{EntryBody, EntryId, EntryIndex, LogEntry, ReadData, Stamping};
 
 /// A machine whose power can go.
 struct Machine {
@@ -210,15 +211,28 @@ fn block_on(future: impl Future<Output = ()>) {
     runtime.expect("a runtime starts").block_on(future);
 }
 
+/// One read, both ways where both can: they see the same bytes. (How many may differ, as segments are written meanwhile.)
+fn read_both_ways(log: &PartitionLog, from: Offset, end: Offset, bytes_max: usize) -> ReadData {
+    let resident = log.try_read_resident(from, end, bytes_max, true);
+    let data = log.read_blocking(from, end, bytes_max, true);
+    let data = data.expect("is readable");
+    if let Some(resident) = resident {
+        let (here, there) = (resident.expect("is readable").pieces, &data.pieces);
+        let (here, there) = (here.concat(), there.concat());
+        let both = here.len().min(there.len());
+        assert!(both > 0 || data.size_bytes == 0, "nothing at {from}");
+        assert_eq!(here[..both], there[..both]);
+    }
+    data
+}
+
 /// Everything from `from` to the end, in pieces of about `bytes_max`.
 fn read_all(log: &PartitionLog, from: Offset, bytes_max: usize) -> Vec<RecordBatch> {
     let end = log.bounds().log_end;
     let mut next = from;
     let mut batches = Vec::new();
     while next < end {
-        let data = log
-            .read_blocking(next, end, bytes_max, true)
-            .expect("is readable");
+        let data = read_both_ways(log, next, end, bytes_max);
         assert!(data.next_offset > next, "no progress at {next}");
         assert_eq!(
             data.pieces.iter().map(Bytes::len).sum::<usize>(),

@@ -1,7 +1,7 @@
 //! Reading the partitions of one Fetch, within its limits.
 //!
-//! Recent batches come from memory at once; older ones from a segment, beside the runtime. What is read from disk
-//! counts against the memory of requests.
+//! Recent batches come from memory at once; older ones from a segment, beside the runtime if a disk may have to be
+//! waited for. What is read from a segment counts against the memory of requests.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset};
 use tidelog_replication::{MetadataImage, Partition, PartitionState};
 use tidelog_storage::log::LogError;
 
-use super::disk::DiskRead;
+use super::disk::{DiskRead, READ_HERE_BYTES_MAX};
 use super::session::{PartitionKey, Told, Wanted};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
@@ -132,11 +132,17 @@ pub(super) async fn all(
     let image = cx.broker.replication.image();
     let mut allowance = Allowance::of(rules);
     let mut reads = Vec::with_capacity(wanted.len());
+    let mut bytes_in_turn = 0;
     for (key, wanted) in wanted {
+        if bytes_in_turn >= READ_HERE_BYTES_MAX {
+            tokio::task::yield_now().await;
+            bytes_in_turn = 0;
+        }
         let read = match one(cx, &image, key, wanted, rules, &mut allowance).await {
             Ok(read) => read,
             Err(refusal) => PartitionRead::refused(key.clone(), refusal),
         };
+        bytes_in_turn += read.size_bytes;
         reads.push(read);
     }
     reads
