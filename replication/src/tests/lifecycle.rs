@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::{ConfigResource, MetadataError, Role, StartError, SubmitError};
+use crate::{ConfigResource, MetadataError, Role, SubmitError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_partitions_are_led_soon() {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod compaction;
+mod damage;
 mod lifecycle;
 mod produce;
 mod retention;
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     Acks, AppendError, AppendRequest, Appended, Command, LogConfigSource, MetadataImage, Outcome,
-    Partition, Replication, ReplicationOptions, TopicImage,
+    Partition, Replication, ReplicationOptions, StartError, TopicImage,
 };
 
 /// Longest wait for anything; a loaded machine may need some of it.
@@ -101,6 +102,10 @@ impl Broker {
     }
 
     async fn run(&mut self) {
+        self.try_run().await.expect("starts");
+    }
+
+    async fn try_run(&mut self) -> Result<(), StartError> {
         let logs = open_logs(self.directory.path()).await;
         let mut options = ReplicationOptions::new(
             BrokerId(1),
@@ -110,10 +115,16 @@ impl Broker {
         );
         options.retention_check_interval = self.retention_check;
         options.compaction.backoff = Duration::from_millis(50);
-        let replication = Replication::start(options, logs.clone())
-            .await
-            .expect("starts");
-        self.running = Some((replication, logs));
+        match Replication::start(options, logs.clone()).await {
+            Ok(replication) => {
+                self.running = Some((replication, logs));
+                Ok(())
+            }
+            Err(error) => {
+                logs.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     async fn stop(&mut self) {

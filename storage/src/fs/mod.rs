@@ -5,6 +5,7 @@
 mod hostile;
 mod identity;
 mod lock;
+mod overlay;
 mod real;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub use hostile::{HostileFs, Operation};
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
+pub use overlay::OverlayFs;
 pub use real::RealFs;
 
 /// Whether an error passes by itself once space or files are given back: what failed may be tried again. Never so for

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,7 +20,10 @@ pub struct MemoryKv {
 }
 
 #[derive(Default)]
-struct MemoryMap(Mutex<Map>);
+struct MemoryMap {
+    pairs: Mutex<Map>,
+    progress: Arc<AtomicU64>,
+}
 
 impl MemoryKv {
     /// An empty store.
@@ -34,6 +38,20 @@ impl MemoryKv {
         self.writer.set_held(held);
     }
 
+    /// A store that holds some pairs, at a sequence number.
+    pub(crate) fn of(
+        pairs: impl IntoIterator<Item = (KeySpace, Bytes, Bytes)>,
+        sequence: u64,
+    ) -> Result<MemoryKv, KvError> {
+        let kv = MemoryKv::new()?;
+        let pairs = pairs.into_iter();
+        *kv.map.pairs.lock() = pairs
+            .map(|(space, key, value)| ((space, key), value))
+            .collect();
+        kv.map.progress.store(sequence, Ordering::Release);
+        Ok(kv)
+    }
+
     /// Loses all batches that are not done; their completions hear of it.
     pub fn power_loss(&self) {
         self.writer.discard(&KvError("power is gone".to_owned()));
@@ -42,7 +60,7 @@ impl MemoryKv {
 
 impl Target for MemoryMap {
     fn apply(&self, writes: &[KvWrite]) -> Result<(), KvError> {
-        let mut map = self.0.lock();
+        let mut map = self.pairs.lock();
         for write in writes {
             match write {
                 KvWrite::Put(space, key, value) => {
@@ -56,6 +74,7 @@ impl Target for MemoryMap {
                 }
             }
         }
+        self.progress.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 }
@@ -64,14 +83,14 @@ impl KeyValueStore for MemoryKv {
     fn get(&self, space: KeySpace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         Ok(self
             .map
-            .0
+            .pairs
             .lock()
             .get(&(space, Bytes::copy_from_slice(key)))
             .cloned())
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let map = self.map.0.lock();
+        let map = self.map.pairs.lock();
         let from = map.range((space, Bytes::copy_from_slice(prefix))..);
         let inside =
             from.take_while(|((in_space, key), _)| *in_space == space && key.starts_with(prefix));
@@ -87,12 +106,16 @@ impl KeyValueStore for MemoryKv {
     fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
         self.writer.write_sync(batch)
     }
+
+    fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.map.progress)
+    }
 }
 
 impl fmt::Debug for MemoryKv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryKv")
-            .field("keys", &self.map.0.lock().len())
+            .field("keys", &self.map.pairs.lock().len())
             .finish()
     }
 }

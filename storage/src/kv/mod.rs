@@ -8,6 +8,9 @@ mod memory;
 mod rocks;
 mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 
 pub use memory::MemoryKv;
@@ -60,4 +63,7 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion);
     /// Like `write`, and blocks until it is done.
     fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError>;
+    /// The store's sequence number: rises with each batch, over all restarts, once the batch is on stable storage and
+    /// before it is done. One that is lower than before means that the store has lost batches.
+    fn progress(&self) -> Arc<AtomicU64>;
 }

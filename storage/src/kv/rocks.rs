@@ -8,6 +8,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -17,7 +18,7 @@ use rocksdb::{
 };
 
 use super::writer::{BatchWriter, Target};
-use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
+use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite, MemoryKv};
 
 const SPACES: [KeySpace; 6] = [
     KeySpace::Meta,
@@ -43,6 +44,9 @@ const OPEN_FILES_MAX: i32 = 64;
 
 const BACKGROUND_THREADS: i32 = 2;
 
+/// The file that names the manifest in force.
+const CURRENT: &str = "CURRENT";
+
 /// RocksDB's own text log: its size and the number kept.
 const TEXT_LOG_BYTES_MAX: usize = 1 << 20;
 const TEXT_LOGS_KEPT: usize = 2;
@@ -57,6 +61,7 @@ pub struct RocksKv {
 struct Rocks {
     db: DB,
     path: PathBuf,
+    progress: Arc<AtomicU64>,
 }
 
 fn family_name(space: KeySpace) -> &'static str {
@@ -127,26 +132,98 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
+/// Refuses to begin a new store over what is left of one: RocksDB would, and would delete the rest.
+fn refuse_remains(path: &Path) -> Result<(), KvError> {
+    let failed = |error| KvError(format!("{}: {error}", path.display()));
+    if path.join(CURRENT).try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let bytes = entry.metadata().map_err(failed)?.len();
+        let holds_data = |name: &Path| {
+            name.extension()
+                .is_some_and(|it| it == "sst" || it == "log")
+        };
+        // A first start that was interrupted leaves neither.
+        if bytes > 0 && holds_data(Path::new(&entry.file_name())) {
+            return Err(KvError(format!(
+                "{} is damaged: {CURRENT} is missing, but {} is there. Restore the whole data directory from a copy",
+                path.display(),
+                entry.file_name().to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl RocksKv {
     /// Opens the store in `path`, made if missing. Blocks.
     pub fn open(path: &Path) -> Result<RocksKv, KvError> {
         std::fs::create_dir_all(path)
             .map_err(|error| KvError(format!("{}: {error}", path.display())))?;
+        refuse_remains(path)?;
         let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
         let families = SPACES
             .map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
         let db = DB::open_cf_descriptors(&database_options(), path, families)
             .map_err(|error| explain(path, &error))?;
+        let progress = Arc::new(AtomicU64::new(db.latest_sequence_number()));
         let rocks = Arc::new(Rocks {
             db,
             path: path.to_owned(),
+            progress,
         });
         let writer = BatchWriter::start(rocks.clone())?;
         Ok(RocksKv { writer, rocks })
     }
 }
 
+impl RocksKv {
+    /// A copy of the store in `path` as a start would find it; changes nothing there. Blocks.
+    pub fn copy_of(path: &Path) -> Result<MemoryKv, KvError> {
+        if !path.join(CURRENT).exists() {
+            let missing = format!("{} is damaged: {CURRENT} is missing", path.display());
+            return Err(KvError(missing));
+        }
+        let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let families = SPACES
+            .map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
+        let db = DB::open_cf_descriptors_read_only(&options, path, families, false)
+            .map_err(|error| explain(path, &error))?;
+        let sequence = db.latest_sequence_number();
+        let rocks = Rocks {
+            db,
+            path: path.to_owned(),
+            progress: Arc::default(),
+        };
+        let mut pairs = Vec::new();
+        for space in SPACES {
+            let found = rocks.scan(space, &[])?.into_iter();
+            pairs.extend(found.map(|(key, value)| (space, key, value)));
+        }
+        MemoryKv::of(pairs, sequence)
+    }
+}
+
 impl Rocks {
+    fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
+        let mut options = ReadOptions::default();
+        if let Some(end) = prefix_end(prefix) {
+            options.set_iterate_upper_bound(end);
+        }
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        let pairs = self.db.iterator_cf_opt(self.family(space), options, mode);
+        let owned =
+            pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
+        owned
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.error(&error))
+    }
+
     fn family(&self, space: KeySpace) -> &ColumnFamily {
         self.db
             .cf_handle(family_name(space))
@@ -175,7 +252,10 @@ impl Target for Rocks {
         options.set_sync(true);
         self.db
             .write_opt(batch, &options)
-            .map_err(|error| self.error(&error))
+            .map_err(|error| self.error(&error))?;
+        let sequence = self.db.latest_sequence_number();
+        self.progress.store(sequence, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -190,18 +270,7 @@ impl KeyValueStore for RocksKv {
     }
 
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let rocks = &self.rocks;
-        let mut options = ReadOptions::default();
-        if let Some(end) = prefix_end(prefix) {
-            options.set_iterate_upper_bound(end);
-        }
-        let mode = IteratorMode::From(prefix, Direction::Forward);
-        let pairs = rocks.db.iterator_cf_opt(rocks.family(space), options, mode);
-        let owned =
-            pairs.map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))));
-        owned
-            .collect::<Result<_, _>>()
-            .map_err(|error| rocks.error(&error))
+        self.rocks.scan(space, prefix)
     }
 
     fn write(&self, batch: Vec<KvWrite>, done: KvCompletion) {
@@ -210,6 +279,10 @@ impl KeyValueStore for RocksKv {
 
     fn write_sync(&self, batch: Vec<KvWrite>) -> Result<(), KvError> {
         self.writer.write_sync(batch)
+    }
+
+    fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rocks.progress)
     }
 }
 

@@ -5,9 +5,9 @@
 
 use std::sync::{Arc, Weak};
 
-use super::LogManager;
-use crate::journal::{FileGeneration, Reclaimed, Reclaimer};
-use crate::kv::KvError;
+use super::{JOURNAL_FILES, LogManager, knowledge};
+use crate::journal::{FileGeneration, FrameSequence, Reclaimed, Reclaimer};
+use crate::kv::{KeySpace, KvError, KvWrite};
 use crate::log::{Captured, EntryIndex, LogError, LogId, PartitionLog};
 
 /// Checkpoints that go to the key-value store in one write.
@@ -40,6 +40,21 @@ impl Reclaimer for LogReclaimer {
             "journal file reclaimed"
         );
         Reclaimed::Except(kept)
+    }
+
+    fn note_files(
+        &self,
+        files: &[FileGeneration],
+        side: &[(LogId, FrameSequence)],
+    ) -> Result<(), String> {
+        let manager = self.0.upgrade().ok_or("the logs are closed")?;
+        let note = KvWrite::Put(
+            KeySpace::Meta,
+            JOURNAL_FILES.into(),
+            knowledge::encode(files, side),
+        );
+        let written = manager.shared.kv.write_sync(vec![note]);
+        written.map_err(|error| error.to_string())
     }
 }
 

@@ -17,6 +17,7 @@ mod retention;
 mod rewrite;
 mod search;
 mod settle;
+mod verify;
 mod write_behind;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use super::{
 pub(crate) use capture::Captured;
 pub use cleanable::Cleanable;
 pub(crate) use replay::Replay;
+pub(crate) use verify::Harm;
 #[cfg(test)]
 pub(crate) use write_behind::Written;
 pub(crate) use write_behind::run_write_behind;
@@ -241,6 +243,16 @@ impl PartitionLog {
             Some(LogError::Stopped(reason)) => Some(Arc::clone(reason)),
             Some(error) => Some(error.to_string().into()),
         }
+    }
+
+    /// Why the log is stopped, as it was found.
+    pub(crate) fn failure(&self) -> Option<LogError> {
+        self.stopped.lock().clone()
+    }
+
+    /// Name of its folder.
+    pub(crate) fn folder(&self) -> String {
+        folder_name(&self.identity, self.id)
     }
 
     /// Whether records may be appended now: not stopped and more space than the reserve. Ask before an append is

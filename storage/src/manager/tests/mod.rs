@@ -8,9 +8,11 @@ mod full_disk;
 mod full_journal;
 mod life;
 mod many;
+mod matrix;
 mod model;
 mod retention;
 mod stale_files;
+mod store_matrix;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -199,12 +201,12 @@ async fn append_batches(log: &PartitionLog, batches: Vec<RecordBatch>) -> Vec<Of
 }
 
 /// Runs a case of a property.
-fn block_on(future: impl Future<Output = ()>) {
+fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
-    runtime.expect("a runtime starts").block_on(future);
+    runtime.expect("a runtime starts").block_on(future)
 }
 
 /// Everything from `from` to the end, in pieces of about `bytes_max`.
