@@ -16,6 +16,7 @@ mod partition;
 mod raft;
 mod replication;
 mod reporter;
+mod stored;
 mod tasks;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use partition::state::{PartitionState, Role};
 pub use partition::waiters::WaiterRegistration;
 pub use partition::{Partition, ProducerDescription};
 pub use replication::Replication;
+pub use stored::{StoredProblem, check_stored};
 
 #[cfg(test)]
 #[global_allocator]

@@ -4,6 +4,7 @@
 //! made on a runtime thread. Knows Kafka's batches and offsets; knows no sockets, no replicas, no votes:
 //! what the consensus layer stores here is opaque to it.
 
+pub mod check;
 pub mod fs;
 pub mod journal;
 pub mod kv;

@@ -21,6 +21,12 @@ pub enum SyncPoint {
     JournalFound,
     /// The last groups, which an earlier life may have failed to sync, written once more.
     JournalRewritten,
+    /// A file that was cut behind its last group and is made whole again.
+    JournalMadeWhole,
+    /// The end of the files' names where the journal begins anew after a clean stop.
+    JournalBegunAnew,
+    /// Which files there are, for the next start to miss them.
+    JournalFilesNoted,
     /// The first copy of a file's header that is written.
     JournalHeader,
     /// The name of a new file of the journal.
@@ -89,6 +95,9 @@ impl SyncPoint {
         SyncPoint::JournalDirectory,
         SyncPoint::JournalFound,
         SyncPoint::JournalRewritten,
+        SyncPoint::JournalMadeWhole,
+        SyncPoint::JournalBegunAnew,
+        SyncPoint::JournalFilesNoted,
         SyncPoint::JournalHeader,
         SyncPoint::JournalFileMade,
         SyncPoint::JournalFileRemoved,

@@ -18,6 +18,8 @@ const GROUP_NOT_EMPTY: i16 = 68;
 pub(super) enum Failure {
     /// The arguments make no sense together.
     Usage(String),
+    /// What was to be looked at cannot be read.
+    Unreadable(String),
     /// It did not work.
     Failed(String),
     /// It did not work, and the reasons are printed already.
@@ -30,7 +32,7 @@ impl Failure {
     /// Prints what there is to say and yields the exit code.
     pub(super) fn report(self) -> ExitCode {
         match self {
-            Failure::Usage(message) => {
+            Failure::Usage(message) | Failure::Unreadable(message) => {
                 eprintln!("error: {message}");
                 ExitCode::from(2)
             }

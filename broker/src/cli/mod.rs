@@ -1,8 +1,8 @@
 //! The command line's client half: topics, groups, producing and consuming, all through `tidelog-client`, and
-//! load by `tidelog-driver`.
+//! load by `tidelog-driver`; and the look at a data directory that no broker uses.
 //!
 //! Owns arguments, words and exit codes (0 done, 1 failed, 2 wrong usage). Knows nothing of the broker's inside: it
-//! speaks to any Kafka broker.
+//! speaks to any Kafka broker, or reads files through `tidelog-storage`.
 
 mod bench;
 mod consume;
@@ -14,6 +14,7 @@ mod produce;
 mod record_format;
 mod record_lines;
 mod start_point;
+mod storage;
 mod table;
 mod topic;
 
@@ -30,7 +31,7 @@ const BOOTSTRAP_VARIABLE: &str = "TIDELOG_BOOTSTRAP_SERVER";
 /// Where `tidelog serve` listens without being told otherwise.
 const BOOTSTRAP_DEFAULT: &str = "127.0.0.1:9092";
 
-/// Commands that talk to a broker.
+/// Commands beside the broker itself.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Create, list, describe, alter and delete topics.
@@ -46,6 +47,9 @@ pub enum ClientCommand {
     /// Put load on a broker and measure it.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Look at a data directory while no broker uses it.
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
 }
 
 /// What every command that talks to a broker takes.
@@ -109,6 +113,8 @@ pub fn run(command: ClientCommand) -> ExitCode {
             ClientCommand::Consume(args) => consume::run(args).await,
             ClientCommand::Group(command) => group::run(command).await,
             ClientCommand::Bench(command) => bench::run(command).await,
+            // Nothing else runs on this runtime.
+            ClientCommand::Storage(command) => storage::run(command),
         }
     });
     // A read of standard input that nobody waits for must not hold up the end.

@@ -44,10 +44,11 @@ pub fn read(error: &LogError) -> ErrorCode {
         // Not what a read by offset meets.
         LogError::Refused(_) | LogError::EntryOutOfRange { .. } => ErrorCode::UnknownServerError,
         LogError::Removed => ErrorCode::UnknownTopicOrPartition,
-        LogError::Corrupt { .. } => ErrorCode::CorruptMessage,
-        LogError::Stopped(_) | LogError::NoSpace(_) | LogError::Io(_) => {
-            ErrorCode::KafkaStorageError
-        }
+        // The log stops: the first reader hears what all later ones hear.
+        LogError::Corrupt { .. }
+        | LogError::Stopped(_)
+        | LogError::NoSpace(_)
+        | LogError::Io(_) => ErrorCode::KafkaStorageError,
     }
 }
 

@@ -18,7 +18,7 @@ use openraft::{Raft, ReadPolicy};
 use tidelog_protocol::types::{PartitionIndex, TopicId, TopicName};
 use tidelog_storage::journal::Durability;
 use tidelog_storage::kv::KvWrite;
-use tidelog_storage::log::LogConfig;
+use tidelog_storage::log::{EntryId, EntryIndex, LogConfig};
 use tidelog_storage::manager::LogManager;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -26,10 +26,12 @@ use uuid::Uuid;
 
 use crate::controller::shared::ControllerShared;
 use crate::controller::state_machine::ControllerStateMachine;
+pub use crate::controller::state_machine::metadata_snapshot_end;
 use crate::errors::{StartError, SubmitError};
 use crate::metadata::command::{Command, Outcome};
 use crate::metadata::record;
 use crate::partition::group::GroupContext;
+use crate::raft::codec::entry_index;
 use crate::raft::config;
 use crate::raft::log_store::GroupLog;
 use crate::raft::network::GroupNetwork;
@@ -89,9 +91,11 @@ impl Controller {
         let machine =
             ControllerStateMachine::restore(shared.clone(), state.clone(), context.kv.clone())
                 .map_err(|error| metadata(&error))?;
+        let purged = log.bounds().purged;
         let store = GroupLog::open(log, state.clone(), context.me, shared.clone(), committed)
             .map_err(|error| metadata(&error))?;
         let pristine = store.is_pristine();
+        check_complete(logs, pristine, purged, &shared)?;
         let group = GroupId {
             topic: METADATA_TOPIC_ID,
             partition: PartitionIndex(0),
@@ -232,6 +236,34 @@ impl Controller {
             }
         }
     }
+}
+
+/// Refuses a state from which topics are missing: what is not in the image is deleted.
+fn check_complete(
+    logs: &LogManager,
+    pristine: bool,
+    purged: EntryId,
+    shared: &ControllerShared,
+) -> Result<(), StartError> {
+    let restored = (shared.applied().0).map_or(EntryIndex(0), |applied| entry_index(applied.index));
+    if restored < purged.index {
+        return Err(StartError::Metadata(format!(
+            "the snapshot holds entries up to {}, and the log begins behind entry {}: what is between is lost. Restore \
+             the whole data directory from a copy",
+            restored.0, purged.index.0
+        )));
+    }
+    let others = logs.logs().into_iter();
+    let orphan = others
+        .filter(|log| log.topic_id != METADATA_TOPIC_ID)
+        .find(|_| pristine);
+    orphan.map_or(Ok(()), |log| {
+        Err(StartError::Metadata(format!(
+            "the metadata log is empty, but there is a log of {}-{}: the topics are lost. Restore the whole data \
+             directory from a copy",
+            log.topic, log.partition
+        )))
+    })
 }
 
 /// Settings of the metadata log: always synced, never shortened but by snapshots.

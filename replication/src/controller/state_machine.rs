@@ -12,6 +12,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tidelog_storage::SyncPoint;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvWrite};
+use tidelog_storage::log::EntryIndex;
 
 use super::shared::ControllerShared;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
@@ -273,6 +274,15 @@ fn read_snapshot(kv: &dyn KeyValueStore) -> Result<Option<(Description, Bytes)>,
         return Err(io::Error::other("the metadata snapshot has the wrong size"));
     }
     Ok(Some((description, image.freeze())))
+}
+
+/// The last entry of the stored snapshot, if there is one, after a look at all of it.
+pub fn metadata_snapshot_end(kv: &dyn KeyValueStore) -> Result<Option<EntryIndex>, io::Error> {
+    let Some((description, bytes)) = read_snapshot(kv)? else {
+        return Ok(None);
+    };
+    snapshot::decode(&bytes).map_err(io::Error::other)?;
+    Ok(Some(codec::entry_index(description.last.index)))
 }
 
 fn decode_description(mut bytes: Bytes) -> Result<Description, CodecError> {

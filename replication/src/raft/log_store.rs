@@ -20,7 +20,7 @@ use tidelog_storage::log::{
 use tokio::sync::Notify;
 
 use super::codec::{self, Checkpoint, encode_opaque, entry_id, entry_index};
-use super::state_store::GroupStateStore;
+use super::state_store::{GroupStateStore, VOTE_MISSING, must_have_voted};
 use super::types::{Entry, GroupCommand, GroupTypes, LogId, ReplicaId, Vote, epoch_of};
 use crate::limits::{APPLY_HEADERS_MAX, REPLICATION_READ_BYTES_MAX};
 use crate::partition::append::Acks;
@@ -96,8 +96,12 @@ impl GroupLog {
         events: Arc<dyn GroupEvents>,
         checkpoint: Option<Checkpoint>,
     ) -> Result<GroupLog, io::Error> {
-        let vote = Mutex::new(state.read_vote()?);
+        let vote = state.read_vote()?;
         let opened_at = log.bounds().last.index;
+        if vote.is_none() && must_have_voted(opened_at) {
+            return Err(invalid(VOTE_MISSING));
+        }
+        let vote = Mutex::new(vote);
         Ok(GroupLog {
             inner: Arc::new(GroupLogInner {
                 log,

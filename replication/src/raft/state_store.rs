@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use tidelog_storage::SyncPoint;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvError, KvWrite};
-use tidelog_storage::log::LogId as StorageLogId;
+use tidelog_storage::log::{EntryIndex, LogId as StorageLogId};
 use tokio::sync::oneshot;
 
 use super::codec::{self, Checkpoint, CodecError};
@@ -121,6 +121,40 @@ pub async fn write(
     receiver
         .await
         .unwrap_or_else(|_| Err(KvError("the store stopped".into())))
+}
+
+/// Said of a log whose vote is gone.
+pub const VOTE_MISSING: &str =
+    "the vote is missing from the key-value store, and there are entries that follow one";
+
+/// Whether a group has voted, going by the end of its log: only the first membership comes before the first vote.
+pub fn must_have_voted(last: EntryIndex) -> bool {
+    last.0 > 1
+}
+
+/// Key of a log's vote.
+pub fn vote_key(log: StorageLogId) -> Bytes {
+    key(log, VOTE)
+}
+
+/// The log that a key is about, and whether its value can be read.
+pub fn check(key: &[u8], value: Bytes) -> (Option<StorageLogId>, Result<(), String>) {
+    let Some((log, [kind])) = key.split_first_chunk() else {
+        return (None, Err("a key of an unknown form".to_owned()));
+    };
+    let read = match *kind {
+        VOTE => codec::decode_vote(value)
+            .map(drop)
+            .map_err(|it| format!("vote: {it}")),
+        CHECKPOINT => {
+            (codec::decode_checkpoint(value).map(drop)).map_err(|it| format!("checkpoint: {it}"))
+        }
+        SNAPSHOT => {
+            (codec::decode_snapshot(value).map(drop)).map_err(|it| format!("snapshot: {it}"))
+        }
+        _ => Err(format!("a value of unknown kind {kind}")),
+    };
+    (Some(StorageLogId(u64::from_be_bytes(*log))), read)
 }
 
 fn key(log: StorageLogId, kind: u8) -> Bytes {

@@ -6,7 +6,7 @@ use tidelog_storage::log::LogError;
 
 use super::*;
 use crate::partition::group::PartitionGroup;
-use crate::{ConfigResource, MetadataError, Role, StartError, SubmitError};
+use crate::{ConfigResource, MetadataError, Role, SubmitError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_partitions_are_led_soon() {

@@ -3,6 +3,7 @@
 mod adapter;
 mod cluster;
 mod compaction;
+mod damage;
 mod idle;
 mod lifecycle;
 mod produce;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     Acks, AppendError, AppendRequest, Appended, Command, CompactionOptions, LogConfigSource,
-    MetadataImage, Outcome, Partition, Replication, ReplicationOptions, TopicImage,
+    MetadataImage, Outcome, Partition, Replication, ReplicationOptions, StartError, TopicImage,
 };
 
 /// Longest wait for anything; a loaded machine may need some of it.
@@ -120,6 +121,10 @@ impl Broker {
     }
 
     async fn run(&mut self) {
+        self.try_run().await.expect("starts");
+    }
+
+    async fn try_run(&mut self) -> Result<(), StartError> {
         let logs = open_logs(self.directory.path()).await;
         let mut options = ReplicationOptions::new(
             BrokerId(1),
@@ -128,10 +133,16 @@ impl Broker {
             self.configs.clone(),
         );
         options.retention_check_interval = self.retention_check;
-        let replication = Replication::start(options, logs.clone())
-            .await
-            .expect("starts");
-        self.running = Some((replication, logs));
+        match Replication::start(options, logs.clone()).await {
+            Ok(replication) => {
+                self.running = Some((replication, logs));
+                Ok(())
+            }
+            Err(error) => {
+                logs.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     async fn stop(&mut self) {

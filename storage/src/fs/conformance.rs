@@ -3,7 +3,9 @@
 use std::io::{self, IoSlice};
 use std::path::Path;
 
-use super::{FileSystem, HostileFs, OpenMode, RealFs, VolatileFs};
+use std::sync::Arc;
+
+use super::{FileSystem, HostileFs, OpenMode, OverlayFs, RealFs, VolatileFs};
 use crate::SyncPoint;
 
 /// Who asks for a sync makes no difference here.
@@ -231,6 +233,33 @@ fn volatile_file_system_conforms() {
         let directory = tempfile::tempdir().expect("temporary directory");
         check(&VolatileFs::new(seed, None), &directory.path().join("a/b"));
     }
+}
+
+#[test]
+fn overlay_conforms_and_changes_nothing() {
+    let (below, root) = (Arc::new(HostileFs::new(1)), Path::new("/root"));
+    check(&OverlayFs::new(below.clone()), root);
+    assert!(!below.exists(root).expect("exists"));
+    // Over what is there already, too.
+    below.create_dir_all(&root.join("old/deep")).expect("make");
+    write_all(&*below, &root.join("old/file"), &[7; 10_000]);
+    let before = below.operations();
+    let fs = OverlayFs::new(below.clone());
+    check(&fs, root);
+    let file = fs
+        .open(&root.join("old/file"), OpenMode::Write)
+        .expect("open");
+    file.write_at(&[IoSlice::new(&[1; 10])], 4090)
+        .expect("write");
+    file.set_len(5000).expect("cut");
+    file.set_len(9000).expect("extend");
+    let expected = [vec![7; 4090], vec![1; 10], vec![7; 900], vec![0; 4000]].concat();
+    assert_eq!(read_all(&fs, &root.join("old/file")), expected);
+    fs.remove_dir_all(&root.join("old")).expect("remove");
+    fs.create_dir_all(&root.join("old")).expect("make");
+    assert!(fs.list(&root.join("old")).expect("list").is_empty());
+    assert_eq!(below.operations(), before);
+    assert_eq!(read_all(&*below, &root.join("old/file")), [7; 10_000]);
 }
 
 #[test]

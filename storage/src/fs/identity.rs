@@ -90,7 +90,15 @@ impl DirectoryIdentity {
         };
         let file = match fs.open(&path, OpenMode::Read) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match first_data(fs, directory).map_err(failed)? {
+                    None => Ok(None),
+                    Some(data) => Err(invalid(format!(
+                        "is missing, but {data} is there: whose data it is cannot be known. Put the file back from a \
+                         copy of the directory, or begin with an empty directory"
+                    ))),
+                };
+            }
             Err(error) => return Err(failed(error)),
         };
         let mut bytes = vec![0; FILE_BYTES_MAX];
@@ -98,6 +106,9 @@ impl DirectoryIdentity {
         bytes.truncate(read);
         let text = String::from_utf8(bytes).map_err(|_| invalid("is not text".to_owned()))?;
         let version = number(&text, "version").map_err(invalid)?;
+        if version == 0 {
+            return Err(invalid("version 0 was never written".to_owned()));
+        }
         if version > FORMAT_VERSION {
             return Err(IdentityError::TooNew {
                 file: path,
@@ -144,6 +155,19 @@ impl DirectoryIdentity {
             self.version, self.cluster_id, self.directory_id, self.broker_id
         )
     }
+}
+
+/// Something in the directory that is written only after the identity.
+fn first_data(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<String>> {
+    for folder in ["journal", "kv", "topics"] {
+        let path = directory.join(folder);
+        if fs.exists(&path)?
+            && let Some(name) = fs.list(&path)?.first()
+        {
+            return Ok(Some(format!("{folder}/{name}")));
+        }
+    }
+    Ok(None)
 }
 
 fn parse(text: &str, version: u32) -> Result<DirectoryIdentity, String> {
@@ -229,6 +253,22 @@ mod tests {
             assert!(error.contains(expected), "{error}");
             assert!(error.contains("/data/meta.properties"), "{error}");
         }
+    }
+
+    #[test]
+    fn data_without_an_identity_gets_no_other_one() {
+        let (fs, directory) = (HostileFs::new(7), Path::new("/data"));
+        fs.create_dir_all(&directory.join("topics")).expect("make");
+        let found = DirectoryIdentity::load(&fs, directory).expect("nothing is there yet");
+        assert_eq!(found, None);
+        fs.create_dir_all(&directory.join("topics/a-0.1"))
+            .expect("make");
+        let error = DirectoryIdentity::load(&fs, directory).expect_err("refused");
+        let text = error.to_string();
+        assert!(
+            text.contains("meta.properties: is missing, but topics/a-0.1"),
+            "{text}"
+        );
     }
 
     #[test]

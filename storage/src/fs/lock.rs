@@ -73,6 +73,29 @@ impl DirectoryLock {
     }
 }
 
+impl DirectoryLock {
+    /// Takes the lock of a directory without changing anything in it; `None` if there is no lock file, so that no
+    /// process has it.
+    pub fn hold(fs: &dyn FileSystem, directory: &Path) -> Result<Option<DirectoryLock>, LockError> {
+        let failed = |error| LockError::Io {
+            directory: directory.to_owned(),
+            error,
+        };
+        let file = match fs.open(&directory.join(LOCK_FILE), OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        if !file.try_lock().map_err(failed)? {
+            return Err(LockError::InUse {
+                directory: directory.to_owned(),
+                pid: read_pid(&*file),
+            });
+        }
+        Ok(Some(DirectoryLock { _file: file }))
+    }
+}
+
 fn read_pid(file: &dyn File) -> Option<u32> {
     let mut bytes = [0; PID_BYTES_MAX];
     let read = file.read_at(&mut bytes, 0).ok()?;
@@ -94,7 +117,10 @@ mod tests {
         let text = refused.to_string();
         assert!(text.contains(&directory.display().to_string()), "{text}");
         assert!(text.contains(&std::process::id().to_string()), "{text}");
+        let also = DirectoryLock::hold(fs, directory).expect_err("nor one that only looks");
+        assert_eq!(also.to_string(), text);
         drop(first);
+        assert!(DirectoryLock::hold(fs, directory).expect("free").is_some());
         DirectoryLock::acquire(fs, directory).expect("free again");
     }
 

@@ -6,6 +6,7 @@
 mod hostile;
 mod identity;
 mod lock;
+mod overlay;
 mod random;
 mod real;
 mod volatile;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub use hostile::{HostileFs, Operation};
 pub use identity::{DirectoryIdentity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
+pub use overlay::OverlayFs;
 pub use real::RealFs;
 pub use volatile::VolatileFs;
 

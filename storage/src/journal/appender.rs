@@ -5,6 +5,8 @@
 //! cover; a group is never written over one that was synced.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::format::{BLOCK_BYTES, FIRST_GROUP, GroupHead, GroupSequence, Link, Run, head_bytes};
 use super::group::Draft;
@@ -32,6 +34,8 @@ pub(super) struct Appender {
     synced_through: GroupSequence,
     /// The newest group that a later one says to be on stable storage.
     attested: GroupSequence,
+    /// What the key-value store has made durable so far, where somebody says so.
+    store: Option<Arc<AtomicU64>>,
 }
 
 impl Appender {
@@ -54,8 +58,14 @@ impl Appender {
             },
             synced_through: last.sequence,
             attested: GroupSequence::default(),
+            store: None,
             last,
         }
+    }
+
+    /// From now on each group says how far the key-value store was when it was written.
+    pub(super) fn attest(&mut self, store: Arc<AtomicU64>) {
+        self.store = Some(store);
     }
 
     /// Bytes left in the file.
@@ -116,6 +126,7 @@ impl Appender {
             file_first: self.file_first,
             run: self.run,
             previous: std::mem::take(&mut self.last),
+            store_sequence: (self.store.as_ref()).map_or(0, |store| store.load(Ordering::Acquire)),
             entries,
         };
         let encoded = head.encode(self.round.header.salt);

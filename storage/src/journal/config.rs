@@ -2,6 +2,7 @@
 //!
 //! Owns the limits that follow from the configured sizes; every other module takes them from here.
 
+use super::StoreKnowledge;
 use super::format::{BLOCK_BYTES, ENTRY_BYTES, FIRST_GROUP, HEAD_BYTES};
 
 /// Sizes of the journal. Checked by `Journal::open`.
@@ -18,6 +19,8 @@ pub struct JournalConfig {
     pub queue_bytes_max: usize,
     /// Id of the data directory; files that carry another one are refused. Default: all zero.
     pub directory_id: [u8; 16],
+    /// What the key-value store of the same directory knows of the journal. Default: nothing.
+    pub store: Option<StoreKnowledge>,
 }
 
 /// Smallest and largest file.
@@ -53,6 +56,7 @@ impl Default for JournalConfig {
             files_max: 16,
             queue_bytes_max: 64 << 20,
             directory_id: [0; 16],
+            store: None,
         }
     }
 }

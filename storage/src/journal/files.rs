@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -54,6 +54,9 @@ pub(super) struct FilesState {
     pub(super) ready: VecDeque<RoundFile>,
     /// Full files, oldest first.
     pub(super) closed: VecDeque<Closed>,
+    /// Generation of the file that is written to, and of the one that was until a moment ago and is not closed yet.
+    pub(super) active: Option<FileGeneration>,
+    pub(super) leaving: Option<FileGeneration>,
     /// All files, the one being written to included.
     pub(super) total: usize,
     pub(super) next_generation: u64,
@@ -80,11 +83,25 @@ pub(super) struct Files {
     pub(super) meters: Meters,
     state: Mutex<FilesState>,
     changed: Condvar,
+    /// Remembers which files there are, once the threads run.
+    notes: OnceLock<Arc<dyn Reclaimer>>,
     /// Held from the choice of a generation until the file is ready, so that files get ready in order.
     preparing: Mutex<()>,
 }
 
 impl FilesState {
+    /// Generations of all files that hold something or soon will.
+    fn generations(&self) -> Vec<FileGeneration> {
+        let closed = self
+            .closed
+            .iter()
+            .map(|closed| closed.round.header.generation);
+        let ready = self.ready.iter().map(|round| round.header.generation);
+        (closed.chain(self.leaving).chain(self.active))
+            .chain(ready)
+            .collect()
+    }
+
     fn used(&self) -> usize {
         self.closed.len() + 1
     }
@@ -137,6 +154,7 @@ impl Files {
             meters,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            notes: OnceLock::new(),
             preparing: Mutex::new(()),
         }
     }
@@ -155,6 +173,7 @@ impl Files {
         loop {
             if let Some(round) = state.ready.pop_front() {
                 state.wanted = false;
+                state.leaving = state.active.replace(round.header.generation);
                 self.meters.stalled(began.elapsed());
                 return Ok(round);
             }
@@ -175,6 +194,7 @@ impl Files {
     pub(super) fn add_closed(&self, closed: Closed) {
         let mut state = self.state.lock();
         state.closed.push_back(closed);
+        state.leaving = None;
         self.meters.files_used.set(state.used() as f64);
         self.changed.notify_all();
     }
@@ -202,6 +222,38 @@ impl Files {
     pub(super) fn stop(&self) {
         self.state.lock().stopping = true;
         self.changed.notify_all();
+    }
+
+    /// From now on `notes` remembers which files there are, beginning with those that there are now. Blocks.
+    pub(super) fn note_to(&self, notes: Arc<dyn Reclaimer>) -> Result<(), JournalError> {
+        let _in_order = self.preparing.lock();
+        let _first_wins = self.notes.set(notes);
+        self.note(None)
+    }
+
+    /// Has the files remembered, with one that is not in use yet. The caller holds `preparing`.
+    fn note(&self, further: Option<FileGeneration>) -> Result<(), JournalError> {
+        let Some(notes) = self.notes.get() else {
+            return Ok(());
+        };
+        let mut files = self.state.lock().generations();
+        files.extend(further);
+        let side = self.side.lock().lasts();
+        notes
+            .note_files(&files, &side)
+            .map_err(|reason| self.error("", &io::Error::other(reason)))
+    }
+
+    /// Forgets the side file of a log, if it has one. Blocks.
+    pub(super) fn discard_side(&self, log: LogId) -> Result<(), JournalError> {
+        let _in_order = self.preparing.lock();
+        if !self.side.lock().forget(log) {
+            return Ok(());
+        }
+        // Not asked for any more before it is gone.
+        self.note(None)?;
+        let removed = self.side.lock().remove(log);
+        removed.map_err(|error| self.error(&SideFiles::file_name(log), &error))
     }
 
     fn fail(&self, error: &JournalError) {
@@ -316,10 +368,14 @@ impl Files {
     /// Begins a reclaimed file's next round.
     fn prepare_again(&self, round: RoundFile) -> Result<(), JournalError> {
         let _in_order = self.preparing.lock();
+        // Without the old round before it is gone, with the new one before it is used.
+        self.note(None)?;
         let header = self.next_header(self.take_generation());
         let file_name = round.file_name.clone();
+        let generation = header.generation;
         let round = round.begin_again(header);
         let round = round.map_err(|error| self.error(&file_name, &error))?;
+        self.note(Some(generation))?;
         self.state.lock().ready.push_back(round);
         self.changed.notify_all();
         Ok(())
@@ -327,6 +383,9 @@ impl Files {
 
     /// Removes a file of another size than the configured one, or one too many.
     fn remove(&self, round: &RoundFile) -> Result<(), JournalError> {
+        let in_order = self.preparing.lock();
+        self.note(None)?;
+        drop(in_order);
         let removed = self.fs.remove_file(&self.directory.join(&round.file_name));
         removed
             .and_then(|()| {
@@ -423,10 +482,12 @@ impl Files {
         let _in_order = self.preparing.lock();
         let header = self.next_header(self.take_generation());
         let name = format!("{}/{file_name}", self.directory_name);
+        let generation = header.generation;
         let round = RoundFile::begin(name, file_name.to_owned(), file, header)?;
         self.fs.rename(&temporary, &path)?;
         self.fs
             .sync_dir(&self.directory, SyncPoint::JournalFileMade)?;
+        (self.note(Some(generation))).map_err(|error| io::Error::other(error.reason))?;
         let mut state = self.state.lock();
         state.ready.push_back(round);
         state.total += 1;

@@ -114,6 +114,8 @@ pub(super) struct GroupHead {
     pub(super) file_first: GroupSequence,
     pub(super) run: Run,
     pub(super) previous: Link,
+    /// What the key-value store had made durable before the group was written; 0: not known.
+    pub(super) store_sequence: u64,
     pub(super) entries: Vec<Entry>,
 }
 
@@ -304,6 +306,7 @@ impl GroupHead {
         put(&self.previous.generation.to_le_bytes());
         put(&self.previous.position.to_le_bytes());
         put(&self.previous.bytes.to_le_bytes());
+        put(&self.store_sequence.to_le_bytes());
         out.resize(HEAD_BYTES, 0);
         for entry in self.entries.iter().chain(&self.previous.entries) {
             entry.encode(&mut out);
@@ -358,6 +361,7 @@ impl GroupHead {
                 bytes: reader.u32()?,
                 entries: Vec::new(),
             },
+            store_sequence: reader.u64()?,
             entries: Vec::new(),
         };
         let mut directory = Reader(bytes.get(HEAD_BYTES..)?);

@@ -3,6 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
@@ -64,6 +65,14 @@ impl Journal {
         Ok((journal, report))
     }
 
+    /// From now on each group says how far the key-value store was when it was written, so that the next start can
+    /// tell that the store has gone back. Has no effect once the threads run.
+    pub fn attest(&self, store: Arc<AtomicU64>) {
+        if let Threads::Waiting(writer) = &mut *self.threads.lock() {
+            writer.appender.attest(store);
+        }
+    }
+
     /// Starts the threads that write and reclaim. Before it, what is submitted queues up. A second call does nothing.
     pub fn start(&self, reclaimer: Arc<dyn Reclaimer>) {
         let mut threads = self.threads.lock();
@@ -71,6 +80,9 @@ impl Journal {
             Threads::Waiting(writer) => writer,
             other => return *threads = other,
         };
+        if let Err(error) = self.files.note_to(reclaimer.clone()) {
+            self.queue.fail(&error);
+        }
         let (reclaiming, growing) = (self.files.clone(), self.files.clone());
         let spawned = [
             self.spawn("journal-write", move || writer.run()),
@@ -168,14 +180,7 @@ impl Journal {
 
     /// Forgets the side file of a log that was removed, or checkpointed past it. Blocks.
     pub fn discard_side_file(&self, log: LogId) -> Result<(), JournalError> {
-        self.files
-            .side
-            .lock()
-            .discard(log)
-            .map_err(|error| JournalError {
-                file: format!("{}/side-{}", self.files.directory_name, log.0),
-                reason: error.to_string(),
-            })
+        self.files.discard_side(log)
     }
 
     /// Writes and syncs everything that is queued, then ends the threads. What is submitted later is refused. Blocks;

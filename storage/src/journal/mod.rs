@@ -10,6 +10,7 @@ mod files;
 mod format;
 mod group;
 mod handle;
+mod known;
 mod meters;
 mod open;
 mod queue;
@@ -28,6 +29,8 @@ use crate::log::{EntryIndex, LogId};
 
 pub use config::JournalConfig;
 pub use handle::Journal;
+pub use known::StoreKnowledge;
+pub(crate) use open::directory_id;
 pub use queue::JournalPermit;
 
 /// What a frame does to its log. The numbers are on disk.
@@ -191,6 +194,16 @@ pub trait Reclaimer: Send + Sync {
     /// on a thread of its own, and may submit frames through `Journal::internal_permit` (never wait for `reserve`, nor
     /// for a frame).
     fn reclaim(&self, generation: FileGeneration, logs: &[(LogId, EntryIndex)]) -> Reclaimed;
+
+    /// Remembers which files the next start must find, and which side files with which last frame. Called before a file that is not among them is written to or
+    /// written anew; one that is may be missing only if somebody removed it. Blocks.
+    fn note_files(
+        &self,
+        _files: &[FileGeneration],
+        _side: &[(LogId, FrameSequence)],
+    ) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Called on the journal's thread once the frame is as durable as asked, with the file that it went to. Must not block.

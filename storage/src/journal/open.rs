@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::appender::Appender;
 use super::files::{Closed, FILE_PREFIX, Files, FilesState, TEMPORARY_SUFFIX};
 use super::format::BLOCK_BYTES;
+use super::known;
 use super::queue::Queue;
 use super::replay::{Contents, Replay};
 use super::round::{Opened, RoundFile};
@@ -41,6 +42,8 @@ struct Opener {
     directory: PathBuf,
     directory_name: String,
     config: JournalConfig,
+    /// Whether the end of the last file is left as it is, because it shows damage.
+    keeps_end: bool,
 }
 
 impl Opener {
@@ -153,6 +156,61 @@ impl Opener {
         Ok(())
     }
 
+    /// A store that has gone back has forgotten votes, and checkpoints that took the place of frames.
+    fn check_store(&self, rounds: &[RoundFile]) -> Result<(), JournalError> {
+        let Some(store) = &self.config.store else {
+            return Ok(());
+        };
+        match known::store_sequence(rounds) {
+            Some((seen, round)) if seen > store.sequence => Err(self.error(
+                &round.file_name,
+                format!(
+                    "was written when the key-value store (kv) had made {seen} changes durable, and now it holds {}: \
+                     votes or checkpoints are lost. Restore the whole data directory from a copy",
+                    store.sequence
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reports files that were cut, and makes those whole that lost nothing. Returns whether one is left as it is, as
+    /// evidence for the next start.
+    fn look_at_lengths(
+        &self,
+        rounds: &[RoundFile],
+        end: &End,
+        replay: &mut Replay<'_>,
+    ) -> Result<bool, JournalError> {
+        let mut evidence = false;
+        for short in known::short(rounds, end).map_err(|error| self.error("", error))? {
+            let known::Short { round, bytes, .. } = short;
+            if short.may_have_held {
+                replay.damage(Damage::of_any(&round.name, bytes, "file is cut"));
+                evidence = true;
+                continue;
+            }
+            tracing::warn!(file = %round.name, bytes, "journal file was cut behind its last group");
+            let whole = round.file.set_len(round.header.file_bytes);
+            whole
+                .and_then(|()| round.file.sync_data(SyncPoint::JournalMadeWhole))
+                .map_err(|error| self.error(&round.file_name, error))?;
+        }
+        Ok(evidence)
+    }
+
+    /// Removes all files but the side files: after a clean stop nothing in them is needed, and what is damaged would be
+    /// taken for a loss after the next one that is not clean.
+    fn start_over(&self) -> io::Result<()> {
+        for file_name in self.fs.list(&self.directory)? {
+            if file_name.starts_with(FILE_PREFIX) {
+                self.fs.remove_file(&self.directory.join(file_name))?;
+            }
+        }
+        self.fs
+            .sync_dir(&self.directory, SyncPoint::JournalBegunAnew)
+    }
+
     fn walk(&self, rounds: &[RoundFile], replay: &mut Replay<'_>) -> Result<End, JournalError> {
         let end = walk(rounds, replay).map_err(Self::unreadable)?;
         Self::rewrite(rounds, &end).map_err(|error| self.error("", error))?;
@@ -181,6 +239,19 @@ impl Opener {
     }
 }
 
+/// The data directory that the journal's files say they belong to, if one of them is whole.
+pub(crate) fn directory_id(fs: &dyn FileSystem, directory: &Path) -> io::Result<Option<[u8; 16]>> {
+    for file_name in fs.list(directory)? {
+        let path = directory.join(&file_name);
+        if file_name.starts_with(FILE_PREFIX)
+            && let Opened::Round(round) = RoundFile::open(fs, &path, String::new(), file_name)?
+        {
+            return Ok(Some(round.header.directory_id));
+        }
+    }
+    Ok(None)
+}
+
 /// Opens the journal; its threads are not running yet.
 pub(super) fn open(
     fs: Arc<dyn FileSystem>,
@@ -192,17 +263,19 @@ pub(super) fn open(
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let opener = Opener {
+    let mut opener = Opener {
         fs,
         directory,
         directory_name,
         config,
+        keeps_end: false,
     };
     opener
         .config
         .check()
         .map_err(|reason| opener.error("", reason))?;
     let found = opener.find()?;
+    opener.check_store(&found.rounds)?;
     let mut replay = Replay::new(deliver);
     for (file, log) in &found.damaged {
         let damage = Damage::of_any(file, 0, "neither copy of the file's header is whole");
@@ -211,24 +284,38 @@ pub(super) fn open(
             ..damage
         });
     }
+    if let Some(store) = &opener.config.store {
+        let missing = known::missing(store, &found.rounds, &opener.directory_name);
+        missing.into_iter().for_each(|damage| replay.damage(damage));
+    }
     let (side, side_frame_max) = opener.read_side(found.side, &mut replay)?;
-    let end = opener.walk(&found.rounds, &mut replay)?;
-    let (report, contents) = replay.finish();
+    if let Some(store) = &opener.config.store {
+        let delivered = |log| replay.delivered(log);
+        let missing = known::missing_side(store, delivered, &opener.directory_name);
+        missing.into_iter().for_each(|damage| replay.damage(damage));
+    }
+    let mut end = opener.walk(&found.rounds, &mut replay)?;
+    opener.keeps_end = opener.look_at_lengths(&found.rounds, &end, &mut replay)?;
     let floors = found
         .rounds
         .iter()
         .map(|round| round.header.frame_floor)
         .max()
         .unwrap_or_default();
-    let frame_last = end.frame_max.max(side_frame_max).max(floors);
-    let writer = opener.assemble(
-        found.rounds,
-        found.slot_max,
-        contents,
-        side,
-        &end,
-        frame_last,
-    )?;
+    let store = opener.config.store.clone().unwrap_or_default();
+    let frame_last = (end.frame_max.max(side_frame_max)).max(floors.max(store.frames));
+    let mut rounds = found.rounds;
+    if store.clean && replay.has_unnamed_damage() {
+        tracing::warn!("the journal begins anew: it is damaged, and the last stop was clean");
+        rounds.clear();
+        end = opener.walk(&rounds, &mut replay)?;
+        opener.keeps_end = false;
+        opener
+            .start_over()
+            .map_err(|error| opener.error("", error))?;
+    }
+    let (report, contents) = replay.finish();
+    let writer = opener.assemble(rounds, found.slot_max, contents, side, &end, frame_last)?;
     Ok((writer, report))
 }
 
@@ -244,13 +331,13 @@ impl Opener {
         frame_last: FrameSequence,
     ) -> Result<Writer, JournalError> {
         let limits = self.config.limits();
+        let keeps_end = self.keeps_end;
+        let known = self.config.store.iter().flat_map(|store| &store.files);
+        let generations = rounds.iter().map(|round| round.header.generation);
+        let generations = generations.chain(known.copied());
         let mut state = FilesState {
             total: rounds.len(),
-            next_generation: rounds
-                .iter()
-                .map(|round| round.header.generation.0)
-                .max()
-                .unwrap_or(0),
+            next_generation: generations.max().map_or(0, |generation| generation.0),
             next_slot: slot_max,
             ..FilesState::default()
         };
@@ -261,7 +348,10 @@ impl Opener {
                 .unwrap_or_default();
             match index.cmp(&end.place.file) {
                 std::cmp::Ordering::Less => state.closed.push_back(Closed { round, contents }),
-                std::cmp::Ordering::Equal => active = Some((round, contents)),
+                std::cmp::Ordering::Equal => {
+                    state.active = Some(round.header.generation);
+                    active = Some((round, contents));
+                }
                 std::cmp::Ordering::Greater => state.ready.push_back(round),
             }
         }
@@ -288,7 +378,12 @@ impl Opener {
         };
         // Numbers given out from now on are used, even if no frame with one of them ever reaches the disk.
         round.header.frame_floor = first;
-        erase_cut_tail(&round, end)
+        let erased = if keeps_end {
+            Ok(())
+        } else {
+            erase_cut_tail(&round, end)
+        };
+        erased
             .and_then(|()| round.write_header())
             .map_err(|error| files.error(&round.file_name, &error))?;
         let appender = Appender::resume(round, end);

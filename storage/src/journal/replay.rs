@@ -49,6 +49,14 @@ impl<'a> Replay<'a> {
         (self.report, self.contents)
     }
 
+    /// Whether something is lost and nobody can tell of which log.
+    pub(super) fn has_unnamed_damage(&self) -> bool {
+        self.report
+            .damaged
+            .iter()
+            .any(|damage| damage.log.is_none())
+    }
+
     /// The last frame of a log that went out.
     pub(super) fn delivered(&self, log: LogId) -> FrameSequence {
         self.delivered.get(&log).copied().unwrap_or_default()

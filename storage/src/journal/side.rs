@@ -125,7 +125,7 @@ impl SideFiles {
         file_name.strip_prefix(SIDE_PREFIX)?.parse().ok().map(LogId)
     }
 
-    fn file_name(log: LogId) -> String {
+    pub(super) fn file_name(log: LogId) -> String {
         format!("{SIDE_PREFIX}{}", log.0)
     }
 
@@ -170,8 +170,19 @@ impl SideFiles {
             return self.make(log);
         }
         let name = format!("{}/{file_name}", self.directory_name);
-        let Opened::Round(round) = RoundFile::open(&*self.fs, &path, name, file_name)? else {
-            return Err(io::Error::other("the side file's header is damaged"));
+        let round = match RoundFile::open(&*self.fs, &path, name, file_name)? {
+            Opened::Round(round) => round,
+            Opened::Damaged => {
+                // One log's loss is not to stop the journal of all; it is remembered in the new file.
+                let mut side = self.make(log)?;
+                let nothing = (FrameSequence::default(), EntryIndex::default());
+                side.appender.put(lost_frame(log, nothing.0, nothing.1))?;
+                return Ok(side);
+            }
+            Opened::TooNew(version) => {
+                let reason = format!("the side file has format version {version}");
+                return Err(io::Error::other(reason));
+            }
         };
         let mut last = LastFrame::default();
         let end = walk(std::slice::from_ref(&round), &mut last)
@@ -272,11 +283,19 @@ impl SideFiles {
         })
     }
 
-    /// Removes a log's side file, if it has one. Blocks.
-    pub(super) fn discard(&mut self, log: LogId) -> io::Result<()> {
-        if self.open.remove(&log).is_none() {
-            return Ok(());
-        }
+    /// Forgets a log's side file; whether it had one.
+    pub(super) fn forget(&mut self, log: LogId) -> bool {
+        self.open.remove(&log).is_some()
+    }
+
+    /// Logs that have a side file, each with its last frame.
+    pub(super) fn lasts(&self) -> Vec<(LogId, FrameSequence)> {
+        let open = self.open.iter();
+        open.map(|(log, side)| (*log, side.last)).collect()
+    }
+
+    /// Removes a log's side file. Blocks.
+    pub(super) fn remove(&self, log: LogId) -> io::Result<()> {
         self.fs
             .remove_file(&self.directory.join(Self::file_name(log)))?;
         self.fs.sync_dir(&self.directory, SyncPoint::SideRemoved)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ pub struct MemoryKv {
 struct MemoryMap {
     contents: Mutex<Contents>,
     full: AtomicBool,
+    progress: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -31,6 +32,8 @@ struct Contents {
     seen: Map,
     /// What is on stable storage, where that is not what is seen.
     durable: Option<Map>,
+    /// Number of the last batch that is seen.
+    sequence: u64,
 }
 
 impl MemoryKv {
@@ -46,6 +49,24 @@ impl MemoryKv {
         self.writer.set_held(held);
     }
 
+    /// A store that holds some pairs, at a sequence number.
+    pub(crate) fn of(
+        pairs: impl IntoIterator<Item = (KeySpace, Bytes, Bytes)>,
+        sequence: u64,
+    ) -> Result<MemoryKv, KvError> {
+        let kv = MemoryKv::new()?;
+        let pairs = pairs.into_iter();
+        *kv.map.contents.lock() = Contents {
+            seen: pairs
+                .map(|(space, key, value)| ((space, key), value))
+                .collect(),
+            durable: None,
+            sequence,
+        };
+        kv.map.progress.store(sequence, Ordering::Release);
+        Ok(kv)
+    }
+
     /// While full, writes find no room.
     pub fn set_full(&self, full: bool) {
         self.map.full.store(full, Ordering::Relaxed);
@@ -57,6 +78,7 @@ impl MemoryKv {
         let mut contents = self.map.contents.lock();
         if let Some(durable) = contents.durable.take() {
             contents.seen = durable;
+            contents.sequence = self.map.progress.load(Ordering::Acquire);
         }
     }
 
@@ -76,6 +98,10 @@ impl Target for MemoryMap {
             contents.durable = None;
         } else if contents.durable.is_none() {
             contents.durable = Some(contents.seen.clone());
+        }
+        contents.sequence += 1;
+        if durably {
+            self.progress.store(contents.sequence, Ordering::Release);
         }
         let map = &mut contents.seen;
         for write in writes {
@@ -132,6 +158,10 @@ impl KeyValueStore for MemoryKv {
 
     fn stop_waiting(&self) {
         self.writer.stop_waiting();
+    }
+
+    fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.map.progress)
     }
 }
 

@@ -10,6 +10,9 @@ mod rocks;
 mod volatile;
 mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
 use bytes::Bytes;
 
 pub use memory::MemoryKv;
@@ -71,4 +74,7 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     fn is_short_of_room(&self) -> bool;
     /// From now on a write that finds no room fails, and the store with it: for a stop, which cannot wait.
     fn stop_waiting(&self);
+    /// The store's sequence number: rises with each batch, over all restarts, once the batch is on stable storage and
+    /// before it is done. One that is lower than before means that the store has lost batches.
+    fn progress(&self) -> Arc<AtomicU64>;
 }

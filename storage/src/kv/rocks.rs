@@ -12,7 +12,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -25,8 +25,11 @@ use rocksdb::{
 use super::ballast::Ballast;
 use super::volatile::Unsynced;
 use super::writer::{ApplyError, BatchWriter, Target};
-use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite};
+use super::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite, MemoryKv};
 use crate::SyncPoint;
+
+/// The file that names the manifest in force.
+const CURRENT: &str = "CURRENT";
 
 const SPACES: [KeySpace; 6] = [
     KeySpace::Meta,
@@ -73,6 +76,8 @@ struct Rocks {
     ballast: Ballast,
     /// Whether a write without room has to be followed by opening the database again.
     out_of_room: AtomicBool,
+    /// Sequence number of what is on stable storage.
+    progress: Arc<AtomicU64>,
     /// In the fault build: what is not to outlive the process.
     unsynced: Option<Mutex<Unsynced>>,
 }
@@ -129,10 +134,13 @@ fn is_want_of_room(error: &rocksdb::Error) -> bool {
         && (WANT_OF_ROOM.iter()).any(|text| error.as_ref().contains(text))
 }
 
-fn open_database(path: &Path, options: &Options) -> Result<DB, rocksdb::Error> {
+fn families() -> [ColumnFamilyDescriptor; SPACES.len()] {
     let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
-    let families =
-        SPACES.map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)));
+    SPACES.map(|space| ColumnFamilyDescriptor::new(family_name(space), family_options(&cache)))
+}
+
+fn open_database(path: &Path, options: &Options) -> Result<DB, rocksdb::Error> {
+    let families = families();
     DB::open_cf_descriptors(options, path, families)
 }
 
@@ -164,6 +172,31 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
+/// Refuses to begin a new store over what is left of one: RocksDB would, and would delete the rest.
+fn refuse_remains(path: &Path) -> Result<(), KvError> {
+    let failed = |error| KvError(format!("{}: {error}", path.display()));
+    if path.join(CURRENT).try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let bytes = entry.metadata().map_err(failed)?.len();
+        let holds_data = |name: &Path| {
+            name.extension()
+                .is_some_and(|it| it == "sst" || it == "log")
+        };
+        // A first start that was interrupted leaves neither.
+        if bytes > 0 && holds_data(Path::new(&entry.file_name())) {
+            return Err(KvError(format!(
+                "{} is damaged: {CURRENT} is missing, but {} is there. Restore the whole data directory from a copy",
+                path.display(),
+                entry.file_name().to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl RocksKv {
     /// Opens the store in `path`, made if missing. Blocks.
     pub fn open(path: &Path) -> Result<RocksKv, KvError> {
@@ -189,6 +222,7 @@ impl RocksKv {
     ) -> Result<RocksKv, KvError> {
         std::fs::create_dir_all(path)
             .map_err(|error| KvError(format!("{}: {error}", path.display())))?;
+        refuse_remains(path)?;
         let ballast = Ballast::open(path);
         let opened = match open_database(path, options) {
             Err(error) if is_want_of_room(&error) && ballast.make_room(REOPEN_BYTES) => {
@@ -196,8 +230,11 @@ impl RocksKv {
             }
             opened => opened,
         };
+        let db = opened.map_err(|error| explain(path, &error))?;
+        let progress = Arc::new(AtomicU64::new(db.latest_sequence_number()));
         let rocks = Arc::new(Rocks {
-            db: RwLock::new(Some(opened.map_err(|error| explain(path, &error))?)),
+            db: RwLock::new(Some(db)),
+            progress,
             path: path.to_owned(),
             ballast,
             out_of_room: AtomicBool::new(false),
@@ -229,6 +266,41 @@ fn batch_of(db: &DB, writes: &[KvWrite]) -> WriteBatch {
     batch
 }
 
+/// All pairs whose key starts with a prefix, in key order.
+fn scan(db: &DB, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, rocksdb::Error> {
+    let mut options = ReadOptions::default();
+    if let Some(end) = prefix_end(prefix) {
+        options.set_iterate_upper_bound(end);
+    }
+    let mode = IteratorMode::From(prefix, Direction::Forward);
+    db.iterator_cf_opt(family(db, space), options, mode)
+        .map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))))
+        .collect()
+}
+
+impl RocksKv {
+    /// A copy of the store in `path` as a start would find it; changes nothing there. Blocks.
+    pub fn copy_of(path: &Path) -> Result<MemoryKv, KvError> {
+        if !path.join(CURRENT).exists() {
+            let missing = format!("{} is damaged: {CURRENT} is missing", path.display());
+            return Err(KvError(missing));
+        }
+        let mut options = database_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let explained = |error: rocksdb::Error| explain(path, &error);
+        let db = DB::open_cf_descriptors_read_only(&options, path, families(), false)
+            .map_err(explained)?;
+        let sequence = db.latest_sequence_number();
+        let mut pairs = Vec::new();
+        for space in SPACES {
+            let found = scan(&db, space, &[]).map_err(explained)?.into_iter();
+            pairs.extend(found.map(|(key, value)| (space, key, value)));
+        }
+        MemoryKv::of(pairs, sequence)
+    }
+}
+
 impl Rocks {
     /// Runs something on the open database.
     fn run<T>(&self, work: impl FnOnce(&DB) -> Result<T, rocksdb::Error>) -> Result<T, ApplyError> {
@@ -247,7 +319,14 @@ impl Rocks {
     fn write(&self, writes: &[KvWrite], sync: bool) -> Result<(), ApplyError> {
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        let written = self.run(|db| db.write_opt(batch_of(db, writes), &options));
+        let written = self.run(|db| {
+            db.write_opt(batch_of(db, writes), &options)?;
+            if sync {
+                let sequence = db.latest_sequence_number();
+                self.progress.store(sequence, Ordering::Release);
+            }
+            Ok(())
+        });
         if matches!(written, Err(ApplyError::NoRoom(_))) {
             self.out_of_room.store(true, Ordering::Relaxed);
         }
@@ -288,17 +367,7 @@ impl Rocks {
 
 impl Rocks {
     fn scan(&self, space: KeySpace, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, KvError> {
-        let mut options = ReadOptions::default();
-        if let Some(end) = prefix_end(prefix) {
-            options.set_iterate_upper_bound(end);
-        }
-        let mode = IteratorMode::From(prefix, Direction::Forward);
-        self.read(|db| {
-            let pairs = db.iterator_cf_opt(family(db, space), options, mode);
-            pairs
-                .map(|pair| pair.map(|(key, value)| (Bytes::from(key), Bytes::from(value))))
-                .collect()
-        })
+        self.read(|db| scan(db, space, prefix))
     }
 
     /// Keys of the database in a range that is deleted.
@@ -381,6 +450,10 @@ impl KeyValueStore for RocksKv {
 
     fn stop_waiting(&self) {
         self.writer.stop_waiting();
+    }
+
+    fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.rocks.progress)
     }
 }
 

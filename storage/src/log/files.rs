@@ -110,6 +110,21 @@ impl SegmentName {
     }
 }
 
+/// Kafka's file of epochs; for its tools, ours are in the checkpoint.
+pub const EPOCH_FILE: &str = "leader-epoch-checkpoint";
+
+/// Whether a folder of a log may hold a file of this name.
+pub fn is_log_file(file_name: &str) -> bool {
+    let stem = file_name.strip_suffix(".tmp").unwrap_or(file_name);
+    let side = match stem.strip_suffix(".entryindex") {
+        Some(stem) => format!("{stem}.entries"),
+        None => stem.to_owned(),
+    };
+    stem == EPOCH_FILE
+        || SegmentName::of_record_file(stem).is_some()
+        || SegmentName::of_entries_file(&side).is_some()
+}
+
 /// The files of one log.
 #[derive(Debug)]
 pub struct LogFiles {

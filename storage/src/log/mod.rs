@@ -32,8 +32,8 @@ pub use position::{AppendDone, LogBounds, LogDescription, LogPosition, Stamping}
 pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, SequenceError};
 
 pub(crate) use checkpoint::{Checkpoint, key as checkpoint_key, log_of as log_of_checkpoint};
-pub(crate) use files::TOPICS;
-pub(crate) use partition::{Captured, Replay, run_write_behind};
+pub(crate) use files::{TOPICS, is_log_file};
+pub(crate) use partition::{Captured, Harm, Replay, run_write_behind};
 pub(crate) use payload::{Identity, decode_reset};
 pub(crate) use shared::{Shared, SharedSizes};
 

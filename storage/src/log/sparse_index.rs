@@ -110,13 +110,17 @@ pub fn lookup_offset(read: ReadAt<'_>, file_bytes: u64, relative: u64) -> io::Re
     Ok(last_matching(read, file_bytes, below)?.unwrap_or(0))
 }
 
-/// Like [`TimeIndex::lookup`], in a file of `file_bytes`.
-pub fn lookup_time(read: ReadAt<'_>, file_bytes: u64, timestamp: TimestampMs) -> io::Result<u64> {
+/// The last entry of a time index of `file_bytes` below a timestamp: its time and relative offset.
+pub fn lookup_time(
+    read: ReadAt<'_>,
+    file_bytes: u64,
+    timestamp: TimestampMs,
+) -> io::Result<Option<(TimestampMs, u64)>> {
     let below = |entry: [u8; TIME_ENTRY_BYTES]| {
         let (time, key) = split_time_entry(entry);
-        (time.0 < timestamp.0).then_some(u64::from(key))
+        (time.0 < timestamp.0).then_some((time, u64::from(key)))
     };
-    Ok(last_matching(read, file_bytes, below)?.unwrap_or(0))
+    last_matching(read, file_bytes, below)
 }
 
 /// Last entry of a time index file: the largest timestamp of the segment and the offset of its batch's last record.
@@ -211,7 +215,8 @@ mod tests {
             let expected = model.iter().rev().find(|(key, _)| *key * 2 < asked).map_or(0, |(_, at)| *at);
             prop_assert_eq!(times.lookup(time), expected);
             let bytes = times.bytes_from(0);
-            prop_assert_eq!(lookup_time(&reader(&bytes), bytes.len() as u64, time).unwrap(), expected);
+            let found = lookup_time(&reader(&bytes), bytes.len() as u64, time).unwrap();
+            prop_assert_eq!(found.map_or(0, |(_, key)| key), expected);
             let last = last_time(&reader(&bytes), bytes.len() as u64, Offset(7)).unwrap();
             let expected = model.last().map(|(key, at)| (TimestampMs(key.cast_signed() * 2), Offset(at.cast_signed() + 7)));
             prop_assert_eq!(last, expected);

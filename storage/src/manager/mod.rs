@@ -3,6 +3,7 @@
 //! Owns which logs exist: ids, creation, removal, start, stop. Invariant: an id is never used twice; a log that is
 //! found by its partition is not removed.
 
+mod knowledge;
 mod open;
 mod options;
 mod reclaim;
@@ -26,12 +27,15 @@ use crate::log::{
     Identity, LogConfig, LogDescription, LogError, LogId, LogPosition, PartitionLog, Shared,
 };
 
+pub(crate) use open::JOURNAL;
 pub use options::{OpenError, RecoveryReport, SpaceReserve, StorageOptions};
 
 /// Key of the number up to which log ids are taken, u64 big-endian, in [`KeySpace::Meta`].
 const LOG_ID_LIMIT: &[u8] = b"log-id-limit";
 /// Key that is there between a clean stop and the next start, in [`KeySpace::Meta`].
 const CLEAN_STOP: &[u8] = b"clean-stop";
+/// Key of what the journal has of files, in [`KeySpace::Meta`].
+const JOURNAL_FILES: &[u8] = b"journal-files";
 /// Ids that are taken at once; those that a stop leaves unused are lost.
 const LOG_ID_BLOCK: u64 = 1 << 16;
 
@@ -166,7 +170,7 @@ impl LogManager {
         found.map(|log| log.describe()).collect()
     }
 
-    fn all(&self) -> Vec<Arc<PartitionLog>> {
+    pub(crate) fn all(&self) -> Vec<Arc<PartitionLog>> {
         self.logs.read().by_id.values().cloned().collect()
     }
 

@@ -11,12 +11,13 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::knowledge;
 use super::reclaim::LogReclaimer;
 use super::space::{Background, look};
 use super::{CLEAN_STOP, LOG_ID_BLOCK, LOG_ID_LIMIT, LogIds, LogManager, Logs, take_ids};
 use super::{OpenError, RecoveryReport, StorageOptions};
 use crate::SyncPoint;
-use crate::journal::{Damage, FrameKind, Journal, ReplayedFrame};
+use crate::journal::{Damage, FrameKind, FrameSequence, Journal, ReplayedFrame};
 use crate::kv::{KeySpace, KvWrite};
 use crate::log::{
     Checkpoint, LogConfig, LogError, LogId, PartitionLog, Replay, Shared, TOPICS, decode_reset,
@@ -24,7 +25,7 @@ use crate::log::{
 };
 
 /// Folder of the journal.
-const JOURNAL: &str = "journal";
+pub(crate) const JOURNAL: &str = "journal";
 
 /// Threads that move entries to segments: enough to keep one disk busy while another log's write waits.
 const WRITE_THREADS: usize = 2;
@@ -40,6 +41,8 @@ struct Recovery {
     removed: HashMap<LogId, Removed>,
     report: RecoveryReport,
     bytes_in_memory: usize,
+    /// The newest frame that a checkpoint covers.
+    covered: FrameSequence,
 }
 
 /// A log whose checkpoint says that it was removed.
@@ -52,12 +55,26 @@ struct Removed {
 impl LogManager {
     /// Opens the directory and recovers it. Blocks.
     pub fn open(options: StorageOptions) -> Result<(Arc<LogManager>, RecoveryReport), OpenError> {
+        let reserve = options.reserve;
+        let (manager, report) = LogManager::recover(options)?;
+        manager.start(reserve).map_err(|source| OpenError::Io {
+            path: "cannot start a thread".to_owned(),
+            source,
+        })?;
+        Ok((manager, report))
+    }
+
+    /// Recovers the directory; what writes to it in the background does not run yet. Blocks.
+    pub(crate) fn recover(
+        options: StorageOptions,
+    ) -> Result<(Arc<LogManager>, RecoveryReport), OpenError> {
         let started = Instant::now();
         make_folders(&options)?;
         let sizes = options.sizes();
         let (fs, kv) = (Arc::clone(&options.fs), Arc::clone(&options.kv));
         let shared = Arc::new(Shared::new(options.directory.clone(), fs, kv, sizes));
-        let clean = take_clean_mark(&shared)?;
+        let clean = shared.kv.get(KeySpace::Meta, CLEAN_STOP)?.is_some();
+        check_store(&options)?;
         let mut recovery = Recovery {
             shared: Arc::clone(&shared),
             logs: Logs::default(),
@@ -65,15 +82,18 @@ impl LogManager {
             removed: HashMap::new(),
             report: RecoveryReport::default(),
             bytes_in_memory: 0,
+            covered: FrameSequence::default(),
         };
         recovery.read_checkpoints()?;
         let fresh = recovery.logs.by_id.is_empty();
         let mut ids_max = recovery.logs.by_id.keys().map(|id| id.0).max().unwrap_or(0);
         let journal_directory = options.directory.join(JOURNAL);
+        let mut config = options.journal;
+        config.store = Some(knowledge::read(&*shared.kv, recovery.covered, clean)?);
         let (journal, replayed) = Journal::open(
             Arc::clone(&options.fs),
             journal_directory,
-            options.journal,
+            config,
             &mut |frame| {
                 ids_max = ids_max.max(frame.log.0);
                 recovery.replay(frame);
@@ -82,7 +102,10 @@ impl LogManager {
         recovery.report.clean = clean || (fresh && replayed.frames == 0);
         recovery.discard_dead_side_files(&journal);
         recovery.report.tail_cut = replayed.tail_cut;
-        recovery.stop_damaged(&replayed.damaged, clean);
+        recovery.stop_damaged(&replayed.damaged, clean)?;
+        recovery.report.journal_damage = replayed.damaged;
+        forget_clean_mark(&shared, clean)?;
+        journal.attest(shared.kv.progress());
         recovery.finish();
         shared.set_journal(journal);
         look(&shared, options.reserve);
@@ -98,12 +121,6 @@ impl LogManager {
             background: Arc::new(Background::default()),
             threads: Mutex::default(),
         });
-        manager
-            .start(options.reserve)
-            .map_err(|source| OpenError::Io {
-                path: "cannot start a thread".to_owned(),
-                source,
-            })?;
         report.duration = started.elapsed();
         Ok((manager, report))
     }
@@ -145,6 +162,7 @@ impl Recovery {
             let checkpoint = Checkpoint::decode(&value)
                 .ok_or_else(|| format("value is damaged or of a newer version"))?;
             let removed = checkpoint.removed;
+            self.covered = self.covered.max(checkpoint.sequence);
             let log = PartitionLog::from_checkpoint(&self.shared, id, checkpoint)
                 .map_err(|reason| format(&reason))?;
             if removed {
@@ -215,7 +233,7 @@ impl Recovery {
     }
 
     /// Stops the logs that lost something that only the journal had.
-    fn stop_damaged(&self, damaged: &[Damage], clean: bool) {
+    fn stop_damaged(&self, damaged: &[Damage], clean: bool) -> Result<(), OpenError> {
         for damage in damaged {
             let error = LogError::Corrupt {
                 file: damage.file.clone(),
@@ -230,11 +248,10 @@ impl Recovery {
                 // After a clean stop checkpoints cover everything.
                 (None, _) if clean => {}
                 // It may be any log's last acknowledged entry that is lost.
-                (None, _) => {
-                    (self.logs.by_id.values()).for_each(|log| drop(log.stop(error.clone())))
-                }
+                (None, _) => return Err(OpenError::Damaged(damage.clone())),
             }
         }
+        Ok(())
     }
 
     /// Forgets frames that were set aside for logs that are no more.
@@ -293,14 +310,29 @@ fn stopped(logs: &Logs) -> Vec<(LogId, String)> {
     stopped.collect()
 }
 
-/// Whether the last stop was clean; from now on it no longer counts.
-fn take_clean_mark(shared: &Shared) -> Result<bool, OpenError> {
-    let clean = shared.kv.get(KeySpace::Meta, CLEAN_STOP)?.is_some();
+/// Refuses data whose key-value store is empty: the ids of logs are taken there before there is any log.
+fn check_store(options: &StorageOptions) -> Result<(), OpenError> {
+    if options.kv.get(KeySpace::Meta, LOG_ID_LIMIT)?.is_some() {
+        return Ok(());
+    }
+    let path = options.directory.join(TOPICS);
+    let listed = options.fs.list(&path).map_err(|source| OpenError::Io {
+        path: path.display().to_string(),
+        source,
+    })?;
+    match listed.first() {
+        Some(folder) => Err(OpenError::StoreLost(format!("{TOPICS}/{folder}"))),
+        None => Ok(()),
+    }
+}
+
+/// From now on the last stop no longer counts as clean.
+fn forget_clean_mark(shared: &Shared, clean: bool) -> Result<(), OpenError> {
     if clean {
         let unmark = vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())];
         shared.kv.write_sync(unmark, SyncPoint::CleanStopTaken)?;
     }
-    Ok(clean)
+    Ok(())
 }
 
 /// Ids behind all that were ever taken.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fs::FileSystem;
-use crate::journal::{JournalConfig, JournalError};
+use crate::journal::{Damage, JournalConfig, JournalError};
 use crate::kv::{KeyValueStore, KvError};
 use crate::log::{LogId, SharedSizes};
 
@@ -107,6 +107,17 @@ pub enum OpenError {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Acknowledged data is lost, and whose it was cannot be told.
+    #[error(
+        "{0}: which logs lost records cannot be told. Restore the whole data directory from a copy"
+    )]
+    Damaged(Damage),
+    /// There is data, and the key-value store that belongs to it is empty.
+    #[error(
+        "the key-value store (kv) is empty, but {0} is there: votes and checkpoints are lost. Restore the whole data \
+         directory from a copy, or begin with an empty one"
+    )]
+    StoreLost(String),
     /// Something stored is not what this version understands.
     #[error("{0}")]
     Format(String),
@@ -125,6 +136,8 @@ pub struct RecoveryReport {
     pub bytes_replayed: u64,
     /// Logs that were stopped, with the reason.
     pub stopped: Vec<(LogId, String)>,
+    /// Damage of the journal, whether or not a checkpoint makes up for it.
+    pub journal_damage: Vec<Damage>,
     /// Where the journal's tail was cut: what followed was never acknowledged under `sync`.
     pub tail_cut: Option<(String, u64)>,
     /// Time taken.

@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, Weak};
 
-use super::LogManager;
+use super::{JOURNAL_FILES, LogManager, knowledge};
 use crate::SyncPoint;
-use crate::journal::{FileGeneration, Reclaimed, Reclaimer};
-use crate::kv::KvError;
+use crate::journal::{FileGeneration, FrameSequence, Reclaimed, Reclaimer};
+use crate::kv::{KeySpace, KvError, KvWrite};
 use crate::log::{Captured, EntryIndex, LogError, LogId, PartitionLog};
 
 /// Checkpoints that go to the key-value store in one write.
@@ -41,6 +41,22 @@ impl Reclaimer for LogReclaimer {
             "journal file reclaimed"
         );
         Reclaimed::Except(kept)
+    }
+
+    fn note_files(
+        &self,
+        files: &[FileGeneration],
+        side: &[(LogId, FrameSequence)],
+    ) -> Result<(), String> {
+        let manager = self.0.upgrade().ok_or("the logs are closed")?;
+        let note = KvWrite::Put(
+            KeySpace::Meta,
+            JOURNAL_FILES.into(),
+            knowledge::encode(files, side),
+        );
+        let kv = &manager.shared.kv;
+        let written = kv.write_sync(vec![note], SyncPoint::JournalFilesNoted);
+        written.map_err(|error| error.to_string())
     }
 }
 

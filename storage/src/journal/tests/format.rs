@@ -50,6 +50,7 @@ fn head(entries: u64, previous: u64) -> GroupHead {
             bytes: 4096,
             entries: (0..previous).map(entry).collect(),
         },
+        store_sequence: 99,
         entries: (0..entries).map(entry).collect(),
     }
 }

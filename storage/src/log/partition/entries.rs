@@ -158,12 +158,15 @@ impl PartitionLog {
         let end = self.side_end(name)?;
         let start = self.lookup_entry(name, from)?;
         let collected = self.collect_envelopes(name, start, end, from, count_max, bytes_max);
-        let envelopes = match collected {
-            // The index led astray, or the damage is real: from the beginning, the side file speaks for itself.
-            Err(LogError::Corrupt { .. }) if start > 0 => {
-                self.collect_envelopes(name, 0, end, from, count_max, bytes_max)?
-            }
-            other => other?,
+        // The index led astray, or the damage is real: from the beginning, the side file speaks for itself.
+        let is_astray = match &collected {
+            Ok(envelopes) => envelopes.is_empty(),
+            Err(error) => matches!(error, LogError::Corrupt { .. }),
+        };
+        let envelopes = if is_astray && start > 0 {
+            self.collect_envelopes(name, 0, end, from, count_max, bytes_max)?
+        } else {
+            collected?
         };
         if envelopes.is_empty() {
             let reason = format!("entry {} is missing", from.0);
@@ -216,7 +219,7 @@ impl PartitionLog {
     }
 
     /// Reads the batches of consecutive envelopes of one segment in one go.
-    fn join_batches(
+    pub(super) fn join_batches(
         &self,
         name: SegmentName,
         envelopes: Vec<Envelope>,

@@ -101,8 +101,39 @@ impl PartitionLog {
         if tolerant {
             Ok(())
         } else {
+            self.check_folder()?;
             self.rebuild_producers(writing)
         }
+    }
+
+    /// Misses side files: segments are found by them, so one that is gone would take its segment's records with it.
+    pub(super) fn check_folder(&self) -> Result<(), LogError> {
+        let listed = self.files.list()?;
+        let state = self.state.lock();
+        let names: Vec<SegmentName> = state.segments.names().collect();
+        let (settled, purged) = (&state.segments.settled, state.bounds.purged.index);
+        let Some(first) = names.first() else {
+            return Ok(());
+        };
+        if !is_below(*first, purged) {
+            let reason = format!("nothing is left of the entries after {}", purged.0);
+            return Err(self.files.corrupt(*first, FileKind::Entries, 0, &reason));
+        }
+        for file in listed.iter().filter(|file| file.ends_with(".log")) {
+            let Some((base, 0)) = SegmentName::of_record_file(file) else {
+                continue;
+            };
+            let is_known = settled.has_files(base, 0) || names.iter().any(|name| name.base == base);
+            if base >= first.base && base <= state.segments.active.name.base && !is_known {
+                let name = SegmentName {
+                    base,
+                    ..SegmentName::default()
+                };
+                let reason = "the side file of its segment is missing";
+                return Err(self.files.corrupt(name, FileKind::Log, 0, reason));
+            }
+        }
+        Ok(())
     }
 
     /// Rebuilds the producer state from files if it was not in the checkpoint or a replayed cut made it void.

@@ -18,6 +18,7 @@ mod retention;
 mod rewrite;
 mod search;
 mod settle;
+mod verify;
 mod write_behind;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use super::{
 pub(crate) use capture::Captured;
 pub use cleanable::{Cleanable, CleaningBasis};
 pub(crate) use replay::Replay;
+pub(crate) use verify::Harm;
 pub(crate) use write_behind::run_write_behind;
 
 /// One partition's log. Changes (append, truncate, purge, reset) take effect in the order of their calls.
@@ -240,6 +242,16 @@ impl PartitionLog {
             Some(LogError::Stopped(reason)) => Some(Arc::clone(reason)),
             Some(error) => Some(error.to_string().into()),
         }
+    }
+
+    /// Why the log is stopped, as it was found.
+    pub(crate) fn failure(&self) -> Option<LogError> {
+        self.stopped.lock().clone()
+    }
+
+    /// Name of its folder.
+    pub(crate) fn folder(&self) -> String {
+        folder_name(&self.identity, self.id)
     }
 
     /// Whether records may be appended now: not stopped and more space than the reserve. Ask before an append is

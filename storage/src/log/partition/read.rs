@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use tidelog_protocol::batch::BatchHeader;
-use tidelog_protocol::types::Offset;
+use tidelog_protocol::types::{Offset, TimestampMs};
 
 use super::super::files::{FileKind, SegmentName};
 use super::super::records::RecordFile;
@@ -97,10 +97,16 @@ impl PartitionLog {
             state.segments.find_offset(from)
         };
         while let Some(segment) = name {
-            if let Some(data) = self.read_segment(segment, wanted)? {
+            let end = self.extent_or_stop(segment)?.log_bytes;
+            let read = self.read_segment(segment, end, wanted);
+            let read = read.and_then(|read| match read {
+                Some(data) => Ok(Some(data)),
+                // Nothing at or behind the offset in this segment: the next one begins behind it.
+                None => self.check_ends_before(segment, from).map(|()| None),
+            });
+            if let Some(data) = self.stop_if_still_damaged(segment, end, read)? {
                 return Ok(data);
             }
-            // Nothing at or behind the offset in this segment: the next one begins behind it.
             name = self.state.lock().segments.find_next(segment, from);
         }
         Ok(ReadData {
@@ -109,14 +115,88 @@ impl PartitionLog {
         })
     }
 
+    /// What a segment holds. Damage of one that nothing is being cut off stops the log.
+    fn extent_or_stop(&self, name: SegmentName) -> Result<SegmentExtent, LogError> {
+        let extent = self.extent(name);
+        if extent.is_err() && !self.is_closed(name) {
+            return extent;
+        }
+        self.stop_if_damaged(extent)
+    }
+
+    fn is_closed(&self, name: SegmentName) -> bool {
+        let state = self.state.lock();
+        state
+            .segments
+            .closed
+            .iter()
+            .any(|closed| closed.name == name)
+    }
+
+    /// A segment without anything at or behind an offset ends there, if it is one whose offsets have no gaps and that
+    /// is still the log's: else what it held is lost, and nobody may be led past it.
+    fn check_ends_before(&self, name: SegmentName, offset: Offset) -> Result<(), LogError> {
+        let (is_closed, end) = {
+            let state = self.state.lock();
+            let mut later = state.segments.names().skip_while(|other| *other != name);
+            // Settled segments have gaps; what they must hold in bytes is known.
+            let Some(next) = later.next().and_then(|_| later.next()) else {
+                return Ok(());
+            };
+            (state.segments.open(name).is_none(), next.base)
+        };
+        if !is_closed || end <= offset {
+            return Ok(());
+        }
+        let bytes = self.extent(name)?.log_bytes;
+        let reason = format!("nothing is left of the records from offset {offset} to {end}");
+        Err(self.files.corrupt(name, FileKind::Log, bytes, &reason))
+    }
+
+    /// Whether a segment's records may still be in memory, and its file is written to.
+    fn is_open(&self, name: SegmentName) -> bool {
+        self.state.lock().segments.open(name).is_some()
+    }
+
+    /// Whether records of a segment are on the list of settled ones, so that its file must be there.
+    fn is_settled(&self, name: SegmentName) -> bool {
+        self.state.lock().segments.settled.extent(name).is_some()
+    }
+
+    /// Stops the log at damage, unless the segment was cut or replaced while it was read.
+    fn stop_if_still_damaged<T>(
+        &self,
+        name: SegmentName,
+        end: u64,
+        read: Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        let is_held = self
+            .state
+            .lock()
+            .segments
+            .all_names()
+            .any(|held| held == name);
+        if is_held && self.extent(name)?.log_bytes >= end {
+            self.stop_if_damaged(read)
+        } else {
+            read
+        }
+    }
+
     fn read_segment(
         &self,
         name: SegmentName,
+        end: u64,
         wanted: Wanted,
     ) -> Result<Option<ReadData>, LogError> {
-        let end = self.extent(name)?.log_bytes;
         let Some(mut records) = RecordFile::open(&self.files, name, end)? else {
-            return Ok(None);
+            return if end > 0 && (self.is_settled(name) || self.is_open(name)) {
+                Err(self
+                    .files
+                    .corrupt(name, FileKind::Log, 0, "file is missing"))
+            } else {
+                Ok(None)
+            };
         };
         let hint = self.hints.lock().take(wanted.from, name);
         let Some((position, first)) = self.find_batch(&mut records, name, wanted.from, hint)?
@@ -127,6 +207,12 @@ impl PartitionLog {
             next_offset: wanted.from,
             ..ReadData::default()
         };
+        let is_dense = !self.is_settled(name);
+        // Before the segment there may be settled ones, which have gaps.
+        if is_dense && first.base_offset() > wanted.from.max(name.base) {
+            let reason = format!("holds offset {}, not {}", first.base_offset(), wanted.from);
+            return Err(records.corrupt(position, &reason));
+        }
         let first_bytes = first.size_bytes();
         if first.next_offset() > wanted.upto
             || (first_bytes > wanted.bytes_max && !wanted.at_least_one)
@@ -135,7 +221,7 @@ impl PartitionLog {
         }
         let left = usize::try_from(records.left(position)).unwrap_or(usize::MAX);
         let mut bytes = records.read(position, wanted.bytes_max.max(first_bytes).min(left))?;
-        let (whole, next_offset) = whole_batches(&bytes, wanted);
+        let (whole, next_offset) = whole_batches(&bytes, wanted, is_dense);
         bytes.truncate(whole);
         self.hints
             .lock()
@@ -246,18 +332,41 @@ impl PartitionLog {
         let last = self.search_index(name, FileKind::TimeIndex, |read, bytes| {
             last_time(read, bytes, name.base)
         })?;
-        match last.flatten() {
-            Some((max_timestamp, offset_of_max)) => Ok(SegmentExtent {
-                log_bytes,
-                max_timestamp,
-                offset_of_max,
-            }),
-            None => self.scan_extent(name, log_bytes),
-        }
+        // The index may have lost its end: what is behind its last entry is looked at, which usually is nothing.
+        let from = match last.flatten() {
+            Some((time, last)) => self.confirm(name, log_bytes, time, last)?,
+            None => None,
+        };
+        self.scan_extent(name, log_bytes, from.unwrap_or(0))
     }
 
-    /// The time index is missing or empty: batches without timestamps, or a lost file.
-    fn scan_extent(&self, name: SegmentName, log_bytes: u64) -> Result<SegmentExtent, LogError> {
+    /// Position of the batch that ends with an offset, if it has the largest timestamp that a time index says it has:
+    /// retention would delete by a wrong one.
+    pub(super) fn confirm(
+        &self,
+        name: SegmentName,
+        end: u64,
+        timestamp: TimestampMs,
+        last: Offset,
+    ) -> Result<Option<u64>, LogError> {
+        let Some(mut records) = RecordFile::open(&self.files, name, end)? else {
+            return Ok(None);
+        };
+        let found = self.find_batch(&mut records, name, last, None)?;
+        let found = found.filter(|(_, header)| {
+            header.max_timestamp() == timestamp && header.last_offset() == last
+        });
+        Ok(found.map(|(position, _)| position))
+    }
+
+    /// The largest timestamp from a position on, as batches say: from the beginning where the time index is missing or
+    /// not true.
+    fn scan_extent(
+        &self,
+        name: SegmentName,
+        log_bytes: u64,
+        from: u64,
+    ) -> Result<SegmentExtent, LogError> {
         let mut extent = SegmentExtent {
             log_bytes,
             offset_of_max: name.base,
@@ -266,7 +375,7 @@ impl PartitionLog {
         let Some(mut records) = RecordFile::open(&self.files, name, log_bytes)? else {
             return Ok(GONE);
         };
-        let mut position = 0;
+        let mut position = from;
         while let Some(header) = records.header_at(position)? {
             if header.max_timestamp() > extent.max_timestamp {
                 extent.max_timestamp = header.max_timestamp();
@@ -338,11 +447,14 @@ pub(super) fn known_extent(state: &State, name: SegmentName) -> Option<SegmentEx
 }
 
 /// How many bytes at the front are whole batches that end before `upto`, and the offset behind them.
-pub(super) fn whole_batches(bytes: &[u8], wanted: Wanted) -> (usize, Offset) {
+pub(super) fn whole_batches(bytes: &[u8], wanted: Wanted, is_dense: bool) -> (usize, Offset) {
     let (mut whole, mut next_offset) = (0, wanted.from);
     while let Ok(header) = BatchHeader::parse(&bytes[whole..]) {
         let after = whole.saturating_add(header.size_bytes());
-        if after > bytes.len() || header.next_offset() > wanted.upto {
+        // Offsets are not under the batch's checksum: one that does not follow is not passed on.
+        let follows = whole == 0 || header.base_offset() == next_offset;
+        let follows = follows || (!is_dense && header.base_offset() > next_offset);
+        if after > bytes.len() || header.next_offset() > wanted.upto || !follows {
             break;
         }
         (whole, next_offset) = (after, header.next_offset());

@@ -338,7 +338,8 @@ impl PartitionLog {
         if let Some(error) = suspect {
             return Err(self.stop(error));
         }
-        self.remove_purged_before()?;
+        self.remove_purged_before()
+            .map_err(|error| self.stop_unless_no_room(error))?;
         if self.state.lock().producers_in_files {
             self.flush()?;
         }
@@ -347,7 +348,11 @@ impl PartitionLog {
             let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
             let mut size_bytes = self.state.lock().segments.settled.size_bytes();
             for name in names {
-                size_bytes += self.extent(name)?.log_bytes;
+                // Damage is for those to find who read there.
+                size_bytes += match self.extent(name) {
+                    Err(LogError::Corrupt { .. }) => 0,
+                    extent => extent?.log_bytes,
+                };
             }
             self.state.lock().bounds.size_bytes = size_bytes;
         }
@@ -379,7 +384,9 @@ impl PartitionLog {
             writing.unsynced.remove(&name);
             self.remove_forgotten(name, next)?;
         }
-        self.remove_leftovers()
+        self.remove_leftovers()?;
+        drop(writing);
+        self.check_folder()
     }
 
     /// Writes what the replay left in memory so far. Blocks.

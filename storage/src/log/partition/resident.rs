@@ -62,7 +62,7 @@ impl PartitionLog {
         let mut bytes = Bytes::from(file.try_read_vec(wanted.bytes_max.min(left), position)?);
         let first = BatchHeader::parse(&bytes).ok()?;
         let is_asked_for = first.base_offset() <= wanted.from && wanted.from < first.next_offset();
-        let (whole, next_offset) = whole_batches(&bytes, wanted);
+        let (whole, next_offset) = whole_batches(&bytes, wanted, true);
         if !is_asked_for || whole == 0 {
             return None;
         }

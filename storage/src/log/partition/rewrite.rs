@@ -205,7 +205,7 @@ impl Rewrite {
 }
 
 /// A batch as the indexes of a segment see it.
-fn placed(batch: &RecordBatch) -> Envelope {
+pub(super) fn placed(batch: &RecordBatch) -> Envelope {
     Envelope {
         id: EntryId::default(),
         flags: 0,

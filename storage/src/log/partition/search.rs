@@ -47,7 +47,7 @@ impl PartitionLog {
             if extent.log_bytes == 0 || extent.max_timestamp < at_or_after {
                 continue;
             }
-            let start = self.lookup_timestamp(name, at_or_after)?;
+            let start = self.lookup_timestamp(name, extent.log_bytes, at_or_after)?;
             if let Some(found) = self.search_segment(name, extent.log_bytes, start, sought)? {
                 return Ok(Some(found));
             }
@@ -143,22 +143,34 @@ impl PartitionLog {
     }
 
     /// Offset from which to look for a timestamp in a segment.
-    fn lookup_timestamp(&self, name: SegmentName, at: TimestampMs) -> Result<Offset, LogError> {
+    fn lookup_timestamp(
+        &self,
+        name: SegmentName,
+        end: u64,
+        at: TimestampMs,
+    ) -> Result<Offset, LogError> {
         let open = self
             .state
             .lock()
             .segments
             .open(name)
             .map(|open| open.times.lookup(at));
-        let relative = match open {
-            Some(relative) => relative,
-            None => self
-                .search_index(name, FileKind::TimeIndex, |read, bytes| {
-                    lookup_time(read, bytes, at)
-                })?
-                .unwrap_or(0),
-        };
-        Ok(Offset(name.base.0.saturating_add_unsigned(relative)))
+        let offset = |relative| Offset(name.base.0.saturating_add_unsigned(relative));
+        if let Some(relative) = open {
+            return Ok(offset(relative));
+        }
+        let found = self.search_index(name, FileKind::TimeIndex, |read, bytes| {
+            lookup_time(read, bytes, at)
+        })?;
+        // An entry that is not true might lead past what is looked for.
+        match found.flatten() {
+            Some((time, relative))
+                if self.confirm(name, end, time, offset(relative))?.is_some() =>
+            {
+                Ok(offset(relative))
+            }
+            _ => Ok(name.base),
+        }
     }
 
     fn search_segment(

@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use bytes::Bytes;
 use tidelog_protocol::types::LeaderEpoch;
 
-use super::super::files::{FileKind, SegmentName};
+use super::super::files::{EPOCH_FILE, FileKind, SegmentName};
 use super::super::segment::{OpenSegment, WrittenTo, side_header};
 use super::super::state::{ClosedSegment, SegmentExtent, State};
 use super::super::write_queue::WriteQueue;
@@ -22,9 +22,6 @@ const WRITE_BYTES_MAX: usize = 4 << 20;
 const WRITE_ENTRIES_MAX: usize = 1024;
 /// Bytes after which write-back is started, so that a later sync finds little to do.
 const HINT_BYTES: u64 = 4 << 20;
-
-/// Kafka's file of epochs; for its tools, ours are in the checkpoint.
-const EPOCH_FILE: &str = "leader-epoch-checkpoint";
 
 /// One write to the files of one segment.
 struct Work {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -110,6 +110,10 @@ impl KeyValueStore for LifeKv {
             return done(Err(KvError("power is gone".to_owned())));
         }
         self.kv.write(batch, point, done);
+    }
+
+    fn progress(&self) -> Arc<AtomicU64> {
+        self.kv.progress()
     }
 
     fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {

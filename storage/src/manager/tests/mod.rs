@@ -8,10 +8,12 @@ mod full_disk;
 mod full_journal;
 mod life;
 mod many;
+mod matrix;
 mod model;
 mod resident;
 mod retention;
 mod stale_files;
+mod store_matrix;
 mod write_behind;
 
 use std::path::PathBuf;
@@ -203,12 +205,12 @@ async fn append_batches(log: &PartitionLog, batches: Vec<RecordBatch>) -> Vec<Of
 }
 
 /// Runs a case of a property.
-fn block_on(future: impl Future<Output = ()>) {
+fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build();
-    runtime.expect("a runtime starts").block_on(future);
+    runtime.expect("a runtime starts").block_on(future)
 }
 
 /// One read, both ways where both can: they see the same bytes. (How many may differ, as segments are written meanwhile.)
