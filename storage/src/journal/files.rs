@@ -24,8 +24,9 @@ use super::{FileGeneration, JournalConfig, JournalError, Reclaimed, Reclaimer};
 use crate::fs::{FileSystem, OpenMode, is_want_of_room};
 use crate::log::{EntryIndex, LogId};
 
-/// Bytes written at once while a file is filled with zeros.
-const FILL_BYTES: usize = 1 << 20;
+/// Bytes written at once while a file is filled with zeros. The page cache keeps what came in one write in one piece,
+/// and looks at each block of a piece whenever it writes a part of it: pieces are no larger than groups under load.
+const FILL_BYTES: usize = 64 << 10;
 
 /// Fewer files than this, and the writer could wait for ever.
 const FILES_NEEDED: usize = 2;

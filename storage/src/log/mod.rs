@@ -20,6 +20,7 @@ mod shared;
 mod sparse_index;
 mod state;
 mod tail;
+mod write_queue;
 
 pub use cleaner::{CleanStats, CleanerPace};
 pub use epochs::EpochTable;
@@ -29,8 +30,6 @@ pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, Sequenc
 
 pub(crate) use checkpoint::{Checkpoint, key as checkpoint_key, log_of as log_of_checkpoint};
 pub(crate) use files::TOPICS;
-#[cfg(test)]
-pub(crate) use partition::Written;
 pub(crate) use partition::{Captured, Replay, run_write_behind};
 pub(crate) use payload::{Identity, decode_reset};
 pub(crate) use shared::{Shared, SharedSizes};

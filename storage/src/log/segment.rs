@@ -102,6 +102,12 @@ impl OpenSegment {
             && written.entries == self.entries.len()
     }
 
+    /// Bytes of records and envelopes that its files lack.
+    pub fn unwritten_bytes(&self) -> u64 {
+        (self.log_end.saturating_sub(self.written.log))
+            .saturating_add(self.side_end.saturating_sub(self.written.side))
+    }
+
     /// Whether an entry has to go to a new segment.
     pub fn must_roll(&self, config: &LogConfig, envelope: &Envelope) -> bool {
         if self.is_empty() {

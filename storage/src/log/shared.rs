@@ -3,14 +3,19 @@
 //! Invariant: permits taken from the budget are given back when the bytes are in files or will never be.
 
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::files::HandleCache;
+use super::write_queue::WriteQueue;
 use super::{EntryIndex, LogError, PartitionLog};
 use crate::fs::FileSystem;
 use crate::journal::{Journal, JournalError};
@@ -26,6 +31,8 @@ pub struct SharedSizes {
     pub cache_bytes_max: usize,
     /// Bytes that may wait to be written.
     pub write_behind_bytes_max: usize,
+    /// How long little waits for more to be written with it.
+    pub write_behind_wait: Duration,
     /// Files kept open.
     pub open_files_max: usize,
 }
@@ -70,7 +77,7 @@ impl Shared {
             kv,
             handles: Arc::new(HandleCache::new(sizes.open_files_max)),
             cache: BatchCache::new(sizes.cache_bytes_max),
-            queue: WriteQueue::default(),
+            queue: WriteQueue::new(sizes.write_behind_wait),
             space_low: AtomicBool::new(false),
             checkpoints: Mutex::new(()),
             journal: OnceLock::new(),
@@ -95,11 +102,35 @@ impl Shared {
     pub async fn reserve_write_behind(&self, bytes: usize) -> Result<u32, LogError> {
         let permits = bytes.div_ceil(PERMIT_BYTES).clamp(1, self.budget_permits);
         let permits = u32::try_from(permits).unwrap_or(u32::MAX);
-        let permit = self.budget.acquire_many(permits).await;
+        let mut acquired = pin!(self.budget.acquire_many(permits));
+        // In line before the others are hurried: whoever queues a log from here on finds the budget short.
+        let at_once = poll_fn(|context| Poll::Ready(acquired.as_mut().poll(context))).await;
+        if at_once.is_pending() || self.is_short() {
+            self.queue.hurry_all();
+        }
+        let permit = match at_once {
+            Poll::Ready(permit) => permit,
+            Poll::Pending => acquired.await,
+        };
         permit
             .map_err(|_| LogError::Io("shut down".into()))?
             .forget();
         Ok(permits)
+    }
+
+    /// Queues a log that was not queued and has less to write than a round. It waits for more if there is memory for
+    /// that.
+    pub fn queue_to_wait(&self, log: Arc<PartitionLog>) {
+        let id = log.id();
+        self.queue.wait(log);
+        if self.is_short() {
+            self.queue.hurry(id);
+        }
+    }
+
+    /// Whether more than half of the bytes that may wait do.
+    fn is_short(&self) -> bool {
+        self.budget.available_permits() < self.budget_permits / 2
     }
 
     /// Gives permits back.
@@ -172,66 +203,5 @@ impl BatchCache {
                 log.evict_to(upto);
             }
         }
-    }
-}
-
-/// Logs with something to write, in the order in which they got it.
-#[derive(Debug, Default)]
-pub struct WriteQueue {
-    inner: Mutex<QueuedLogs>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct QueuedLogs {
-    logs: VecDeque<Arc<PartitionLog>>,
-    /// Logs that wait for room.
-    parked: Vec<Arc<PartitionLog>>,
-    closed: bool,
-}
-
-impl WriteQueue {
-    /// Adds a log; the caller makes sure that it is queued once.
-    pub fn push(&self, log: Arc<PartitionLog>) {
-        self.inner.lock().logs.push_back(log);
-        self.changed.notify_one();
-    }
-
-    /// Puts a log aside for which there was no room.
-    pub fn park(&self, log: Arc<PartitionLog>) {
-        self.inner.lock().parked.push(log);
-    }
-
-    /// Lets the logs that were put aside try again.
-    pub fn retry_parked(&self) {
-        let mut inner = self.inner.lock();
-        let parked = std::mem::take(&mut inner.parked);
-        if !parked.is_empty() && !inner.closed {
-            inner.logs.extend(parked);
-            self.changed.notify_all();
-        }
-    }
-
-    /// Waits for a log; `None` when closed.
-    pub fn pop(&self) -> Option<Arc<PartitionLog>> {
-        let mut inner = self.inner.lock();
-        loop {
-            if inner.closed {
-                return None;
-            }
-            if let Some(log) = inner.logs.pop_front() {
-                return Some(log);
-            }
-            self.changed.wait(&mut inner);
-        }
-    }
-
-    /// Ends the threads that wait and forgets what is queued.
-    pub fn close(&self) {
-        let mut inner = self.inner.lock();
-        inner.closed = true;
-        inner.logs.clear();
-        inner.parked.clear();
-        self.changed.notify_all();
     }
 }

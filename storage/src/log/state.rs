@@ -14,6 +14,7 @@ use super::payload::{EncodedEntry, SegmentEnd, encode_append};
 use super::segment::OpenSegment;
 use super::settled::Settled;
 use super::tail::{Tail, TailEntry};
+use super::write_queue::ROUND_BYTES;
 use super::{
     EntryBody, EntryId, EntryIndex, EpochTable, LogBounds, LogConfig, LogEntry, LogError,
     LogPosition, ProducerStateTable, Stamping,
@@ -416,6 +417,22 @@ impl State {
             self.inline_bytes += tail.envelope_bytes.len();
         }
         self.segments.active = open;
+    }
+
+    /// Whether files lack something.
+    pub fn has_unwritten(&self) -> bool {
+        self.tail.has_pending() || !self.segments.sealed.is_empty()
+    }
+
+    /// Whether so much is not in files that it should not wait for more.
+    pub fn is_round_unwritten(&self) -> bool {
+        !self.segments.sealed.is_empty() || self.unwritten_bytes() >= ROUND_BYTES
+    }
+
+    /// Bytes of records and envelopes that are not in files.
+    fn unwritten_bytes(&self) -> u64 {
+        let open = self.segments.sealed.iter().chain([&self.segments.active]);
+        open.map(OpenSegment::unwritten_bytes).sum()
     }
 
     /// Epoch and index of an entry that is held, or of the purged boundary.

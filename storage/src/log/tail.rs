@@ -76,10 +76,14 @@ impl Tail {
 
     /// Entries that are not in a file yet, oldest first.
     pub fn pending(&self) -> impl Iterator<Item = &TailEntry> {
-        let skip = self
-            .entries
-            .partition_point(|tail| tail.envelope.id.index <= self.written);
-        self.entries.range(skip..)
+        self.entries.range(self.count_to(self.written)..)
+    }
+
+    /// Number of entries up to an index. Their indexes are dense, so none is looked at but the first.
+    fn count_to(&self, index: EntryIndex) -> usize {
+        let first = self.entries.front().map(|tail| tail.envelope.id.index);
+        let count = first.map_or(0, |first| index.0.saturating_add(1).saturating_sub(first.0));
+        usize::try_from(count).map_or(self.entries.len(), |count| count.min(self.entries.len()))
     }
 
     /// Whether an entry is not in a file yet.
@@ -124,12 +128,7 @@ impl Tail {
 
     /// Notes that entries up to `index` are in files, drops what the cache wanted dropped, and returns the permits.
     pub fn mark_written(&mut self, index: EntryIndex) -> usize {
-        let from = self
-            .entries
-            .partition_point(|tail| tail.envelope.id.index <= self.written);
-        let to = self
-            .entries
-            .partition_point(|tail| tail.envelope.id.index <= index);
+        let (from, to) = (self.count_to(self.written), self.count_to(index));
         self.written = self.written.max(index);
         let permits = self.take_permits(from, to);
         self.drop_evicted();
@@ -144,9 +143,7 @@ impl Tail {
 
     /// Drops entries up to `index`, which are gone from the log; returns the permits.
     pub fn purge_to(&mut self, index: EntryIndex) -> usize {
-        let count = self
-            .entries
-            .partition_point(|tail| tail.envelope.id.index <= index);
+        let count = self.count_to(index);
         let permits = self.take_permits(0, count);
         self.entries.drain(..count);
         self.written = self.written.max(index);
@@ -155,9 +152,7 @@ impl Tail {
 
     /// Drops entries after `index`; returns the permits.
     pub fn truncate_after(&mut self, index: EntryIndex) -> usize {
-        let keep = self
-            .entries
-            .partition_point(|tail| tail.envelope.id.index <= index);
+        let keep = self.count_to(index);
         let permits = self.take_permits(keep, self.entries.len());
         self.entries.truncate(keep);
         self.written = self.written.min(index);
@@ -183,9 +178,7 @@ impl Tail {
 
     fn drop_evicted(&mut self) {
         let upto = self.evict_to.min(self.written);
-        let count = self
-            .entries
-            .partition_point(|tail| tail.envelope.id.index <= upto);
+        let count = self.count_to(upto);
         self.entries.drain(..count);
     }
 }

@@ -51,6 +51,9 @@ pub struct StorageOptions {
     pub cache_bytes_max: usize,
     /// Bytes of appended batches that may wait for their write to a segment, all logs together. Default 64 MiB.
     pub write_behind_bytes_max: usize,
+    /// How long less than 256 KiB of a log waits for more, so that segments are written in few large writes. Default
+    /// 500 ms. Once half of the bytes that may wait do, nothing waits.
+    pub write_behind_wait: Duration,
     /// Segment files held open. Default 4096.
     pub open_files_max: usize,
     /// Space that records may not take.
@@ -71,6 +74,7 @@ impl StorageOptions {
             journal: JournalConfig::default(),
             cache_bytes_max: 128 << 20,
             write_behind_bytes_max: 64 << 20,
+            write_behind_wait: Duration::from_millis(500),
             open_files_max: 4096,
             reserve: SpaceReserve::default(),
         }
@@ -80,6 +84,7 @@ impl StorageOptions {
         SharedSizes {
             cache_bytes_max: self.cache_bytes_max,
             write_behind_bytes_max: self.write_behind_bytes_max,
+            write_behind_wait: self.write_behind_wait,
             open_files_max: self.open_files_max,
         }
     }

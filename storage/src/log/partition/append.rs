@@ -10,6 +10,7 @@ use tidelog_protocol::types::Offset;
 use super::super::envelope::ENVELOPE_BYTES_MIN;
 use super::super::payload::{APPEND_HEAD_BYTES, encode_reset};
 use super::super::shared::Shared;
+use super::super::state::State;
 use super::super::{AppendDone, EntryBody, LogEntry, LogError, LogPosition, Stamping};
 use super::PartitionLog;
 use crate::journal::{Completion, Durability, Frame, FrameKind, Journal, JournalPermit};
@@ -102,8 +103,9 @@ impl PartitionLog {
             Durability::Sync
         };
         let completion = self.completion(done);
-        let (appended, queue) = {
+        let appended = {
             let mut state = self.state.lock();
+            let round_before = state.is_round_unwritten();
             let mut appended = state.append(entries, stamping, &config, permits);
             let frame = Frame {
                 log: self.id,
@@ -113,13 +115,9 @@ impl PartitionLog {
                 payload: std::mem::take(&mut appended.payload),
             };
             state.sequence = journal.submit(frame, durability, permit, completion);
-            let queue = state.has_files && !state.queued;
-            state.queued |= queue;
-            (appended, queue)
+            self.queue_appended(&mut state, round_before);
+            appended
         };
-        if queue && let Some(me) = self.me.upgrade() {
-            self.shared.queue.push(me);
-        }
         self.shared
             .cache
             .admit(self.me.clone(), appended.last, appended.memory_bytes);
@@ -143,12 +141,32 @@ impl PartitionLog {
         Ok(())
     }
 
+    /// Sees to it that what was appended gets into files.
+    fn queue_appended(&self, state: &mut State, round_before: bool) {
+        if !state.has_files {
+            return;
+        }
+        let round = state.is_round_unwritten();
+        if state.queued {
+            if round && !round_before {
+                self.shared.queue.hurry(self.id);
+            }
+        } else if let Some(me) = self.me.upgrade() {
+            state.queued = true;
+            if round {
+                self.shared.queue.push(me);
+            } else {
+                self.shared.queue_to_wait(me);
+            }
+        }
+    }
+
     /// Hands what a replay left in memory to the write queue.
     pub(crate) fn queue_replayed(&self) {
         let mut state = self.state.lock();
         if state.has_files
             && !state.queued
-            && (state.tail.has_pending() || !state.segments.sealed.is_empty())
+            && state.has_unwritten()
             && let Some(me) = self.me.upgrade()
         {
             state.queued = true;

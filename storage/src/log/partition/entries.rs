@@ -256,7 +256,7 @@ impl PartitionLog {
     }
 
     /// Writes everything that was appended before the call to files.
-    pub(super) fn flush(&self) -> Result<(), LogError> {
+    pub(crate) fn flush(&self) -> Result<(), LogError> {
         self.load_if_needed()?;
         let flushed = {
             let mut writing = self.writing.lock();

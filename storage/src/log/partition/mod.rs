@@ -40,8 +40,6 @@ use super::{
 pub(crate) use capture::Captured;
 pub use cleanable::Cleanable;
 pub(crate) use replay::Replay;
-#[cfg(test)]
-pub(crate) use write_behind::Written;
 pub(crate) use write_behind::run_write_behind;
 
 /// One partition's log. Changes (append, truncate, purge, reset) take effect in the order of their calls.
@@ -372,6 +370,12 @@ impl PartitionLog {
     /// Drops entries up to `index` from memory, now or when they are in files.
     pub(crate) fn evict_to(&self, index: EntryIndex) {
         self.state.lock().tail.evict_to(index);
+    }
+
+    /// Last entry that is in files.
+    #[cfg(test)]
+    pub(crate) fn written_to(&self) -> EntryIndex {
+        self.state.lock().tail.written()
     }
 
     /// Files of all logs that are held open.

@@ -11,6 +11,7 @@ use tidelog_protocol::types::LeaderEpoch;
 use super::super::files::{FileKind, SegmentName};
 use super::super::segment::{OpenSegment, WrittenTo, side_header};
 use super::super::state::{ClosedSegment, SegmentExtent, State};
+use super::super::write_queue::WriteQueue;
 use super::super::{EntryIndex, LogError, ProducerStateTable};
 use super::{PartitionLog, Writing};
 use crate::fs::File;
@@ -20,7 +21,7 @@ const WRITE_BYTES_MAX: usize = 4 << 20;
 /// Entries in one write.
 const WRITE_ENTRIES_MAX: usize = 1024;
 /// Bytes after which write-back is started, so that a later sync finds little to do.
-const HINT_BYTES: u64 = 1 << 20;
+const HINT_BYTES: u64 = 4 << 20;
 
 /// Kafka's file of epochs; for its tools, ours are in the checkpoint.
 const EPOCH_FILE: &str = "leader-epoch-checkpoint";
@@ -40,12 +41,12 @@ struct Work {
     epochs: Option<(LeaderEpoch, String)>,
 }
 
-/// What a step of writing left.
+/// What is to be done about a log after a step of writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
-    /// More waits.
+enum Written {
+    /// The next step is worth it.
     Some,
-    /// Nothing waits.
+    /// Nothing, or it waits in the queue for more.
     All,
     /// Everything waits until there is room again: what was written in part will be written once more.
     NoRoom,
@@ -53,29 +54,37 @@ pub(crate) enum Written {
 
 impl PartitionLog {
     /// Writes what waits, once; called by the threads of the write queue.
-    pub(crate) fn write_behind(&self) -> Written {
+    fn write_behind(&self) -> Written {
         let written = self
             .check_running()
             .and_then(|()| self.write_step(&mut self.writing.lock()));
-        match written {
-            Ok(true) => return Written::Some,
-            Ok(false) => {}
-            Err(error @ LogError::NoSpace(_)) => {
+        if let Err(error) = written {
+            if let LogError::NoSpace(_) = error {
                 self.shared.note_no_room(&error);
                 return Written::NoRoom;
             }
-            Err(error) => {
-                self.stop(error);
-            }
+            self.stop(error);
         }
         let mut state = self.state.lock();
-        // Between the last look and now an append may have come; it saw the mark and did not queue the log.
         let stopped = self.stopped.lock().is_some();
-        state.queued = state.has_files && state.tail.has_pending() && !stopped;
-        let (queued, abandoned) = (state.queued, if stopped { state.tail.abandon() } else { 0 });
+        let left = state.has_files && !stopped && state.has_unwritten();
+        let worth_it = left && state.is_round_unwritten();
+        // An append that came meanwhile saw the mark and did not queue the log.
+        state.queued = left;
+        if left
+            && !worth_it
+            && let Some(me) = self.me.upgrade()
+        {
+            self.shared.queue_to_wait(me);
+        }
+        let abandoned = if stopped { state.tail.abandon() } else { 0 };
         drop(state);
         self.shared.release_write_behind(abandoned);
-        if queued { Written::Some } else { Written::All }
+        if worth_it {
+            Written::Some
+        } else {
+            Written::All
+        }
     }
 
     /// Writes everything up to an entry. The caller holds the right to write.
@@ -263,7 +272,7 @@ impl PartitionLog {
         }
         let permits = state.tail.mark_written(work.last);
         close_sealed(&mut state, writing);
-        let more = state.tail.has_pending() || !state.segments.sealed.is_empty();
+        let more = state.has_unwritten();
         drop(state);
         self.shared.release_write_behind(permits);
         more
@@ -320,7 +329,7 @@ fn close_sealed(state: &mut State, writing: &mut Writing) {
 }
 
 /// Runs on each thread of the write queue until it is closed.
-pub(crate) fn run_write_behind(queue: &super::super::shared::WriteQueue) {
+pub(crate) fn run_write_behind(queue: &WriteQueue) {
     while let Some(log) = queue.pop() {
         match log.write_behind() {
             Written::Some => queue.push(log),

@@ -11,9 +11,11 @@ mod many;
 mod model;
 mod retention;
 mod stale_files;
+mod write_behind;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use life::{Life, LifeFs, LifeKv};
@@ -71,6 +73,7 @@ impl Machine {
         };
         options.cache_bytes_max = 16 << 10;
         options.write_behind_bytes_max = 64 << 10;
+        options.write_behind_wait = Duration::from_millis(2);
         options.open_files_max = 16;
         options
     }

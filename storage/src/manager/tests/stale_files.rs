@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::*;
 use crate::fs::OpenMode;
-use crate::log::Written;
 
 fn folder(machine: &Machine) -> PathBuf {
     let topics = Path::new("/data/topics");
@@ -43,7 +42,7 @@ async fn a_segment_from_behind_a_cut_does_not_make_purged_the_one_before_it() {
     log.truncate_after(EntryIndex(5)).await.expect("is done");
     append_numbered(&log, 1, 4000).await;
     append_numbered(&log, 3, 304).await;
-    while log.write_behind() == Written::Some {}
+    log.flush().expect("is written");
     write_back(&machine);
     let bounds = log.bounds();
     drop(log);
