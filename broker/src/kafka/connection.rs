@@ -6,6 +6,7 @@
 //! nothing is not waited for without end. Knows no API.
 
 mod reader;
+mod source;
 mod writer;
 
 use std::sync::Arc;
@@ -32,8 +33,8 @@ pub(crate) mod limits {
     /// idempotence sends as many as it has. Above this the socket's buffer holds them back.
     pub(crate) const IN_FLIGHT_MAX: usize = 128;
 
-    /// Bytes that are read ahead of a frame; most requests arrive in one read.
-    pub(crate) const READ_AHEAD_BYTES: usize = 8 * 1024;
+    /// Bytes that are read ahead of a frame: most requests arrive in one read, and of large ones little is copied.
+    pub(crate) const READ_AHEAD_BYTES: usize = 2 * 1024;
 
     /// Replies are collected up to this many pieces for one write; below Linux's limit of 1,024.
     pub(crate) const WRITE_PIECES_MAX: usize = 256;

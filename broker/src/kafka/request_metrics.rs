@@ -1,5 +1,6 @@
-//! How many requests of each API, how long they take, how many end their connection.
+//! How many requests of each API, how long they take, how many end their connection; what comes in with them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
@@ -15,10 +16,22 @@ pub(crate) fn count_partition_error(api: ApiKey, code: ErrorCode) {
 /// The metrics of all APIs.
 #[derive(Debug)]
 pub struct RequestMetrics {
-    by_api: Vec<(ApiKey, ApiMetrics)>,
+    by_api: Vec<(ApiKey, Arc<ApiMetrics>)>,
+    traffic: Traffic,
 }
 
-#[derive(Clone, Debug)]
+/// What comes in. Counted with each request, and looked up once.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    /// Bytes of requests, size prefixes included.
+    pub(crate) received_bytes: Counter,
+    /// Records that were given to their partitions.
+    pub(crate) produced_records: Counter,
+    /// Bytes of their batches.
+    pub(crate) produced_bytes: Counter,
+}
+
+#[derive(Debug)]
 struct ApiMetrics {
     requests: Counter,
     failed: Counter,
@@ -29,15 +42,27 @@ struct ApiMetrics {
 #[derive(Debug)]
 pub(crate) struct RequestTimer {
     begun: Instant,
-    metrics: Option<ApiMetrics>,
+    metrics: Option<Arc<ApiMetrics>>,
 }
 
 impl RequestMetrics {
     /// Metrics of the APIs. Kept by the recorder that is installed when this is called.
     pub fn new(apis: impl Iterator<Item = ApiKey>) -> RequestMetrics {
         RequestMetrics {
-            by_api: apis.map(|api| (api, ApiMetrics::new(api))).collect(),
+            by_api: apis
+                .map(|api| (api, Arc::new(ApiMetrics::new(api))))
+                .collect(),
+            traffic: Traffic {
+                received_bytes: counter!("tidelog_kafka_received_bytes_total"),
+                produced_records: counter!("tidelog_produced_records_total"),
+                produced_bytes: counter!("tidelog_produced_bytes_total"),
+            },
         }
+    }
+
+    /// What comes in.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Begins to measure a request that was read just now.
@@ -46,7 +71,7 @@ impl RequestMetrics {
             .by_api
             .iter()
             .find(|(key, _)| *key == api)
-            .map(|(_, metrics)| metrics.clone());
+            .map(|(_, metrics)| Arc::clone(metrics));
         RequestTimer {
             begun: Instant::now(),
             metrics,

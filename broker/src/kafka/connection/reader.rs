@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tidelog_protocol::frame::{self, Reaction};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{InFlight, Pace, ReadEnd, limits};
+use super::source::Source;
+use super::{InFlight, ReadEnd, limits};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::{ConnectionInfo, RequestContext};
 use crate::kafka::dispatch::{self, ReplyFuture};
@@ -20,7 +20,7 @@ use crate::server::Broker;
 pub(super) struct Reader {
     broker: Arc<Broker>,
     info: Arc<ConnectionInfo>,
-    socket: BufReader<OwnedReadHalf>,
+    source: Source<OwnedReadHalf>,
     slots: Arc<Semaphore>,
     started: mpsc::Sender<InFlight>,
 }
@@ -33,11 +33,10 @@ impl Reader {
         slots: Arc<Semaphore>,
         started: mpsc::Sender<InFlight>,
     ) -> Reader {
-        let socket = BufReader::with_capacity(limits::READ_AHEAD_BYTES, socket);
         Reader {
             broker,
             info,
-            socket,
+            source: Source::new(socket),
             slots,
             started,
         }
@@ -59,12 +58,16 @@ impl Reader {
             .map_err(|_| ReadEnd::WriterStopped)?;
         // Only between requests and inside a frame may a drain interrupt; never between start and hand-over.
         let broker = Arc::clone(&self.broker);
+        if broker.draining.is_cancelled() {
+            return Err(ReadEnd::Draining);
+        }
         let (frame, memory) = tokio::select! {
             biased;
-            () = broker.draining.cancelled() => return Err(ReadEnd::Draining),
             read = self.read_frame() => read?,
+            () = broker.draining.cancelled() => return Err(ReadEnd::Draining),
         };
-        metrics::counter!("tidelog_kafka_received_bytes_total").increment(frame.len() as u64 + 4);
+        let traffic = broker.request_metrics.traffic();
+        traffic.received_bytes.increment(frame.len() as u64 + 4);
         let (reply, timer, more) = self.start(frame).await?;
         let mut memory = Some(memory);
         MemoryPermit::join(&mut memory, more);
@@ -81,46 +84,30 @@ impl Reader {
         let bytes_max = self.broker.limits.request_bytes_max;
         let size = frame::frame_size(prefix, bytes_max)
             .map_err(|error| ReadEnd::Refused(error.to_string()))?;
-        self.await_body().await?;
+        // What is only announced gets no memory.
+        self.source.fill(1, limits::FRAME_TIME).await?;
         let memory = self.broker.memory.reserve_frame(size).await;
-        let frame = read_body(&mut self.socket, size, limits::FRAME_PACE).await?;
+        let frame = self.source.take_body(size, limits::FRAME_PACE).await?;
         Ok((frame, memory.into_memory()))
-    }
-
-    /// Waits for the first byte of a body: what is only announced gets no memory.
-    async fn await_body(&mut self) -> Result<(), ReadEnd> {
-        let first = timeout(limits::FRAME_TIME, self.socket.fill_buf()).await;
-        match first.map_err(|_| ReadEnd::Stalled)?? {
-            [] => Err(ReadEnd::Closed),
-            _ => Ok(()),
-        }
     }
 
     /// The size prefix of the next frame. A connection with requests in flight is not idle.
     async fn read_prefix(&mut self) -> Result<[u8; 4], ReadEnd> {
-        let mut prefix = [0u8; 4];
-        loop {
-            match self.first_byte(&mut prefix).await {
-                Some(Ok(0)) => return Err(ReadEnd::Closed),
-                Some(Ok(_)) => break,
-                Some(Err(error)) => return Err(error.into()),
-                None if self.slots.available_permits() + 1 < limits::IN_FLIGHT_MAX => {}
-                None => return Err(ReadEnd::Idle),
+        while !self.first_byte().await? {
+            if self.slots.available_permits() + 1 >= limits::IN_FLIGHT_MAX {
+                return Err(ReadEnd::Idle);
             }
         }
-        let rest = self.socket.read_exact(&mut prefix[1..]);
-        timeout(limits::FRAME_TIME, rest)
-            .await
-            .map_err(|_| ReadEnd::Stalled)??;
-        Ok(prefix)
+        self.source.fill(4, limits::FRAME_TIME).await?;
+        self.source.take_prefix().ok_or(ReadEnd::Closed)
     }
 
-    /// Bytes read; `None` if nothing came for as long as a connection may be idle.
-    async fn first_byte(&mut self, prefix: &mut [u8; 4]) -> Option<std::io::Result<usize>> {
-        let first = self.socket.read(&mut prefix[..1]);
+    /// False if nothing came for as long as a connection may be idle.
+    async fn first_byte(&mut self) -> Result<bool, ReadEnd> {
+        let first = self.source.fill_unhurried(1);
         match self.broker.limits.idle_max {
-            Some(idle_max) => timeout(idle_max, first).await.ok(),
-            None => Some(first.await),
+            Some(idle_max) => timeout(idle_max, first).await.unwrap_or(Ok(false)),
+            None => first.await,
         }
     }
 
@@ -156,73 +143,5 @@ impl Reader {
         self.started
             .try_send(request)
             .map_err(|_| ReadEnd::WriterStopped)
-    }
-}
-
-/// Reads into one buffer, as long as it goes on arriving. Its memory is reserved; what does not arrive is address
-/// space only.
-async fn read_body(
-    socket: &mut (impl AsyncRead + Unpin),
-    size: usize,
-    pace: Pace,
-) -> Result<Bytes, ReadEnd> {
-    let mut frame = BytesMut::with_capacity(size);
-    let mut source = socket.take(size as u64);
-    while frame.len() < size {
-        let due = size.min(frame.len() + pace.bytes_min);
-        let window = async {
-            while frame.len() < due {
-                if source.read_buf(&mut frame).await? == 0 {
-                    return Err(ReadEnd::Closed);
-                }
-            }
-            Ok(())
-        };
-        timeout(pace.window, window)
-            .await
-            .map_err(|_| ReadEnd::Stalled)??;
-    }
-    Ok(frame.freeze())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use tokio::io::{AsyncWriteExt, duplex};
-    use tokio::time::{Instant, sleep};
-
-    use super::*;
-
-    const PACE: Pace = Pace {
-        window: Duration::from_millis(500),
-        bytes_min: 1_000,
-    };
-
-    #[tokio::test]
-    async fn a_body_that_stops_arriving_is_given_up_soon_whatever_its_size() {
-        let (mut client, mut server) = duplex(64);
-        client.write_all(&[0; 10]).await.unwrap();
-        let begun = Instant::now();
-        let read = read_body(&mut server, 100 * 1024 * 1024, PACE).await;
-        assert!(matches!(read, Err(ReadEnd::Stalled)));
-        assert!(begun.elapsed() < 10 * PACE.window);
-    }
-
-    #[tokio::test]
-    async fn a_slow_body_arrives_whole_as_long_as_it_goes_on() {
-        let (mut client, mut server) = duplex(64);
-        let sender = tokio::spawn(async move {
-            for _ in 0..100 {
-                client.write_all(&[7; 200]).await.unwrap();
-                sleep(Duration::from_millis(10)).await;
-            }
-            client
-        });
-        let begun = Instant::now();
-        let frame = read_body(&mut server, 100 * 200, PACE).await.unwrap();
-        assert_eq!(frame.len(), 100 * 200);
-        assert!(begun.elapsed() > PACE.window, "longer than any one window");
-        sender.abort();
     }
 }

@@ -96,7 +96,7 @@ async fn submit_all(
         let mut partitions = Vec::with_capacity(parts.len());
         for part in parts {
             let submitted = match part {
-                Ok(checked) => submit(checked, detach).await,
+                Ok(checked) => submit(cx, checked, detach).await,
                 Err(answer) => Err(answer),
             };
             partitions.push(submitted.unwrap_or_else(Submitted::Answered));
@@ -178,7 +178,11 @@ fn check(
     })
 }
 
-async fn submit(checked: Checked, detach: bool) -> Result<Submitted, PartitionAnswer> {
+async fn submit(
+    cx: &RequestContext,
+    checked: Checked,
+    detach: bool,
+) -> Result<Submitted, PartitionAnswer> {
     let Checked {
         index,
         partition,
@@ -186,9 +190,9 @@ async fn submit(checked: Checked, detach: bool) -> Result<Submitted, PartitionAn
         acks,
         log_start,
     } = checked;
-    metrics::counter!("tidelog_produced_records_total")
-        .increment(valid.batch.record_count().max(0) as u64);
-    metrics::counter!("tidelog_produced_bytes_total").increment(valid.batch.size_bytes() as u64);
+    let traffic = cx.broker.request_metrics.traffic();
+    (traffic.produced_records).increment(valid.batch.record_count().max(0) as u64);
+    (traffic.produced_bytes).increment(valid.batch.size_bytes() as u64);
     let batch = if detach {
         valid.batch.detached()
     } else {
