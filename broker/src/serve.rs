@@ -12,6 +12,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
+/// Exit code of a start that failed, as that of `ExitCode::FAILURE`.
+const EXIT_FAILED: u8 = 1;
+
 /// Exit code after a second signal: what was in flight was dropped.
 const EXIT_ABORTED: u8 = 130;
 
@@ -84,11 +87,11 @@ async fn serve(loaded: config::Loaded) -> ExitCode {
     };
     let started = tokio::select! {
         started = Server::start(loaded) => started,
-        () = signals.next() => return fail(&"stopped before the start was done"),
+        () = signals.next() => give_up(&"stopped before the start was done"),
     };
     let server = match started {
         Ok(server) => server,
-        Err(error) => return fail(&error as &ServerError),
+        Err(error) => give_up(&error as &ServerError),
     };
     greet(&server, &data_dir);
     signals.next().await;
@@ -97,12 +100,22 @@ async fn serve(loaded: config::Loaded) -> ExitCode {
         _ = server.shutdown() => ExitCode::SUCCESS,
         () = signals.next() => {
             warn!("stopped by a second signal");
-            // Returning would wait for what still blocks, and `exit` would destroy under other threads' hands what
-            // they still use (RocksDB aborts then).
-            // SAFETY: ends the process at once; no code of ours runs after it.
-            unsafe { libc::_exit(i32::from(EXIT_ABORTED)) }
+            end_at_once(EXIT_ABORTED)
         }
     }
+}
+
+/// Ends a start that failed. What was opened until then may be in use by its threads.
+fn give_up(error: &dyn std::fmt::Display) -> ! {
+    fail(error);
+    end_at_once(EXIT_FAILED)
+}
+
+/// Returning from `main` would wait for what still blocks, and `exit` would destroy under other threads' hands what
+/// they still use (RocksDB aborts then).
+fn end_at_once(code: u8) -> ! {
+    // SAFETY: ends the process at once; no code of ours runs after it.
+    unsafe { libc::_exit(i32::from(code)) }
 }
 
 /// SIGTERM and SIGINT.
