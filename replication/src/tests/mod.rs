@@ -2,6 +2,7 @@
 
 mod cluster;
 mod compaction;
+mod hostile;
 mod lifecycle;
 mod produce;
 mod retention;
