@@ -4,7 +4,7 @@
 //! decompressing takes what any client writes. Output goes into the caller's buffer and stops at its bound.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io::{self, Read, Write};
 

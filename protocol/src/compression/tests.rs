@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CODECS: [Compression; 5] = [
+/// All of them.
+pub(crate) const CODECS: [Compression; 5] = [
     Compression::None,
     Compression::Gzip,
     Compression::Snappy,

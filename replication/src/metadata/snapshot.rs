@@ -262,17 +262,17 @@ fn partition_image(fields: PartitionFields) -> PartitionImage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::metadata::command::{BrokerRegistration, Command, LeaderReport};
     use crate::metadata::state::MetadataState;
     use crate::options::SecurityProtocol;
     use tidelog_protocol::types::PartitionIndex;
 
-    fn image() -> MetadataImage {
-        let mut state = MetadataState::default();
+    /// Commands of every kind but those that take something away; one after the other they apply.
+    pub(crate) fn commands() -> Vec<Command> {
         let id = TopicId(Uuid::from_u128(u128::MAX));
-        let commands = [
+        vec![
             Command::Bootstrap {
                 cluster_id: Uuid::from_u128(5),
                 feature_level: 1,
@@ -315,8 +315,12 @@ mod tests {
                 epoch: LeaderEpoch(4),
                 isr: vec![BrokerId(1)],
             }]),
-        ];
-        for (index, command) in commands.into_iter().enumerate() {
+        ]
+    }
+
+    fn image() -> MetadataImage {
+        let mut state = MetadataState::default();
+        for (index, command) in commands().into_iter().enumerate() {
             state.apply(command, index as u64 + 1).expect("applies");
         }
         state.image().clone()

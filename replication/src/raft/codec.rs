@@ -316,17 +316,17 @@ fn get_replicas(bytes: &mut Bytes) -> Result<BTreeSet<ReplicaId>, CodecError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn replica(broker: i32) -> ReplicaId {
+    pub(crate) fn replica(broker: i32) -> ReplicaId {
         ReplicaId {
             broker: BrokerId(broker),
             directory: Uuid::from_u128(u128::from(broker.unsigned_abs()) << 90),
         }
     }
 
-    fn membership() -> Membership<ReplicaId, ()> {
+    pub(crate) fn membership() -> Membership<ReplicaId, ()> {
         let voters = |ids: &[i32]| ids.iter().copied().map(replica).collect::<BTreeSet<_>>();
         let nodes: BTreeMap<_, _> = (1..=5).map(|id| (replica(id), ())).collect();
         Membership::new(vec![voters(&[1, 2, 3]), voters(&[2, 3, 4])], nodes).expect("valid")

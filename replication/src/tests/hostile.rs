@@ -1,41 +1,25 @@
 //! Every format of the consensus layer that is read back from a store or from another broker, mutated.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use bytes::Bytes;
-use openraft::{EntryPayload, Membership};
+use openraft::EntryPayload;
 use tidelog_protocol::batch::{BatchBuilder, NewRecord};
 use tidelog_protocol::compression::Compression;
-use tidelog_protocol::types::{
-    BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TopicId,
-};
+use tidelog_protocol::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, ProducerStateTable};
 use tidelog_tests::hostile::Codec;
-use uuid::Uuid;
 
+use crate::Command;
+use crate::metadata::snapshot::tests::commands;
 use crate::metadata::state::MetadataState;
 use crate::metadata::{record, snapshot};
+use crate::raft::codec::tests::{membership, replica};
 use crate::raft::codec::*;
-use crate::raft::types::{GroupCommand, LogId, ReplicaId, StoredMembership, Vote};
-use crate::{BrokerRegistration, Command, ConfigResource, Endpoint, LeaderReport, SecurityProtocol};
+use crate::raft::types::{GroupCommand, LogId, StoredMembership, Vote};
 
 fn as_it_is(_: &mut Vec<u8>) {}
 
 fn shared(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
-}
-
-fn replica(broker: i32) -> ReplicaId {
-    ReplicaId {
-        broker: BrokerId(broker),
-        directory: Uuid::from_u128(u128::from(broker.unsigned_abs()) << 90),
-    }
-}
-
-fn membership() -> Membership<ReplicaId, ()> {
-    let voters = |ids: &[i32]| ids.iter().copied().map(replica).collect::<BTreeSet<_>>();
-    let nodes: BTreeMap<_, _> = (1..=5).map(|id| (replica(id), ())).collect();
-    Membership::new(vec![voters(&[1, 2, 3]), voters(&[2, 3, 4])], nodes).expect("valid")
 }
 
 fn stored() -> StoredMembership {
@@ -52,7 +36,11 @@ fn mutated_entries() {
         EntryPayload::Normal(GroupCommand::Void),
     ];
     let joined = |(tag, bytes): &(u8, Bytes)| [&[*tag], &bytes[..]].concat();
-    let corpus: Vec<_> = payloads.iter().map(encode_opaque).map(|e| joined(&e)).collect();
+    let corpus: Vec<_> = payloads
+        .iter()
+        .map(encode_opaque)
+        .map(|e| joined(&e))
+        .collect();
     let codec = Codec {
         name: "entry without records",
         decode: |bytes: &[u8]| {
@@ -95,18 +83,21 @@ fn mutated_votes_and_checkpoints() {
 }
 
 fn producers() -> ProducerStateTable {
-    let mut builder = BatchBuilder::new(Compression::None).producer(
-        ProducerId(7),
-        ProducerEpoch(1),
-        Sequence(0),
-    );
+    let mut builder =
+        BatchBuilder::new(Compression::None).producer(ProducerId(7), ProducerEpoch(1), Sequence(0));
     builder.push(NewRecord::default()).expect("fits");
     let mut table = ProducerStateTable::default();
     table.record(builder.build().expect("a batch").header(), Offset(5));
     table
 }
 
-type Plain = (EntryId, Offset, Offset, ProducerStateTable, StoredMembership);
+type Plain = (
+    EntryId,
+    Offset,
+    Offset,
+    ProducerStateTable,
+    StoredMembership,
+);
 
 #[test]
 fn mutated_snapshots_of_a_partition() {
@@ -136,60 +127,18 @@ fn mutated_snapshots_of_a_partition() {
                 position: at,
                 membership,
             } = decode_snapshot(shared(bytes)).ok()?;
-            Some((at.last, at.next_offset, at.log_start, at.producers, membership))
+            Some((
+                at.last,
+                at.next_offset,
+                at.log_start,
+                at.producers,
+                membership,
+            ))
         },
         encode,
         reseal: as_it_is,
     };
     codec.check(10_000, &[valid]);
-}
-
-fn commands() -> Vec<Command> {
-    let id = TopicId(Uuid::from_u128(u128::MAX));
-    vec![
-        Command::Bootstrap {
-            cluster_id: Uuid::from_u128(5),
-            feature_level: 1,
-        },
-        Command::RegisterBroker(BrokerRegistration {
-            broker: BrokerId(1),
-            directory_id: Uuid::from_u128(1),
-            incarnation: Uuid::from_u128(2),
-            rack: Some("r".into()),
-            endpoints: vec![Endpoint {
-                listener: "L".into(),
-                host: "h\n".into(),
-                port: 1,
-                security_protocol: SecurityProtocol::Ssl,
-            }],
-            feature_level_max: 1,
-        }),
-        Command::CreateTopic {
-            name: "a.b".into(),
-            id,
-            assignments: vec![vec![BrokerId(1)]; 2],
-            configs: BTreeMap::from([("k".into(), "v\n\"".into())]),
-        },
-        Command::AlterConfigs {
-            resource: ConfigResource::Group("g".into()),
-            changes: vec![("k".into(), Some("v".into()))],
-        },
-        Command::AllocateProducerIds {
-            broker: BrokerId(1),
-            count: 10,
-        },
-        Command::SetFeature {
-            name: "group.version".into(),
-            level: 1,
-        },
-        Command::ReportLeaders(vec![LeaderReport {
-            topic: id,
-            partition: PartitionIndex(1),
-            leader: BrokerId(1),
-            epoch: LeaderEpoch(4),
-            isr: vec![BrokerId(1)],
-        }]),
-    ]
 }
 
 /// Commands that come out are also applied: nothing that they say may break the state that they change.

@@ -4,6 +4,7 @@ mod adapter;
 mod cluster;
 mod compaction;
 mod damage;
+mod hostile;
 mod idle;
 mod lifecycle;
 mod produce;

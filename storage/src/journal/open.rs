@@ -137,7 +137,7 @@ impl Opener {
             let Some(round) = rounds.get(group.file) else {
                 continue;
             };
-            let mut bytes = vec![0; group.bytes as usize];
+            let mut bytes = vec![0; round.at_most(group.position, group.bytes as usize)];
             let read = round.file.read_at(&mut bytes, group.position)?;
             round.file.write_at(
                 &[IoSlice::new(bytes.get(..read).unwrap_or_default())],

@@ -133,7 +133,7 @@ impl RoundFile {
     }
 
     /// `len`, or what the file has from `position` on: a head that lies may claim gigabytes.
-    fn at_most(&self, position: u64, len: usize) -> usize {
+    pub(super) fn at_most(&self, position: u64, len: usize) -> usize {
         if len <= SCAN_BYTES {
             return len;
         }

@@ -82,15 +82,7 @@ fn topic(name: &str) -> TopicName {
 }
 
 fn round(producer: &mut Asker, consumer: &mut Asker, number: u64) {
-    let mut builder = BatchBuilder::new(Compression::None);
-    let record = NewRecord {
-        timestamp: TimestampMs(1_700_000_000_000),
-        key: None,
-        value: Some(&number.to_be_bytes()),
-        headers: &[],
-    };
-    builder.push(record).expect("one record fits");
-    let records = builder.build().expect("a batch").to_bytes();
+    let records = batch_of(Compression::None, &number.to_be_bytes());
     let reply: ProduceResponse = producer.ask(ApiKey::Produce, 9, &produce_of(TOPIC, records));
     let produced = &reply.responses[0].partition_responses[0];
     assert_eq!(
@@ -109,6 +101,19 @@ fn round(producer: &mut Asker, consumer: &mut Asker, number: u64) {
         .collect();
     let expected = Bytes::copy_from_slice(&number.to_be_bytes());
     assert_eq!(values, [(number, Some(expected))]);
+}
+
+/// A batch of one record.
+pub fn batch_of(codec: Compression, value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(codec);
+    let record = NewRecord {
+        timestamp: TimestampMs(1_700_000_000_000),
+        key: None,
+        value: Some(value),
+        headers: &[],
+    };
+    builder.push(record).expect("it fits");
+    builder.build().expect("a batch").to_bytes()
 }
 
 /// Produces a batch to partition 0 of a topic.

@@ -15,7 +15,7 @@ use tidelog_protocol::types::TimestampMs;
 use tidelog_tests::hostile::{cases, mutate};
 
 use super::Target;
-use super::bystander::{create_topic, fetch_of, produce_of};
+use super::bystander::{batch_of, create_topic, fetch_of, produce_of};
 use crate::every_version::Asker;
 
 const TOPIC: &str = "batches";
@@ -166,17 +166,8 @@ fn hostile_batches_are_answered_and_what_is_accepted_is_readable() {
 }
 
 /// A batch of one record that inflates to so many bytes and is below a MiB itself.
-fn bomb(codec: Compression, bytes: usize) -> Vec<u8> {
-    let mut builder = BatchBuilder::new(codec);
-    let value = vec![0; bytes];
-    let record = NewRecord {
-        timestamp: TimestampMs(1_700_000_000_000),
-        key: None,
-        value: Some(&value),
-        headers: &[],
-    };
-    builder.push(record).expect("it fits");
-    let batch = builder.build().expect("a batch").to_bytes().to_vec();
+fn bomb(codec: Compression, bytes: usize) -> Bytes {
+    let batch = batch_of(codec, &vec![0; bytes]);
     assert!(batch.len() < 1_000_000, "{codec:?}: {} bytes", batch.len());
     batch
 }
@@ -194,7 +185,7 @@ fn batches_that_inflate_without_end_take_no_more_than_the_budget() {
         (Compression::Zstd, 100),
         (Compression::Gzip, 12),
     ]
-    .map(|(codec, mib)| bomb(codec, mib * MIB).into())
+    .map(|(codec, mib)| bomb(codec, mib * MIB))
     .into();
     let target = Target::start(&[]);
     let address = target.broker.address();

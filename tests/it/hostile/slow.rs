@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tidelog_protocol::api::ApiKey;
-use tidelog_protocol::batch::builder::{BatchBuilder, NewRecord};
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::encode::encode_request;
 use tidelog_protocol::frame::RequestHeader;
 use tidelog_protocol::messages::*;
-use tidelog_protocol::types::TimestampMs;
 
-use super::bystander::{create_topic, fetch_of, produce_of};
+use super::bystander::{batch_of, create_topic, fetch_of, produce_of};
 use super::wire::{self, Next};
 use super::{BUDGET, MIB, PATIENCE, Target, replies};
 use crate::every_version::Asker;
@@ -36,17 +34,8 @@ fn frame_of<Q: tidelog_protocol::Encodable>(api_key: ApiKey, version: i16, reque
         .concat()
 }
 
-fn batch_of(bytes: usize) -> Bytes {
-    let mut builder = BatchBuilder::new(Compression::None);
-    let value = vec![7; bytes];
-    let record = NewRecord {
-        timestamp: TimestampMs(1_700_000_000_000),
-        key: None,
-        value: Some(&value),
-        headers: &[],
-    };
-    builder.push(record).expect("it fits");
-    builder.build().expect("a batch").to_bytes()
+fn batch(bytes: usize) -> Bytes {
+    batch_of(Compression::None, &vec![7; bytes])
 }
 
 /// What a slow sender has not sent yet, and whether it goes on.
@@ -75,7 +64,7 @@ fn those_who_send_slowly_are_given_up_and_hold_up_nobody() {
     let target = Target::start(&[]);
     let address = target.broker.address();
     let small = frame_of(ApiKey::Fetch, 11, &fetch_of(TOPIC, 0));
-    let large = frame_of(ApiKey::Produce, 9, &produce_of(TOPIC, batch_of(2 << 20)));
+    let large = frame_of(ApiKey::Produce, 9, &produce_of(TOPIC, batch(2 << 20)));
     let mut slow = Vec::new();
     for client in 0..CLIENTS {
         // Large frames wait for each other, as all that arrive have half of the budget: so there are fewer of them.
@@ -124,7 +113,7 @@ fn those_who_take_slowly_are_given_up_and_hold_up_nobody() {
     let mut asker = Asker::connect(address);
     create_topic(&mut asker, TOPIC);
     for _ in 0..10 {
-        let request = produce_of(TOPIC, batch_of(900_000));
+        let request = produce_of(TOPIC, batch(900_000));
         let reply: ProduceResponse = asker.ask(ApiKey::Produce, 9, &request);
         assert_eq!(reply.responses[0].partition_responses[0].error_code, 0);
     }
@@ -165,7 +154,7 @@ fn the_largest_frames_are_taken_one_after_the_other() {
     let frame = frame_of(
         ApiKey::Produce,
         9,
-        &produce_of(TOPIC, batch_of((99 << 20) + (900 << 10))),
+        &produce_of(TOPIC, batch((99 << 20) + (900 << 10))),
     );
     assert!(frame.len() > 99 << 20 && frame.len() <= (100 << 20) + 4);
     thread::scope(|scope| {

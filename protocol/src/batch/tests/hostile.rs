@@ -7,14 +7,7 @@ use tidelog_tests::hostile::{cases, mutate};
 
 use super::*;
 use crate::batch::validate::{ProduceRules, TimestampType, single_batch, validate_produce};
-
-const CODECS: [Compression; 5] = [
-    Compression::None,
-    Compression::Gzip,
-    Compression::Snappy,
-    Compression::Lz4,
-    Compression::Zstd,
-];
+use crate::compression::tests::CODECS;
 
 /// Most that a section inflates to here.
 const INFLATED_MAX: usize = 256 * 1024;

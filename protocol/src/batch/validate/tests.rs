@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::batch::{BatchBuilder, NewRecord};
+use crate::compression::tests::CODECS;
 use crate::types::{ProducerEpoch, ProducerId, Sequence};
 
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
@@ -58,14 +59,6 @@ fn patched(batch: &RecordBatch, at: usize, bytes: &[u8]) -> RecordBatch {
     raw[17..21].copy_from_slice(&crc.to_be_bytes());
     RecordBatch::split_first(&mut Bytes::from(raw)).unwrap()
 }
-
-const CODECS: [Compression; 5] = [
-    Compression::None,
-    Compression::Gzip,
-    Compression::Snappy,
-    Compression::Lz4,
-    Compression::Zstd,
-];
 
 #[test]
 fn good_batches_pass_untouched() {

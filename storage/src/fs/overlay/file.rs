@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -37,6 +38,8 @@ impl Below {
 pub(super) struct Node {
     below: Option<Below>,
     content: Mutex<Content>,
+    /// Whether an open of it has the lock.
+    locked: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,7 @@ impl Node {
         Node {
             below: None,
             content: Mutex::default(),
+            locked: AtomicBool::default(),
         }
     }
 
@@ -65,6 +69,7 @@ impl Node {
         Node {
             below: Some(below),
             content: Mutex::new(content),
+            locked: AtomicBool::default(),
         }
     }
 }
@@ -75,6 +80,15 @@ pub(super) struct Handle {
     node: Arc<Node>,
     below: Option<Arc<dyn File>>,
     writable: bool,
+    has_lock: AtomicBool,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.has_lock.load(Ordering::Acquire) {
+            self.node.locked.store(false, Ordering::Release);
+        }
+    }
 }
 
 impl Handle {
@@ -85,6 +99,7 @@ impl Handle {
             below: below.transpose()?,
             node,
             writable,
+            has_lock: AtomicBool::default(),
         })
     }
 
@@ -203,7 +218,12 @@ impl File for Handle {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        Ok(true)
+        if self.has_lock.load(Ordering::Acquire) {
+            return Ok(true);
+        }
+        let taken = !self.node.locked.swap(true, Ordering::AcqRel);
+        self.has_lock.store(taken, Ordering::Release);
+        Ok(taken)
     }
 
     fn start_write_back(&self, _position: u64, _len: u64) -> io::Result<()> {
