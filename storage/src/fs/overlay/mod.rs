@@ -200,8 +200,12 @@ impl FileSystem for OverlayFs {
         Ok(())
     }
 
-    fn sync_dir(&self, _path: &Path, _: SyncPoint) -> io::Result<()> {
-        Ok(())
+    fn sync_dir(&self, path: &Path, _: SyncPoint) -> io::Result<()> {
+        if self.is_dir(&self.names.lock(), path)? {
+            Ok(())
+        } else {
+            Err(not_found())
+        }
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
