@@ -513,3 +513,6 @@ impl From<NotLeader> for AppendError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,7 +77,7 @@ impl LogConfigSource for TestConfigs {
 }
 
 /// A broker that can be stopped and started on the same directory.
-struct Broker {
+pub struct Broker {
     directory: TempDir,
     configs: Arc<TestConfigs>,
     retention_check: Duration,
@@ -85,7 +85,7 @@ struct Broker {
 }
 
 impl Broker {
-    async fn start() -> Broker {
+    pub async fn start() -> Broker {
         Broker::start_with_retention_check(Duration::from_secs(3600)).await
     }
 
@@ -117,7 +117,7 @@ impl Broker {
         self.running = Some((replication, logs));
     }
 
-    async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         let (replication, logs) = self.running.take().expect("runs");
         replication.shutdown().await;
         drop(replication);
@@ -145,7 +145,7 @@ impl Broker {
             .expect("is carried out")
     }
 
-    async fn create(&self, name: &str, partitions: usize) -> TopicId {
+    pub async fn create(&self, name: &str, partitions: usize) -> TopicId {
         self.create_with(name, partitions, &[]).await
     }
 
@@ -176,7 +176,7 @@ impl Broker {
         id
     }
 
-    fn partition(&self, topic: TopicId, index: i32) -> Arc<Partition> {
+    pub fn partition(&self, topic: TopicId, index: i32) -> Arc<Partition> {
         self.replication()
             .partition(topic, PartitionIndex(index))
             .expect("is hosted")
@@ -200,7 +200,7 @@ pub fn batch(records: i32) -> RecordBatch {
 }
 
 /// A batch of an idempotent producer.
-fn batch_of(producer: i64, sequence: i32, records: i32) -> RecordBatch {
+pub fn batch_of(producer: i64, sequence: i32, records: i32) -> RecordBatch {
     let builder = BatchBuilder::new(Compression::None).producer(
         ProducerId(producer),
         ProducerEpoch(0),
