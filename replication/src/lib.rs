@@ -12,6 +12,7 @@ mod limits;
 mod metadata;
 mod options;
 mod partition;
+mod peers;
 mod raft;
 mod replication;
 mod reporter;
@@ -35,4 +36,10 @@ pub use partition::append::{Acks, AppendRequest, AppendTicket, Appended};
 pub use partition::state::{PartitionState, Role};
 pub use partition::waiters::WaiterRegistration;
 pub use partition::{Partition, ProducerDescription};
+pub use peers::{
+    CallError, CallHandler, CallKind, ClusterSecret, Drained, GroupRouter, HandshakeError, Lane,
+    LinkContext, ListenError, LocalPeer, Loss, PeerAddress, PeerDirectory, PeerPatience, PeerPool,
+    PeerServer, PeerStatus, PeerStatuses, Refusal, RefusalCode, RefusedFor, RemotePeer,
+    RequestError, Served, ShortSecret,
+};
 pub use replication::Replication;

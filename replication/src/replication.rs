@@ -22,6 +22,7 @@ use crate::options::ReplicationOptions;
 use crate::partition::Partition;
 use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
+use crate::peers::{GroupRouter, PeerPool};
 use crate::raft::network::{NoPeers, PeerTransport};
 use crate::raft::types::ReplicaId;
 use crate::reporter::LeaderReporter;
@@ -45,7 +46,17 @@ impl Replication {
         options: ReplicationOptions,
         logs: Arc<LogManager>,
     ) -> Result<Arc<Replication>, StartError> {
-        Replication::start_with(options, logs, Arc::new(NoPeers)).await
+        Replication::start_with(options, logs, Arc::new(NoPeers), &GroupRouter::default()).await
+    }
+
+    /// Starts as one broker of several: groups send by `peers`, and are asked by way of `router`.
+    pub async fn start_with_peers(
+        options: ReplicationOptions,
+        logs: Arc<LogManager>,
+        peers: PeerPool,
+        router: &GroupRouter,
+    ) -> Result<Arc<Replication>, StartError> {
+        Replication::start_with(options, logs, Arc::new(peers), router).await
     }
 
     /// Starts with connections to other brokers.
@@ -53,6 +64,7 @@ impl Replication {
         options: ReplicationOptions,
         logs: Arc<LogManager>,
         transport: Arc<dyn PeerTransport>,
+        router: &GroupRouter,
     ) -> Result<Arc<Replication>, StartError> {
         let deadline = Instant::now() + options.start_timeout;
         let me = ReplicaId {
@@ -65,6 +77,7 @@ impl Replication {
             transport,
         };
         let controller = Arc::new(Controller::start(&context, &logs, &[me]).await?);
+        router.serve_controller(controller.clone());
         controller.wait_led(options.start_timeout).await?;
         let first_start = controller.shared().image().cluster_id().is_nil();
         announce(&controller, &options).await?;
@@ -73,6 +86,7 @@ impl Replication {
             HostedPartitions::new(options.clone(), context.clone(), logs, reporter.clone())
                 .map_err(|error| StartError::Metadata(error.to_string()))?;
         let hosted = Arc::new(hosted);
+        router.serve_partitions(hosted.clone());
         let image = controller.shared().image();
         if !first_start {
             hosted.remove_orphans(&image).await;

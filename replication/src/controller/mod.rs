@@ -4,7 +4,7 @@
 //! replica alike; the image that follows is what the rest of the broker sees.
 
 pub mod shared;
-mod state_machine;
+pub mod state_machine;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -187,6 +187,10 @@ impl Controller {
     /// Version of the image, for those who act on changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.watch()
+    }
+
+    pub(crate) fn raft(&self) -> &Raft<GroupTypes, ControllerStateMachine> {
+        &self.raft
     }
 
     pub(crate) fn shared(&self) -> &Arc<ControllerShared> {

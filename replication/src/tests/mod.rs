@@ -5,7 +5,9 @@ mod cluster;
 mod compaction;
 mod lifecycle;
 mod produce;
+pub mod proxy;
 mod retention;
+mod router;
 
 use std::collections::BTreeMap;
 use std::path::Path;
