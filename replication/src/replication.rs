@@ -103,7 +103,7 @@ impl Replication {
         }
         // Whoever knows others registers first: they may have to be told where this broker is now before they can tell it
         // anything.
-        let alone = founds && controller.members().count() <= 1;
+        let alone = founds && controller.known_members().await.count() <= 1;
         if alone {
             controller.catch_up(options.start_timeout).await?;
         }

@@ -23,6 +23,7 @@ use tidelog_storage::kv::KvWrite;
 use tidelog_storage::log::{EntryId, EntryIndex, LogConfig};
 use tidelog_storage::manager::LogManager;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::control::ControlClient;
@@ -44,6 +45,9 @@ pub const METADATA_TOPIC: &str = "__cluster_metadata";
 
 /// Its id, as in Kafka.
 pub const METADATA_TOPIC_ID: TopicId = TopicId(Uuid::from_u128(1));
+
+/// Longest wait for the group to read its members from its log.
+const MEMBERS_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait for another broker to take over the leadership.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -149,6 +153,18 @@ impl Controller {
         Members {
             voters: membership.voter_ids().collect(),
             learners: membership.learner_ids().collect(),
+        }
+    }
+
+    /// The same, once the group has read them from its log: it does so beside, at its start.
+    pub(crate) async fn known_members(&self) -> Members {
+        let deadline = Instant::now() + MEMBERS_READ_TIMEOUT;
+        loop {
+            let members = self.members();
+            if members.count() > 0 || Instant::now() >= deadline {
+                return members;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
