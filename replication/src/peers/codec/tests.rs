@@ -384,23 +384,20 @@ fn texts_are_cut_between_characters() {
     assert_eq!(back.text, "€".repeat(PEER_TEXT_BYTES_MAX / 3));
 }
 
+/// Name, kind and body of a frame.
+type Example = (&'static str, FrameKind, BodyWriter);
+
 /// One frame of each kind, as version 1 writes it.
-fn examples() -> Vec<(&'static str, FrameKind, BodyWriter)> {
+fn examples() -> Vec<Example> {
+    let mut all = examples_of_groups();
+    all.extend(examples_of_snapshots_and_calls());
+    all
+}
+
+fn examples_of_groups() -> Vec<Example> {
     let vote = Vote::new_committed(3, replica(1));
     let last = Some(LogId::new_term_index(2, 8));
     let asked = VoteRequest::new(vote, last);
-    let announced = SnapshotAnnouncement {
-        vote,
-        id: 0x11,
-        bytes: 0x22,
-        last,
-        membership: StoredMembership::new(last, membership(&[1, 2])),
-    };
-    let piece = SnapshotPiece {
-        id: 0x11,
-        offset: 0x20,
-        bytes: Bytes::from_static(b"xy"),
-    };
     let transfer = TransferLeaderRequest::new(vote, replica(2), last);
     let batch_entry = Entry {
         log_id: LogId::new_term_index(3, 9),
@@ -410,7 +407,6 @@ fn examples() -> Vec<(&'static str, FrameKind, BodyWriter)> {
         }),
     };
     let append = append_of(vec![batch_entry, entry(3, 10)]);
-    let refusal = Refusal::new(RefusalCode::UnknownGroup, "no");
     use FrameKind::Reply;
     vec![
         (
@@ -462,6 +458,27 @@ fn examples() -> Vec<(&'static str, FrameKind, BodyWriter)> {
                 actual: None,
             })),
         ),
+    ]
+}
+
+fn examples_of_snapshots_and_calls() -> Vec<Example> {
+    let vote = Vote::new_committed(3, replica(1));
+    let last = Some(LogId::new_term_index(2, 8));
+    let announced = SnapshotAnnouncement {
+        vote,
+        id: 0x11,
+        bytes: 0x22,
+        last,
+        membership: StoredMembership::new(last, membership(&[1, 2])),
+    };
+    let piece = SnapshotPiece {
+        id: 0x11,
+        offset: 0x20,
+        bytes: Bytes::from_static(b"xy"),
+    };
+    let refusal = Refusal::new(RefusalCode::UnknownGroup, "no");
+    use FrameKind::Reply;
+    vec![
         (
             "snapshot",
             FrameKind::Request(RequestKind::SnapshotBegin),
