@@ -193,9 +193,12 @@ def test_dump_log_reads_the_segments(tool, broker, topic, wire):
     records = [Record(b"key-%d" % n, b"value-%d" % n, [(b"h", b"1"), (b"h", b"2")], 1000 + n) for n in range(3)]
     produce(wire, topic, build_batch(records, timestamp=1000, codec=4))
     produce(wire, topic, build_batch([b"this one is not compressed"]))
-    time.sleep(0.2)
-    # Kafka names the folder after topic and partition; Tidelog may name it by the topic's id.
-    holders = [p.parent for p in broker.data_dir.rglob("*.log") if b"is not compressed" in p.read_bytes()]
+    # Kafka names the folder after topic and partition; Tidelog may name it by the topic's id. A segment is written a moment
+    # after the journal.
+    holders, deadline = [], time.monotonic() + 20
+    while not holders and time.monotonic() < deadline:
+        time.sleep(0.2)
+        holders = [p.parent for p in broker.data_dir.rglob("*.log") if b"is not compressed" in p.read_bytes()]
     assert holders, "no segment holds the record"
     segments = ",".join(str(p) for p in sorted(holders[0].glob("*.log")))
     printed = tools.run("kafka-dump-log", "--files", segments, "--print-data-log", "--deep-iteration")
