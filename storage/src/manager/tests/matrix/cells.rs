@@ -146,6 +146,8 @@ pub(super) fn while_running(image: &Image, path: &Path, damage: Damage) -> Strin
             let log = find(&manager, partition);
             if log.bounds().log_end > Offset(0) {
                 append_batches(&log, vec![batch_at(1, 1, b"before")]).await;
+                // What is to be damaged must be there.
+                log.flush().expect("is written");
             }
             before.push((partition, read(&log).expect("is whole")));
         }
