@@ -49,8 +49,9 @@ test-rust: build ## unit and integration tests of the workspace
 test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
 	$(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign $(ARGS)
 
-soak: build ## the storage properties under power loss, a hundred times as many cases as in `make test`
-	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors
+soak: deps-test build ## the storage properties under power loss, a hundred times as many cases as in `make test`, and 55 power losses of a broker under load
+	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors left_out::with_all_syncs
+	TIDELOG_SOAK=100 $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/test_power_loss.py
 
 figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has them; run it on a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py

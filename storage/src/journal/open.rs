@@ -127,8 +127,9 @@ impl Opener {
         }
     }
 
-    /// Writes the last groups once more and syncs them. A sync that failed in an earlier life may have left them in
-    /// the page cache only, where they look as good as on the disk.
+    /// Writes the last groups once more. A sync that failed in an earlier life may have left them in the page cache only,
+    /// where they look as good as on the disk. The next sync of their file, which is the one that is written to, makes
+    /// them durable with its header. A side file is synced before what it has a copy of is given up.
     fn rewrite(rounds: &[RoundFile], end: &End) -> io::Result<()> {
         for group in &end.unattested {
             let Some(round) = rounds.get(group.file) else {
@@ -140,15 +141,6 @@ impl Opener {
                 &[IoSlice::new(bytes.get(..read).unwrap_or_default())],
                 group.position,
             )?;
-        }
-        for round in rounds {
-            if end.unattested.iter().any(|group| {
-                rounds
-                    .get(group.file)
-                    .is_some_and(|other| std::ptr::eq(other, round))
-            }) {
-                round.file.sync_data(SyncPoint::JournalRewritten)?;
-            }
         }
         Ok(())
     }
@@ -255,14 +247,19 @@ impl Opener {
             ..FilesState::default()
         };
         let mut active = None;
-        for (index, round) in rounds.into_iter().enumerate() {
+        for (index, mut round) in rounds.into_iter().enumerate() {
             let contents = contents
                 .remove(&round.header.generation)
                 .unwrap_or_default();
             match index.cmp(&end.place.file) {
                 std::cmp::Ordering::Less => state.closed.push_back(Closed { round, contents }),
                 std::cmp::Ordering::Equal => active = Some((round, contents)),
-                std::cmp::Ordering::Greater => state.ready.push_back(round),
+                std::cmp::Ordering::Greater => {
+                    // Its round had not begun, and what is seen of its header may never have reached the disk.
+                    let written = round.write_header();
+                    written.map_err(|error| self.error(&round.file_name, error))?;
+                    state.ready.push_back(round);
+                }
             }
         }
         let first = FrameSequence(frame_last.0.saturating_add(RUN_GAP));

@@ -43,6 +43,9 @@ struct Queue {
 }
 
 struct Shared {
+    /// Held while a group is on its way to the target, so that nothing arrives there after it was discarded. Before
+    /// `queue`.
+    writing: Mutex<()>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -65,6 +68,7 @@ fn bytes_of(writes: &[KvWrite]) -> usize {
 impl BatchWriter {
     pub(super) fn start(target: Arc<dyn Target>) -> Result<BatchWriter, KvError> {
         let shared = Arc::new(Shared {
+            writing: Mutex::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -127,6 +131,7 @@ impl BatchWriter {
     /// Forgets what is queued; its completions hear of it.
     pub(super) fn discard(&self, why: &KvError) {
         let items = {
+            let _nothing_under_way = self.shared.writing.lock();
             let mut queue = self.shared.queue.lock();
             queue.bytes = 0;
             std::mem::take(&mut queue.items)
@@ -171,7 +176,7 @@ impl Queue {
 
 fn run(shared: &Shared, target: &dyn Target) {
     loop {
-        let group = {
+        {
             let mut queue = shared.queue.lock();
             while (queue.items.is_empty() || queue.held) && !queue.closing {
                 shared.changed.wait(&mut queue);
@@ -179,13 +184,18 @@ fn run(shared: &Shared, target: &dyn Target) {
             if queue.items.is_empty() {
                 return;
             }
-            queue.take_group()
-        };
-        write_group(shared, target, group);
+        }
+        let writing = shared.writing.lock();
+        let mut group = shared.queue.lock().take_group();
+        let result = write_group(shared, target, &mut group);
+        drop(writing);
+        for item in group {
+            (item.done)(result.clone());
+        }
     }
 }
 
-fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
+fn write_group(shared: &Shared, target: &dyn Target, group: &mut [Item]) -> Result<(), KvError> {
     let failure = shared.queue.lock().failure.clone();
     let writes: Vec<KvWrite> = group
         .iter_mut()
@@ -199,9 +209,7 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
             error.clone()
         });
     }
-    for item in group {
-        (item.done)(result.clone());
-    }
+    result
 }
 
 impl Drop for BatchWriter {

@@ -4,4 +4,5 @@ mod basics;
 mod damage;
 
 mod harness;
+pub(crate) mod left_out;
 mod power;
