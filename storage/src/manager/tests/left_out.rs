@@ -26,7 +26,6 @@ fn shown_by(point: SyncPoint) -> Option<Scenario> {
         IdentityContents | IdentityName => identity,
         DataFolders | DataDirectory => changes,
         JournalDirectory => journal::killed_starts,
-        JournalFilesNoted => changes,
         JournalHeader => journal::interrupted_starts,
         JournalFileMade | JournalGroup | JournalFileLeft | SideMade => journal::lives,
         JournalFileRemoved => journal::files_of_another_size,
@@ -42,6 +41,8 @@ fn shown_by(point: SyncPoint) -> Option<Scenario> {
         RemovalMark => interrupted_removal,
         CleanStop | CleanStopTaken => clean_stops,
         GroupVote | GroupSnapshot | ImageSnapshot => return None,
+        // No scenario finds it yet; `tests/README.md` says so.
+        JournalFilesNoted => return None,
     })
 }
 
