@@ -17,6 +17,14 @@ pub enum SyncPoint {
     DataDirectory,
     /// Names in the journal's directory that an earlier life may have left unsynced.
     JournalDirectory,
+    /// Files of the journal that an earlier life may have left unsynced, before they are read.
+    JournalFound,
+    /// The last groups, which an earlier life may have failed to sync, written once more.
+    JournalRewritten,
+    /// A file that was cut behind its last group and is made whole again.
+    JournalMadeWhole,
+    /// The end of the files' names where the journal begins anew after a clean stop.
+    JournalBegunAnew,
     /// Which files there are, for the next start to miss them.
     JournalFilesNoted,
     /// The first copy of a file's header that is written.
@@ -81,6 +89,10 @@ impl SyncPoint {
         SyncPoint::DataFolders,
         SyncPoint::DataDirectory,
         SyncPoint::JournalDirectory,
+        SyncPoint::JournalFound,
+        SyncPoint::JournalRewritten,
+        SyncPoint::JournalMadeWhole,
+        SyncPoint::JournalBegunAnew,
         SyncPoint::JournalFilesNoted,
         SyncPoint::JournalHeader,
         SyncPoint::JournalFileMade,

@@ -130,9 +130,8 @@ impl Opener {
         }
     }
 
-    /// Writes the last groups once more. A sync that failed in an earlier life may have left them in the page cache only,
-    /// where they look as good as on the disk. The next sync of their file, which is the one that is written to, makes
-    /// them durable with its header. A side file is synced before what it has a copy of is given up.
+    /// Writes the last groups once more and syncs them. A sync that failed in an earlier life may have left them in
+    /// the page cache only, where they look as good as on the disk.
     fn rewrite(rounds: &[RoundFile], end: &End) -> io::Result<()> {
         for group in &end.unattested {
             let Some(round) = rounds.get(group.file) else {
@@ -144,6 +143,15 @@ impl Opener {
                 &[IoSlice::new(bytes.get(..read).unwrap_or_default())],
                 group.position,
             )?;
+        }
+        for round in rounds {
+            if end.unattested.iter().any(|group| {
+                rounds
+                    .get(group.file)
+                    .is_some_and(|other| std::ptr::eq(other, round))
+            }) {
+                round.file.sync_data(SyncPoint::JournalRewritten)?;
+            }
         }
         Ok(())
     }
@@ -183,9 +191,10 @@ impl Opener {
                 continue;
             }
             tracing::warn!(file = %round.name, bytes, "journal file was cut behind its last group");
-            // Not synced: cut again by a power loss, it is made whole again.
             let whole = round.file.set_len(round.header.file_bytes);
-            whole.map_err(|error| self.error(&round.file_name, error))?;
+            whole
+                .and_then(|()| round.file.sync_data(SyncPoint::JournalMadeWhole))
+                .map_err(|error| self.error(&round.file_name, error))?;
         }
         Ok(evidence)
     }
@@ -198,8 +207,8 @@ impl Opener {
                 self.fs.remove_file(&self.directory.join(file_name))?;
             }
         }
-        // The files that are made next sync the directory before anything is written to them.
-        Ok(())
+        self.fs
+            .sync_dir(&self.directory, SyncPoint::JournalBegunAnew)
     }
 
     fn walk(&self, rounds: &[RoundFile], replay: &mut Replay<'_>) -> Result<End, JournalError> {
@@ -333,7 +342,7 @@ impl Opener {
             ..FilesState::default()
         };
         let mut active = None;
-        for (index, mut round) in rounds.into_iter().enumerate() {
+        for (index, round) in rounds.into_iter().enumerate() {
             let contents = contents
                 .remove(&round.header.generation)
                 .unwrap_or_default();
@@ -343,12 +352,7 @@ impl Opener {
                     state.active = Some(round.header.generation);
                     active = Some((round, contents));
                 }
-                std::cmp::Ordering::Greater => {
-                    // Its round had not begun, and what is seen of its header may never have reached the disk.
-                    let written = round.write_header();
-                    written.map_err(|error| self.error(&round.file_name, error))?;
-                    state.ready.push_back(round);
-                }
+                std::cmp::Ordering::Greater => state.ready.push_back(round),
             }
         }
         let first = FrameSequence(frame_last.0.saturating_add(RUN_GAP));

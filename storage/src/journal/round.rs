@@ -63,7 +63,7 @@ impl RoundFile {
         }
     }
 
-    /// Opens a file. What is read of it may never have reached the disk.
+    /// Opens a file and makes what it holds durable, so that nothing read now can be lost later.
     pub(super) fn open(
         fs: &dyn FileSystem,
         path: &Path,
@@ -71,6 +71,7 @@ impl RoundFile {
         file_name: String,
     ) -> io::Result<Opened> {
         let file = fs.open(path, OpenMode::Write)?;
+        file.sync_data(SyncPoint::JournalFound)?;
         let mut best: Option<(FileHeader, u64)> = None;
         for copy in 0..2 {
             let mut block = vec![0; BLOCK_BYTES as usize];

@@ -39,10 +39,11 @@ fn shown_by(point: SyncPoint) -> Option<Scenario> {
         CompactedIndexes => indexes_of_compacted,
         CompactedRecords | CompactedNames | SettledCheckpoint => compactions,
         RemovalMark => interrupted_removal,
-        CleanStop | CleanStopTaken => clean_stops,
+        CleanStop => clean_stops,
         GroupVote | GroupSnapshot | ImageSnapshot => return None,
         // No scenario finds it yet; `tests/README.md` says so.
-        JournalFilesNoted => return None,
+        JournalFound | JournalRewritten | JournalMadeWhole | JournalBegunAnew
+        | JournalFilesNoted | CleanStopTaken => return None,
     })
 }
 
