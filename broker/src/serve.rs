@@ -33,6 +33,10 @@ pub struct ServeArgs {
     /// Properties file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Join the cluster of the broker that listens there for others (its inter.broker.listener), with an empty data
+    /// directory. The same as --set controller.quorum.bootstrap.servers=HOST:PORT
+    #[arg(long, value_name = "HOST:PORT")]
+    join: Option<String>,
     /// Set one property; may be repeated. Wins over the environment (TIDELOG_*) and the file.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     sets: Vec<String>,
@@ -43,10 +47,15 @@ pub struct ServeArgs {
 
 /// Runs a broker until a signal ends it.
 pub fn run(args: ServeArgs) -> ExitCode {
+    let mut sets = args.sets;
+    sets.extend(
+        args.join
+            .map(|contact| format!("controller.quorum.bootstrap.servers={contact}")),
+    );
     let load = LoadArgs {
         data_dir: args.data_dir,
         config_file: args.config,
-        sets: args.sets,
+        sets,
         environment: std::env::vars().collect(),
     };
     let loaded = match config::load(&load) {

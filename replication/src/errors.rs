@@ -22,11 +22,35 @@ pub enum StartError {
     /// No controller within the time given.
     #[error("no controller within {0} ms")]
     ControllerTimeout(u128),
+    /// The id is held by another data directory.
+    #[error(
+        "broker id {0} belongs to another data directory of this cluster: start with an id that is free (node.id), or \
+         remove that broker first if its disk is lost"
+    )]
+    BrokerIdTaken(BrokerId),
     /// Metadata on disk needs a newer version of this program.
     #[error("the metadata needs feature level {found}, this version knows {known}")]
     FeatureLevel {
         /// On disk.
         found: u16,
+        /// Known here.
+        known: u16,
+    },
+}
+
+/// Why a broker cannot join a cluster.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum JoinError {
+    /// The broker named in `--join` did not answer as a broker of a cluster does.
+    #[error("{0} does not introduce its cluster: {1}")]
+    NotReached(String, String),
+    /// The cluster's metadata is of a newer format.
+    #[error(
+        "the cluster is at feature level {cluster}, this version knows {known}: install the cluster's version first"
+    )]
+    TooOld {
+        /// The cluster's level.
+        cluster: u16,
         /// Known here.
         known: u16,
     },

@@ -2,10 +2,11 @@
 //!
 //! One task changes the set, topic by topic, so that the deletion of a topic never overtakes its creation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use openraft::Config;
 use parking_lot::RwLock;
@@ -15,6 +16,7 @@ use tidelog_storage::log::{LogConfig, LogId, PartitionLog};
 use tidelog_storage::manager::LogManager;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::controller::METADATA_TOPIC_ID;
 use crate::limits::GROUPS_CHANGING_MAX;
@@ -28,6 +30,12 @@ use crate::partition::{Life, Partition};
 use crate::raft::config;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
+
+/// Longest wait for others to take over what this broker led.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause between two looks whether they have.
+const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
 
 /// Partitions of one topic by index; those that are hosted elsewhere are gaps.
 type Slots = Vec<Option<Arc<Partition>>>;
@@ -368,6 +376,39 @@ impl HostedPartitions {
         }
     }
 
+    /// Brokers are gone: the partitions that they led need other leaders. The first live replica in the order of the
+    /// image asks first, the others a while later each, should it fail.
+    pub fn replace_leaders(&self, image: &MetadataImage, lost: &BTreeSet<BrokerId>) {
+        let me = self.options.broker;
+        for partition in self.all() {
+            let leader = partition.state().leader;
+            let Some(leader) = leader.filter(|leader| *leader != me && lost.contains(leader))
+            else {
+                continue;
+            };
+            partition.shared().lose_leader(leader);
+            let turn = live_before(image, &partition, me, lost);
+            tokio::spawn(async move { partition.elect_in_turn(turn).await });
+        }
+    }
+
+    /// Gives the leadership of each partition that has others in sync to one of them, and waits a little until they
+    /// have taken it.
+    pub async fn hand_over(&self) {
+        let mut given = Vec::new();
+        for partition in self.all() {
+            if partition.hand_over().await {
+                given.push(partition);
+            }
+        }
+        let deadline = Instant::now() + HAND_OVER_TIMEOUT;
+        for partition in given {
+            while partition.state().is_leader() && Instant::now() < deadline {
+                tokio::time::sleep(HAND_OVER_LOOK).await;
+            }
+        }
+    }
+
     /// Ends all groups.
     pub async fn shutdown(&self) {
         let mut tasks = JoinSet::new();
@@ -400,6 +441,26 @@ async fn end_group(partition: &Partition) {
     if let Some(group) = partition.swap_group(None) {
         group.shutdown().await;
     }
+}
+
+/// How many live replicas of a partition come before this broker's.
+fn live_before(
+    image: &MetadataImage,
+    partition: &Partition,
+    me: BrokerId,
+    lost: &BTreeSet<BrokerId>,
+) -> usize {
+    let known = image.topic_by_id(partition.topic_id());
+    let known = known.and_then(|topic| topic.partition(partition.index()));
+    let replicas = known.map_or(&[][..], |partition| &partition.replicas);
+    let live = |id: &&BrokerId| {
+        !lost.contains(id) && image.broker(**id).is_some_and(|broker| !broker.fenced)
+    };
+    replicas
+        .iter()
+        .take_while(|id| **id != me)
+        .filter(live)
+        .count()
 }
 
 fn is_assigned(

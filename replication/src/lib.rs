@@ -4,7 +4,9 @@
 //! follows from it. Speaks Kafka's words at its surface (leader epoch, high watermark); Raft's words and every type
 //! of the consensus library stay inside. Knows no client connection and no request of the Kafka protocol.
 
+mod cluster;
 mod compaction;
+mod control;
 mod controller;
 mod errors;
 mod hosted;
@@ -13,6 +15,7 @@ mod metadata;
 mod notices;
 mod options;
 mod partition;
+mod peers;
 mod raft;
 mod replication;
 mod reporter;
@@ -22,9 +25,11 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{Peers, introduce};
+pub use control::{ClusterDirectory, Introduction, Member};
 pub use controller::Controller;
 pub use errors::{
-    AppendError, DeleteRecordsError, NotLeader, StartError, SubmitError, WaitLedError,
+    AppendError, DeleteRecordsError, JoinError, NotLeader, StartError, SubmitError, WaitLedError,
 };
 pub use metadata::command::{
     BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
@@ -37,6 +42,13 @@ pub use partition::append::{Acks, AppendRequest, AppendTicket, Appended};
 pub use partition::state::{PartitionState, Role};
 pub use partition::waiters::WaiterRegistration;
 pub use partition::{Partition, ProducerDescription};
+pub use peers::{
+    CallError, CallHandler, CallKind, ClusterSecret, Drained, GroupRouter, HandshakeError, Lane,
+    LinkContext, ListenError, LocalPeer, Loss, PeerAddress, PeerDirectory, PeerPatience, PeerPool,
+    PeerServer, PeerStatus, PeerStatuses, Refusal, RefusalCode, RefusedFor, RemotePeer,
+    RequestError, Served, ShortSecret,
+};
+pub use raft::types::ReplicaId;
 pub use replication::Replication;
 pub use stored::{StoredProblem, check_stored};
 

@@ -9,6 +9,7 @@ use tidelog_storage::log::LogConfig;
 use uuid::Uuid;
 
 use crate::metadata::image::{MetadataImage, TopicImage};
+use crate::peers::PeerAddress;
 
 /// How a listener protects its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -97,6 +98,10 @@ pub struct ReplicationOptions {
     pub broker_in_flight_bytes_max: usize,
     /// `log.retention.check.interval.ms`. Default 5 minutes.
     pub retention_check_interval: Duration,
+    /// Where this broker listens for others; `None`: it is alone.
+    pub peer_address: Option<PeerAddress>,
+    /// `broker.session.timeout.ms`: silence after which a broker counts as dead. Default 3 s.
+    pub session_timeout: Duration,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
 }
@@ -119,6 +124,8 @@ impl ReplicationOptions {
             partition_in_flight_bytes_max: 16 << 20,
             broker_in_flight_bytes_max: 256 << 20,
             retention_check_interval: Duration::from_secs(300),
+            peer_address: None,
+            session_timeout: Duration::from_secs(3),
             start_timeout: Duration::from_secs(60),
         }
     }

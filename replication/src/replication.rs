@@ -10,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::cluster::{self, Peers};
 use crate::compaction;
+use crate::control::ControlClient;
 use crate::controller::Controller;
 use crate::errors::{StartError, SubmitError, WaitLedError};
 use crate::hosted::HostedPartitions;
-use crate::metadata::command::{BrokerRegistration, Command, MetadataError};
+use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
 use crate::metadata::record::FEATURE_LEVEL;
 use crate::metadata::state::MetadataDelta;
@@ -33,60 +35,105 @@ pub struct Replication {
     options: ReplicationOptions,
     controller: Arc<Controller>,
     hosted: Arc<HostedPartitions>,
+    running: Running,
+    context: GroupContext,
+}
+
+/// Tasks that run until they are told to stop.
+#[derive(Debug, Default)]
+struct Running {
     stop: CancellationToken,
     tasks: TaskTracker,
-    context: GroupContext,
+}
+
+impl Running {
+    fn spawn(&self, task: tasks::Task) {
+        let until_stopped = self.stop.clone().run_until_cancelled_owned(task);
+        drop(self.tasks.spawn(until_stopped));
+    }
+
+    async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// A start that failed leaves nothing behind that goes on.
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 impl Replication {
     /// Starts: on return the controller is led, the image loaded, this broker registered, its partitions led (those
-    /// whose log failed are offline and were logged).
+    /// whose log failed are offline and were logged). Without `peers` the broker stays alone.
     pub async fn start(
         options: ReplicationOptions,
         logs: Arc<LogManager>,
-    ) -> Result<Arc<Replication>, StartError> {
-        Replication::start_with(options, logs, Arc::new(NoPeers)).await
-    }
-
-    /// Starts with connections to other brokers.
-    pub(crate) async fn start_with(
-        options: ReplicationOptions,
-        logs: Arc<LogManager>,
-        transport: Arc<dyn PeerTransport>,
+        peers: Option<Peers>,
     ) -> Result<Arc<Replication>, StartError> {
         let deadline = Instant::now() + options.start_timeout;
         let me = ReplicaId {
             broker: options.broker,
             directory: options.directory_id,
         };
+        let pool = peers.as_ref().map(|peers| peers.pool.clone());
+        let transport: Arc<dyn PeerTransport> = match &pool {
+            Some(pool) => Arc::new(pool.clone()),
+            None => Arc::new(NoPeers),
+        };
         let context = GroupContext {
             me,
             kv: logs.kv().clone(),
             transport,
         };
-        let controller = Arc::new(Controller::start(&context, &logs, &[me]).await?);
-        controller.wait_led(options.start_timeout).await?;
-        let first_start = controller.shared().image().cluster_id().is_nil();
-        announce(&controller, &options).await?;
+        let founds = peers
+            .as_ref()
+            .is_none_or(|peers| peers.introduced_to.is_empty());
+        let founders: &[ReplicaId] = if founds { &[me] } else { &[] };
+        let control = ControlClient::new(me, pool);
+        let controller = Arc::new(Controller::start(&context, &logs, founders, control).await?);
+        let running = Running::default();
+        if let Some(peers) = &peers {
+            peers.router.serve_controller(controller.clone());
+            let tasks = cluster::tasks(peers, &controller, me, options.session_timeout);
+            tasks.into_iter().for_each(|task| running.spawn(task));
+        }
+        // Whoever knows others registers first: they may have to be told where this broker is now before they can tell it
+        // anything.
+        let alone = founds && controller.members().count() <= 1;
+        if alone {
+            controller.catch_up(options.start_timeout).await?;
+        }
+        let first_start = alone && controller.shared().image().cluster_id().is_nil();
+        let epoch = announce(&controller, &options, first_start).await?;
+        controller.catch_up(options.start_timeout).await?;
         let notices = Arc::new(Notices::default());
         let hosted = HostedPartitions::new(options.clone(), context.clone(), logs, notices.clone())
             .map_err(|error| StartError::Metadata(error.to_string()))?;
         let hosted = Arc::new(hosted);
+        if let Some(peers) = &peers {
+            peers.router.serve_partitions(hosted.clone());
+            let session = options.session_timeout;
+            let beat = cluster::beat(controller.clone(), me.broker, epoch, session);
+            running.spawn(Box::pin(beat));
+        }
         let image = controller.shared().image();
         if !first_start {
             hosted.remove_orphans(&image).await;
         }
         let all = MetadataDelta {
             topics: image.topics().map(|topic| topic.id).collect(),
-            broker_configs: false,
+            ..MetadataDelta::default()
         };
         hosted.reconcile(&image, all).await;
         let replication = Arc::new(Replication {
             options,
             controller,
             hosted,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            running,
             context,
         });
         replication.spawn_tasks(&notices);
@@ -149,13 +196,26 @@ impl Replication {
             .unwrap_or(Err(WaitLedError::Timeout))
     }
 
+    /// Gives what this broker leads to other brokers, where there are others in sync, and waits a little until they have
+    /// taken it. For a stop, before requests of other brokers are refused.
+    pub async fn hand_over(&self) {
+        self.hosted.hand_over().await;
+        self.controller.hand_over().await;
+    }
+
     /// Stops all groups; what was acknowledged is on disk. The log manager is the caller's to shut down.
     pub async fn shutdown(&self) {
         self.context.kv.stop_waiting();
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.running.stop().await;
         self.save_checkpoints().await;
+        self.hosted.shutdown().await;
+        self.controller.shutdown().await;
+    }
+
+    /// Ends as a killed process does: nothing is handed over or saved.
+    #[cfg(test)]
+    pub(crate) async fn abandon(&self) {
+        self.running.stop().await;
         self.hosted.shutdown().await;
         self.controller.shutdown().await;
     }
@@ -172,22 +232,26 @@ impl Replication {
     }
 
     fn spawn_tasks(&self, notices: &Arc<Notices>) {
-        let (controller, hosted, stop) = (&self.controller, &self.hosted, &self.stop);
-        let spawn = |task: tasks::Task| {
-            drop(
-                self.tasks
-                    .spawn(stop.clone().run_until_cancelled_owned(task)),
-            )
-        };
+        let (controller, hosted) = (&self.controller, &self.hosted);
+        let spawn = |task: tasks::Task| self.running.spawn(task);
         spawn(Box::pin(tasks::follow_image(
             controller.clone(),
             hosted.clone(),
         )));
         spawn(Box::pin(tasks::report_leaders(
             controller.clone(),
+            hosted.clone(),
             notices.clone(),
             self.options.broker,
         )));
+        if controller.control().has_peers() {
+            let (controller, hosted) = (controller.clone(), hosted.clone());
+            spawn(Box::pin(tasks::report_in_sync(
+                controller,
+                hosted,
+                notices.clone(),
+            )));
+        }
         spawn(Box::pin(tasks::elect_leaders(hosted.clone())));
         spawn(Box::pin(tasks::retain(
             hosted.clone(),
@@ -230,10 +294,14 @@ impl Replication {
     }
 }
 
-/// Makes sure that the metadata is this cluster's, and registers this broker.
-async fn announce(controller: &Controller, options: &ReplicationOptions) -> Result<(), StartError> {
+/// Makes sure that the metadata is this cluster's, and registers this broker. Returns the registration's epoch.
+async fn announce(
+    controller: &Controller,
+    options: &ReplicationOptions,
+    founds: bool,
+) -> Result<i64, StartError> {
     let failed = |error: SubmitError| StartError::Metadata(error.to_string());
-    if controller.shared().image().cluster_id().is_nil() {
+    if founds {
         let first = Command::Bootstrap {
             cluster_id: options.cluster_id,
             feature_level: FEATURE_LEVEL,
@@ -243,6 +311,32 @@ async fn announce(controller: &Controller, options: &ReplicationOptions) -> Resu
             Err(error) => return Err(failed(error)),
         }
     }
+    let registration = BrokerRegistration {
+        broker: options.broker,
+        directory_id: options.directory_id,
+        incarnation: Uuid::new_v4(),
+        rack: options.rack.clone(),
+        endpoints: options.endpoints.clone(),
+        peer_address: options.peer_address.clone(),
+        feature_level_max: FEATURE_LEVEL,
+    };
+    if !controller.shared().image().cluster_id().is_nil() {
+        check_cluster(controller, options)?;
+    }
+    let submitted = controller.submit(Command::RegisterBroker(registration), options.start_timeout);
+    let epoch = match submitted.await {
+        Ok(Outcome::BrokerRegistered { broker_epoch }) => broker_epoch,
+        Ok(other) => return Err(StartError::Metadata(format!("registered as {other:?}"))),
+        Err(SubmitError::Metadata(MetadataError::BrokerIdTaken(id))) => {
+            return Err(StartError::BrokerIdTaken(id));
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    check_cluster(controller, options)?;
+    Ok(epoch)
+}
+
+fn check_cluster(controller: &Controller, options: &ReplicationOptions) -> Result<(), StartError> {
     let image = controller.shared().image();
     if image.cluster_id() != options.cluster_id {
         return Err(StartError::ClusterIdMismatch {
@@ -256,17 +350,5 @@ async fn announce(controller: &Controller, options: &ReplicationOptions) -> Resu
             known: FEATURE_LEVEL,
         });
     }
-    let registration = BrokerRegistration {
-        broker: options.broker,
-        directory_id: options.directory_id,
-        incarnation: Uuid::new_v4(),
-        rack: options.rack.clone(),
-        endpoints: options.endpoints.clone(),
-        feature_level_max: FEATURE_LEVEL,
-    };
-    controller
-        .submit(Command::RegisterBroker(registration), options.start_timeout)
-        .await
-        .map(drop)
-        .map_err(failed)
+    Ok(())
 }

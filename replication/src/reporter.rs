@@ -31,24 +31,37 @@ impl LeaderReporter {
     }
 
     /// Takes reports for one record; empty when there are none.
-    pub fn take(&self, me: BrokerId, image: &MetadataImage) -> Vec<LeaderReport> {
-        let mut pending = self.pending.lock();
-        pending.retain(|group, epoch| is_news(image, *group, *epoch, me));
-        let taken: Vec<GroupId> = pending.keys().copied().take(LEADER_REPORTS_MAX).collect();
-        taken
-            .into_iter()
-            .filter_map(|group| {
-                let epoch = pending.remove(&group)?;
-                let (topic, partition) = (group.topic, group.partition);
-                Some(LeaderReport {
-                    topic,
-                    partition,
+    ///
+    /// `in_sync` names the replicas in sync, as the leader sees them.
+    pub fn take(
+        &self,
+        me: BrokerId,
+        image: &MetadataImage,
+        in_sync: impl Fn(GroupId) -> Vec<BrokerId>,
+    ) -> Vec<LeaderReport> {
+        let mut reports = Vec::new();
+        while reports.len() < LEADER_REPORTS_MAX {
+            let next = {
+                let mut pending = self.pending.lock();
+                let next = pending.keys().next().copied();
+                next.and_then(|group| pending.remove_entry(&group))
+            };
+            let Some((group, epoch)) = next else { break };
+            let mut isr = in_sync(group);
+            if !isr.contains(&me) {
+                isr.insert(0, me);
+            }
+            if is_news(image, group, epoch, me, &isr) {
+                reports.push(LeaderReport {
+                    topic: group.topic,
+                    partition: group.partition,
                     leader: me,
                     epoch,
-                    isr: vec![me],
-                })
-            })
-            .collect()
+                    isr,
+                });
+            }
+        }
+        reports
     }
 
     /// Puts reports back that did not get through, unless there is newer news.
@@ -66,10 +79,23 @@ impl LeaderReporter {
     }
 }
 
-/// Whether the image does not show this leader yet. Deleted partitions are no news.
-fn is_news(image: &MetadataImage, group: GroupId, epoch: LeaderEpoch, me: BrokerId) -> bool {
+/// Whether both name the same brokers, in whatever order.
+pub fn same_brokers(some: &[BrokerId], others: &[BrokerId]) -> bool {
+    some.len() == others.len() && some.iter().all(|broker| others.contains(broker))
+}
+
+/// Whether the image does not show this leader, or these replicas in sync, yet. Deleted partitions are no news.
+fn is_news(
+    image: &MetadataImage,
+    group: GroupId,
+    epoch: LeaderEpoch,
+    me: BrokerId,
+    isr: &[BrokerId],
+) -> bool {
     let known = image
         .topic_by_id(group.topic)
         .and_then(|topic| topic.partition(group.partition));
-    known.is_some_and(|known| known.leader_epoch < epoch || known.leader != Some(me))
+    known.is_some_and(|known| {
+        known.leader_epoch < epoch || known.leader != Some(me) || !same_brokers(&known.isr, isr)
+    })
 }

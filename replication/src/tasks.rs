@@ -17,6 +17,7 @@ use crate::partition::Partition;
 use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
 use crate::raft::state_store::{self, GroupStateStore};
+use crate::reporter::same_brokers;
 
 /// A task that runs until it is cancelled.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -33,6 +34,9 @@ const REPORT_RETRY: Duration = Duration::from_millis(200);
 /// Pause before a look at groups without a leader.
 const ELECTION_SWEEP: Duration = Duration::from_secs(1);
 
+/// Pause between two looks at the replicas that are in sync.
+const IN_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Pause between two checkpoints; bounds what a start applies again.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -47,18 +51,28 @@ pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartiti
     loop {
         let delta = controller.shared().next_delta().await;
         let image = controller.shared().image();
+        hosted.replace_leaders(&image, &delta.lost);
         hosted.reconcile(&image, delta).await;
     }
 }
 
 /// Tells the controller which partitions this broker leads.
-pub async fn report_leaders(controller: Arc<Controller>, notices: Arc<Notices>, me: BrokerId) {
+pub async fn report_leaders(
+    controller: Arc<Controller>,
+    hosted: Arc<HostedPartitions>,
+    notices: Arc<Notices>,
+    me: BrokerId,
+) {
     let reporter = &notices.leading;
     loop {
         reporter.wait().await;
         tokio::time::sleep(REPORT_LINGER).await;
         loop {
-            let reports = reporter.take(me, &controller.shared().image());
+            let reports = reporter.take(me, &controller.shared().image(), |group| {
+                hosted
+                    .get(group.topic, group.partition)
+                    .map_or_else(Vec::new, |it| it.in_sync())
+            });
             if reports.is_empty() {
                 break;
             }
@@ -105,7 +119,7 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
         Role::Follower if state.leader.is_some() => {}
         Role::Follower => match partition.group() {
             Some(group) if group.is_running() && partition.shared().election_due() => {
-                group.elect().await;
+                group.ask_for_leadership().await;
             }
             Some(group) if group.is_running() => {}
             Some(_) => partition.shared().go_offline("its consensus group stopped"),
@@ -116,6 +130,41 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
             if log.stopped().is_none() && log.check_writable().is_ok() {
                 tracing::info!(partition = %partition.name(), "partition is started again");
                 hosted.restart_group(partition).await;
+            }
+        }
+    }
+}
+
+/// Reports replicas that have fallen behind or caught up, of the partitions that this broker leads.
+pub async fn report_in_sync(
+    controller: Arc<Controller>,
+    hosted: Arc<HostedPartitions>,
+    notices: Arc<Notices>,
+) {
+    let mut ticks = interval(IN_SYNC_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let image = controller.shared().image();
+        if image.brokers().count() <= 1 {
+            let mut versions = controller.watch();
+            if versions.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        for partition in hosted.all() {
+            let state = partition.state();
+            let known = image.topic_by_id(partition.topic_id());
+            let known = known.and_then(|topic| topic.partition(partition.index()));
+            let Some(known) = known.filter(|known| state.is_leader() && known.replicas.len() > 1)
+            else {
+                continue;
+            };
+            if !same_brokers(&partition.in_sync(), &known.isr) {
+                notices
+                    .leading
+                    .report(partition.shared().group(), state.leader_epoch);
             }
         }
     }

@@ -46,7 +46,9 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             process,
             topics: TopicDefaults {
                 num_partitions: reader.int("num.partitions"),
-                replication_factor: reader.short("default.replication.factor"),
+                replication_factor: (*reader.origin("default.replication.factor")
+                    != Origin::Default)
+                    .then(|| reader.short("default.replication.factor")),
                 auto_create: reader.bool("auto.create.topics.enable"),
                 delete: reader.bool("delete.topic.enable"),
             },
@@ -57,6 +59,7 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             storage: storage(&reader),
             replication: ReplicationConfig {
                 request_timeout: reader.millis("request.timeout.ms"),
+                session_timeout: reader.millis("broker.session.timeout.ms"),
             },
             groups: GroupsConfig {
                 initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
@@ -209,15 +212,19 @@ fn network(reader: &Reader<'_>) -> Result<NetworkConfig, ConfigError> {
     )
     .map_err(|reason| reader.error("advertised.listeners", reason))?;
     let advertised_listeners = advertise(reader, &listeners, advertised)?;
-    let inter_broker_listener =
-        HostPort::parse(reader.text("inter.broker.listener").unwrap_or_default())
-            .map_err(|reason| reader.error("inter.broker.listener", reason))?;
+    let peers = peers(reader)?;
     Ok(NetworkConfig {
         inter_broker_listener_name: inter_broker_name(reader, &listeners)?,
         listeners,
         advertised_listeners,
         http_listeners: http_listeners(reader)?,
-        inter_broker_listener,
+        inter_broker_listener: peers.listener,
+        inter_broker_advertised: peers.advertised,
+        bootstrap_servers: peers.contacts,
+        cluster_secret_file: reader
+            .text("cluster.secret.file")
+            .filter(|file| !file.is_empty())
+            .map(PathBuf::from),
         max_connections: reader.size("max.connections"),
         max_connections_per_ip: reader.size("max.connections.per.ip"),
         max_connections_per_ip_overrides: ip_overrides(reader)?,
@@ -227,6 +234,47 @@ fn network(reader: &Reader<'_>) -> Result<NetworkConfig, ConfigError> {
             .map(Duration::from_millis),
         request_bytes_max: reader.size("socket.request.max.bytes"),
         listen_backlog: reader.u32("socket.listen.backlog.size"),
+    })
+}
+
+/// What a broker is told of the others.
+struct PeerAddresses {
+    listener: Option<HostPort>,
+    advertised: Option<HostPort>,
+    contacts: Vec<HostPort>,
+}
+
+fn peers(reader: &Reader<'_>) -> Result<PeerAddresses, ConfigError> {
+    let address = |property: &str| match reader.text(property).filter(|text| !text.is_empty()) {
+        Some(text) => HostPort::parse(text)
+            .map(Some)
+            .map_err(|reason| reader.error(property, reason)),
+        None => Ok(None),
+    };
+    let (property, advertised) = ("inter.broker.listener", "inter.broker.advertised.listener");
+    let listener = address(property)?;
+    let advertised_address = address(advertised)?;
+    let told = advertised_address.as_ref().or(listener.as_ref());
+    if told.is_some_and(HostPort::is_unspecified) {
+        let reason = format!("other brokers cannot connect to all interfaces: set {advertised}");
+        return Err(reader.error(advertised, reason));
+    }
+    let bootstrap = "controller.quorum.bootstrap.servers";
+    let contacts = reader
+        .list(bootstrap)
+        .iter()
+        .map(|text| HostPort::parse(text))
+        .collect();
+    let contacts: Vec<HostPort> =
+        Result::map_err(contacts, |reason: String| reader.error(bootstrap, reason))?;
+    if !contacts.is_empty() && listener.is_none() {
+        let reason = format!("a broker that joins others must be reached by them: set {property}");
+        return Err(reader.error(property, reason));
+    }
+    Ok(PeerAddresses {
+        listener,
+        advertised: advertised_address,
+        contacts,
     })
 }
 

@@ -55,8 +55,14 @@ pub struct NetworkConfig {
     pub advertised_listeners: Vec<Listener>,
     /// `http.listeners`.
     pub http_listeners: Vec<HostPort>,
-    /// `inter.broker.listener`: where other brokers of the cluster connect to.
-    pub inter_broker_listener: HostPort,
+    /// `inter.broker.listener`: where other brokers of the cluster connect to; `None` = the broker stays alone.
+    pub inter_broker_listener: Option<HostPort>,
+    /// `inter.broker.advertised.listener`: what they are told, if it is not that.
+    pub inter_broker_advertised: Option<HostPort>,
+    /// `controller.quorum.bootstrap.servers`: brokers of the cluster to join with an empty data directory.
+    pub bootstrap_servers: Vec<HostPort>,
+    /// `cluster.secret.file`.
+    pub cluster_secret_file: Option<PathBuf>,
     /// `inter.broker.listener.name`: the Kafka listener whose advertised address stands for the broker where a listener
     /// has none of its own.
     pub inter_broker_listener_name: Arc<str>,
@@ -79,8 +85,8 @@ pub struct NetworkConfig {
 pub struct TopicDefaults {
     /// `num.partitions`.
     pub num_partitions: i32,
-    /// `default.replication.factor`.
-    pub replication_factor: i16,
+    /// `default.replication.factor`; `None` = as many as there are brokers, 3 at most, and an odd number.
+    pub replication_factor: Option<i16>,
     /// `auto.create.topics.enable`.
     pub auto_create: bool,
     /// `delete.topic.enable`.
@@ -115,9 +121,11 @@ pub struct StorageConfig {
     pub disk_reserve_percent: f64,
 }
 
-/// Requests to the controller.
+/// Requests to the controller, and what it expects of brokers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplicationConfig {
+    /// `broker.session.timeout.ms`.
+    pub session_timeout: Duration,
     /// `request.timeout.ms`.
     pub request_timeout: Duration,
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tidelog_replication::StartError as ReplicationError;
+use tidelog_replication::{JoinError, ListenError, StartError as ReplicationError};
 use tidelog_storage::fs::{IdentityError, LockError};
 use tidelog_storage::kv::KvError;
 use tidelog_storage::manager::OpenError;
@@ -51,6 +51,40 @@ pub enum ServerError {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// The cluster's secret cannot be used.
+    #[error("cluster.secret.file {file}: {reason}")]
+    Secret {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no listener for other brokers.
+    #[error("inter.broker.listener: {0}")]
+    PeerListener(#[from] ListenError),
+    /// The cluster cannot be joined.
+    #[error("cannot join: {0}")]
+    Join(#[from] JoinError),
+    /// The data directory was made to join a cluster, which did not come about.
+    #[error(
+        "data directory {directory} has not joined its cluster yet: start it with --join HOST:PORT of a broker that has, or empty it"
+    )]
+    NotJoined {
+        /// The directory.
+        directory: String,
+    },
+    /// The broker to join by is of another cluster.
+    #[error(
+        "data directory {directory} belongs to cluster {found}, the broker to join by to cluster {asked}: empty the directory, or name a broker of its own cluster"
+    )]
+    OtherCluster {
+        /// The directory.
+        directory: String,
+        /// Its cluster.
+        found: String,
+        /// The other.
+        asked: String,
     },
     /// The key-value store does not open.
     #[error("data directory {directory}: {source}")]

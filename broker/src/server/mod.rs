@@ -9,6 +9,7 @@ mod error;
 mod fault;
 mod listener;
 mod open_files;
+mod peers;
 mod storage;
 
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_replication::{
-    Endpoint, LogConfigSource, Replication, ReplicationOptions, SecurityProtocol,
+    Endpoint, LogConfigSource, ReplicaId, Replication, ReplicationOptions, SecurityProtocol,
 };
 use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout_at};
@@ -30,6 +31,7 @@ pub(crate) use self::listener::bind;
 
 use self::listener::Connections;
 use self::open_files::OpenFiles;
+use self::peers::PeerConnections;
 use self::storage::{DataDirectory, Storage};
 use crate::config::{BrokerConfig, ConfigManager, Loaded};
 use crate::coordinator::{CoordinatorConfig, GroupCoordinator};
@@ -40,6 +42,9 @@ use crate::kafka::handlers::fetch::sessions::FetchSessions;
 use crate::kafka::handlers::init_producer_id::ProducerIds;
 use crate::kafka::request_metrics::RequestMetrics;
 
+/// Longest wait for answers to other brokers at the end.
+const PEERS_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A running broker.
 #[derive(Debug)]
 pub struct Server {
@@ -49,6 +54,7 @@ pub struct Server {
     health: Arc<Health>,
     tasks: TaskTracker,
     storage: Storage,
+    peers: Option<PeerConnections>,
 }
 
 /// A bound Kafka listener that does not accept yet.
@@ -67,18 +73,45 @@ impl Server {
         }
         let configs = Arc::new(ConfigManager::new(loaded));
         let config = configs.broker();
-        let directory = blocking({
+        let mut directory = blocking({
             let config = Arc::clone(&config);
             move || DataDirectory::claim(&config)
         })
         .await?;
+        let me = ReplicaId {
+            broker: config.node_id,
+            directory: directory.directory_id,
+        };
+        let mut members = Vec::new();
+        if directory.joining {
+            let introduction = peers::find_cluster(&config, me).await?;
+            members = introduction.members;
+            let (cluster, of) = (introduction.cluster_id, Arc::clone(&config));
+            directory = blocking(move || {
+                directory.belong_to(cluster, &of)?;
+                Ok(directory)
+            })
+            .await?;
+        }
+        let peers = PeerConnections::open(&config, me, directory.cluster_id, members).await?;
+        let admission = directory.admission(&config);
         let bound = bind_all(&config).await?;
         let health = Arc::new(Health::default());
         let http = HttpServer::start(&config.network.http_listeners, Arc::clone(&health)).await?;
         let endpoints = endpoints(&config, &bound);
-        let (cluster_id, options) = replication_options(&configs, &directory, endpoints.clone());
+        let (cluster_id, mut options) =
+            replication_options(&configs, &directory, endpoints.clone());
+        options.peer_address = peers.as_ref().map(|peers| peers.address.clone());
         let storage = blocking(move || directory.open(&config)).await?;
-        let replication = Replication::start(options, Arc::clone(&storage.logs)).await?;
+        let replication = Replication::start(
+            options,
+            Arc::clone(&storage.logs),
+            peers.as_ref().map(|connections| connections.peers.clone()),
+        )
+        .await?;
+        if let Some(admission) = admission {
+            blocking(move || admission.record()).await?;
+        }
         let broker = Arc::new(assemble(configs, cluster_id, replication, &storage));
         let tasks = TaskTracker::new();
         accept_all(&broker, bound, &tasks);
@@ -90,6 +123,7 @@ impl Server {
             health,
             tasks,
             storage,
+            peers,
         })
     }
 
@@ -131,7 +165,14 @@ impl Server {
                 "not every request was answered in time"
             );
         }
+        if let Some(peers) = &self.peers {
+            self.broker.replication.hand_over().await;
+            peers.refuse(PEERS_PATIENCE).await;
+        }
         self.broker.replication.shutdown().await;
+        if let Some(peers) = &self.peers {
+            peers.close().await;
+        }
         self.storage.logs.shutdown().await;
         self.http.stop().await;
         info!("stopped");
@@ -202,6 +243,7 @@ fn replication_options(
         directory.cluster_id,
         Arc::clone(configs) as Arc<dyn LogConfigSource>,
     );
+    options.session_timeout = config.replication.session_timeout;
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;
     options.retention_check_interval = config.log.retention_check_interval;

@@ -1,6 +1,6 @@
 //! Opening the data directory: lock, identity, key-value store, logs. Blocks; runs beside the runtime.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidelog_protocol::types::BrokerId;
@@ -24,6 +24,23 @@ pub(crate) struct DataDirectory {
     lock: DirectoryLock,
     pub(crate) cluster_id: Uuid,
     pub(crate) directory_id: Uuid,
+    /// Whether it is of a broker that joins a cluster and has not been admitted yet.
+    pub(crate) joining: bool,
+}
+
+/// The identity of a data directory whose broker its cluster has admitted.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    fs: Arc<dyn FileSystem>,
+    directory: PathBuf,
+    identity: DirectoryIdentity,
+}
+
+impl Admission {
+    /// Writes it: from now on the broker needs nobody to introduce it. Blocks.
+    pub(crate) fn record(&self) -> Result<(), ServerError> {
+        Ok(self.identity.store(&*self.fs, &self.directory)?)
+    }
 }
 
 /// An open data directory. The lock is held for as long as this lives.
@@ -42,8 +59,18 @@ impl DataDirectory {
         let lock = DirectoryLock::acquire(&*fs, directory)?;
         let identity = match DirectoryIdentity::load(&*fs, directory)? {
             Some(identity) => identity,
+            // Until its cluster is known nothing is written.
+            None if !config.network.bootstrap_servers.is_empty() => DirectoryIdentity {
+                joining: true,
+                ..DirectoryIdentity::generate(cluster_id::to_text(Uuid::nil()), config.node_id)
+            },
             None => first_identity(&*fs, directory, config.node_id)?,
         };
+        if identity.joining && config.network.bootstrap_servers.is_empty() {
+            return Err(ServerError::NotJoined {
+                directory: directory.display().to_string(),
+            });
+        }
         if identity.broker_id != config.node_id {
             return Err(ServerError::BrokerId {
                 directory: directory.display().to_string(),
@@ -62,7 +89,44 @@ impl DataDirectory {
             lock,
             cluster_id,
             directory_id: identity.directory_id,
+            joining: identity.joining,
         })
+    }
+
+    /// The cluster that it is to join is known now.
+    pub(crate) fn belong_to(
+        &mut self,
+        cluster: Uuid,
+        config: &BrokerConfig,
+    ) -> Result<(), ServerError> {
+        if !self.cluster_id.is_nil() && self.cluster_id != cluster {
+            return Err(ServerError::OtherCluster {
+                directory: config.data_dir.display().to_string(),
+                found: cluster_id::to_text(self.cluster_id),
+                asked: cluster_id::to_text(cluster),
+            });
+        }
+        self.cluster_id = cluster;
+        self.identity(config, true)
+            .store(&*self.fs, &config.data_dir)?;
+        Ok(())
+    }
+
+    /// What is left to write once the cluster has admitted the broker.
+    pub(crate) fn admission(&self, config: &BrokerConfig) -> Option<Admission> {
+        self.joining.then(|| Admission {
+            fs: Arc::clone(&self.fs),
+            directory: config.data_dir.clone(),
+            identity: self.identity(config, false),
+        })
+    }
+
+    fn identity(&self, config: &BrokerConfig, joining: bool) -> DirectoryIdentity {
+        DirectoryIdentity {
+            directory_id: self.directory_id,
+            joining,
+            ..DirectoryIdentity::generate(cluster_id::to_text(self.cluster_id), config.node_id)
+        }
     }
 
     /// Opens and recovers what is in it.

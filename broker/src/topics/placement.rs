@@ -93,6 +93,7 @@ mod tests {
             rack: rack.map(str::to_owned),
             endpoints: Vec::new(),
             fenced,
+            peer_address: None,
             feature_level_max: 1,
         })
     }

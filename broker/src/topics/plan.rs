@@ -75,7 +75,8 @@ pub fn plan_topic(
             partitions,
             replication_factor,
         } => {
-            let replicas = replica_count(replication_factor, defaults)?;
+            let live = brokers.iter().filter(|broker| !broker.fenced).count();
+            let replicas = replica_count(replication_factor, defaults, live)?;
             let partitions = partition_count(partitions, defaults)?;
             placement::assign(&brokers, partitions, replicas, start)?
         }
@@ -170,11 +171,20 @@ fn partition_count(wanted: i32, defaults: &TopicDefaults) -> Result<usize, Topic
     Ok(count)
 }
 
-fn replica_count(wanted: i16, defaults: &TopicDefaults) -> Result<usize, TopicError> {
-    let wanted = if wanted == -1 {
-        defaults.replication_factor
-    } else {
-        wanted
+/// Most replicas where nobody says how many.
+const REPLICAS_DEFAULT_MAX: usize = 3;
+
+fn replica_count(wanted: i16, defaults: &TopicDefaults, live: usize) -> Result<usize, TopicError> {
+    let wanted = match defaults.replication_factor {
+        Some(set) if wanted == -1 => set,
+        None if wanted == -1 => {
+            return Ok(if live < REPLICAS_DEFAULT_MAX {
+                1
+            } else {
+                REPLICAS_DEFAULT_MAX
+            });
+        }
+        _ => wanted,
     };
     usize::try_from(wanted)
         .ok()

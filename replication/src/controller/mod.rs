@@ -3,42 +3,41 @@
 //! Its log is a partition log like any other, of opaque entries. Commands are judged when they are applied, by every
 //! replica alike; the image that follows is what the rest of the broker sees.
 
+pub mod liveness;
 pub mod shared;
-mod state_machine;
+pub mod state_machine;
+mod submit;
+pub mod tend;
+pub mod voters;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, ForwardToLeader};
-use openraft::raft::ClientWriteResult;
-use openraft::{Raft, ReadPolicy};
-use tidelog_protocol::types::{PartitionIndex, TopicId, TopicName};
+use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId, TopicName};
 use tidelog_storage::journal::Durability;
 use tidelog_storage::kv::KvWrite;
 use tidelog_storage::log::{EntryId, EntryIndex, LogConfig};
 use tidelog_storage::manager::LogManager;
-use tokio::sync::{oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::control::ControlClient;
 use crate::controller::shared::ControllerShared;
 use crate::controller::state_machine::ControllerStateMachine;
 pub use crate::controller::state_machine::metadata_snapshot_end;
-use crate::errors::{StartError, SubmitError};
-use crate::metadata::command::{Command, Outcome};
-use crate::metadata::record;
+use crate::controller::voters::Members;
+use crate::errors::StartError;
 use crate::partition::group::GroupContext;
 use crate::raft::codec::entry_index;
 use crate::raft::config;
 use crate::raft::log_store::GroupLog;
 use crate::raft::network::GroupNetwork;
 use crate::raft::state_store::GroupStateStore;
-use crate::raft::types::{
-    GroupCommand, GroupId, GroupReply, GroupResponder, GroupTypes, ReplicaId,
-};
+use crate::raft::types::{GroupId, GroupTypes, LogId, ReplicaId};
 
 /// Name of the topic that the metadata log is shown as.
 pub const METADATA_TOPIC: &str = "__cluster_metadata";
@@ -46,14 +45,16 @@ pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// Its id, as in Kafka.
 pub const METADATA_TOPIC_ID: TopicId = TopicId(Uuid::from_u128(1));
 
-/// Pause between two tries to reach a leader that is just being elected.
-const RETRY: Duration = Duration::from_millis(20);
+/// Longest wait for another broker to take over the leadership.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Handle to the controller group.
 pub struct Controller {
     raft: Raft<GroupTypes, ControllerStateMachine>,
     shared: Arc<ControllerShared>,
     state: GroupStateStore,
+    control: ControlClient,
+    me: ReplicaId,
 }
 
 impl fmt::Debug for Controller {
@@ -65,11 +66,13 @@ impl fmt::Debug for Controller {
 }
 
 impl Controller {
-    /// Starts this broker's replica. `members` are those of a new cluster.
+    /// Starts this broker's replica. `members` are those of a new cluster; none for a broker that joins one: the
+    /// cluster's controller tells it the rest.
     pub(crate) async fn start(
         context: &GroupContext,
         logs: &LogManager,
         members: &[ReplicaId],
+        control: ControlClient,
     ) -> Result<Controller, StartError> {
         let metadata = |error: &dyn fmt::Display| StartError::Metadata(error.to_string());
         let log = logs
@@ -123,74 +126,72 @@ impl Controller {
             raft,
             shared,
             state,
+            control,
+            me: context.me,
         })
     }
 
-    /// Waits until the group has a leader and this broker's image shows all that is committed.
-    pub(crate) async fn wait_led(&self, timeout: Duration) -> Result<(), StartError> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            // A follower learns the same from its leader, over the network.
-            if self
-                .raft
-                .ensure_linearizable(ReadPolicy::ReadIndex)
-                .await
-                .is_ok()
-            {
-                return Ok(());
-            }
-            if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
-                return Err(StartError::Metadata(fatal.to_string()));
-            }
-            if Instant::now() >= deadline {
-                return Err(StartError::ControllerTimeout(timeout.as_millis()));
-            }
-            tokio::time::sleep(RETRY).await;
+    /// Whether this broker leads the group, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.shared.leads()
+    }
+
+    /// The broker that leads the group, where known.
+    pub fn leader(&self) -> Option<BrokerId> {
+        self.shared.leader()
+    }
+
+    /// Who votes in the group, and who listens, as far as this broker knows.
+    pub(crate) fn members(&self) -> Members {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        Members {
+            voters: membership.voter_ids().collect(),
+            learners: membership.learner_ids().collect(),
         }
     }
 
-    /// Carries out a command. Returns once it is committed and the image of this broker shows it.
-    pub async fn submit(
-        &self,
-        command: Command,
-        timeout: Duration,
-    ) -> Result<Outcome, SubmitError> {
-        let record = record::encode(&command).map_err(|error| {
-            crate::metadata::command::MetadataError::Unsupported(error.to_string())
-        })?;
-        let deadline = Instant::now() + timeout;
-        loop {
-            let answer = tokio::time::timeout_at(deadline, self.write(record.clone())).await;
-            match answer.map_err(|_| SubmitError::Timeout)?? {
-                Ok(response) => {
-                    return match response.data {
-                        GroupReply::Metadata(result) => result.map_err(SubmitError::from),
-                        GroupReply::Done | GroupReply::Void => Ok(Outcome::Done),
-                    };
-                }
-                // Nothing was written: whoever leads by now may take it.
-                Err(ClientWriteError::ForwardToLeader(ForwardToLeader {
-                    leader_id: None, ..
-                })) => {
-                    if Instant::now() + RETRY >= deadline {
-                        return Err(SubmitError::NotController { controller: None });
-                    }
-                    tokio::time::sleep(RETRY).await;
-                    // Renews a lapsed lease; the outcome shows in the next try.
-                    let _ = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-                }
-                Err(ClientWriteError::ForwardToLeader(forward)) => {
-                    let controller = forward.leader_id.map(|replica| replica.broker);
-                    return Err(SubmitError::NotController { controller });
-                }
-                Err(_) => return Err(SubmitError::Timeout),
-            }
+    /// Gives the leadership of the group to another voter that has everything, if this broker leads, and waits a little
+    /// until it has taken it.
+    pub(crate) async fn hand_over(&self) {
+        let mut leads = self.shared.watch_leads();
+        if !*leads.borrow_and_update() {
+            return;
         }
+        let heir = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let last = metrics.last_log_index;
+            let voters: Vec<ReplicaId> = metrics.membership_config.voter_ids().collect();
+            let has_all = |matched: Option<LogId>| matched.map(|id| id.index) == last;
+            let mut others = metrics.replication.iter().flatten();
+            let heir = others.find(|(replica, matched)| {
+                **replica != self.me && voters.contains(replica) && has_all(**matched)
+            });
+            heir.map(|(replica, _)| *replica)
+        };
+        let Some(heir) = heir else { return };
+        if let Err(error) = self.raft.trigger().transfer_leader(heir).await {
+            tracing::debug!(%error, "not handed over");
+            return;
+        }
+        let given = leads.wait_for(|leads| !*leads);
+        drop(tokio::time::timeout(HAND_OVER_TIMEOUT, given).await);
+    }
+
+    /// Asks other brokers.
+    pub(crate) fn control(&self) -> &ControlClient {
+        &self.control
     }
 
     /// Version of the image, for those who act on changes.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.shared.watch()
+    }
+
+    pub(crate) fn raft(&self) -> &Raft<GroupTypes, ControllerStateMachine> {
+        &self.raft
     }
 
     pub(crate) fn shared(&self) -> &Arc<ControllerShared> {
@@ -208,32 +209,6 @@ impl Controller {
     pub(crate) async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
             tracing::debug!(%error, "controller task did not end by itself");
-        }
-    }
-
-    async fn write(
-        &self,
-        record: bytes::Bytes,
-    ) -> Result<ClientWriteResult<GroupTypes>, SubmitError> {
-        let (sender, receiver) = oneshot::channel();
-        let command = GroupCommand::Metadata(record);
-        let sent = self
-            .raft
-            .client_write_ff(command, Some(GroupResponder::Caller(sender)))
-            .await;
-        sent.map_err(|fatal| self.stopped(&fatal))?;
-        receiver
-            .await
-            .map_err(|_| self.stopped(&"the group stopped"))
-    }
-
-    fn stopped(&self, reason: &dyn fmt::Display) -> SubmitError {
-        match self.shared.failure() {
-            Some(failure) => SubmitError::Unavailable(failure.to_string()),
-            None => {
-                tracing::debug!(%reason, "controller group stopped");
-                SubmitError::ShuttingDown
-            }
         }
     }
 }

@@ -23,6 +23,7 @@ pub struct ControllerShared {
     delta: Mutex<MetadataDelta>,
     changed: Notify,
     leader: Mutex<Option<BrokerId>>,
+    leads: watch::Sender<bool>,
     applied: Mutex<Applied>,
     failure: Mutex<Option<Arc<str>>>,
 }
@@ -44,6 +45,7 @@ impl ControllerShared {
             delta: Mutex::default(),
             changed: Notify::new(),
             leader: Mutex::default(),
+            leads: watch::Sender::new(false),
             applied: Mutex::default(),
             failure: Mutex::default(),
         }
@@ -82,6 +84,32 @@ impl ControllerShared {
     /// The broker that leads the group, where known.
     pub fn leader(&self) -> Option<BrokerId> {
         *self.leader.lock()
+    }
+
+    /// Whether this broker leads the group, as far as it knows.
+    pub fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+
+    /// The same, as it changes.
+    pub fn watch_leads(&self) -> watch::Receiver<bool> {
+        self.leads.subscribe()
+    }
+
+    /// Waits until everything up to an entry was applied, and the image shows it.
+    pub async fn wait_applied(&self, index: u64) {
+        let mut published = self.watch();
+        let applied = || {
+            self.applied
+                .lock()
+                .last
+                .is_some_and(|last| last.index >= index)
+        };
+        while !applied() {
+            if published.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Why the group stopped, if its log failed.
@@ -125,9 +153,12 @@ impl GroupEvents for ControllerShared {
     fn vote_changed(&self, vote: &Vote) {
         let leader = vote.committed.then_some(vote.leader_id.voted_for);
         *self.leader.lock() = leader.map(|replica| replica.broker);
-        if leader == Some(self.me) {
+        let leads = leader == Some(self.me);
+        if leads {
             tracing::info!(term = vote.leader_id.term, "this broker is the controller");
         }
+        self.leads
+            .send_if_modified(|known| std::mem::replace(known, leads) != leads);
     }
 
     fn failed(&self, error: &LogError) {

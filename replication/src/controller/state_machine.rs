@@ -70,6 +70,7 @@ impl ControllerStateMachine {
         let delta = crate::metadata::state::MetadataDelta {
             topics,
             broker_configs: true,
+            ..Default::default()
         };
         self.metadata = MetadataState::new(image);
         self.shared

@@ -9,6 +9,7 @@ use tidelog_protocol::types::{
 use uuid::Uuid;
 
 use crate::options::Endpoint;
+use crate::peers::PeerAddress;
 
 /// What a configuration belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +37,8 @@ pub struct BrokerRegistration {
     pub rack: Option<String>,
     /// Advertised listeners.
     pub endpoints: Vec<Endpoint>,
+    /// Where it listens for other brokers; `None`: it is alone.
+    pub peer_address: Option<PeerAddress>,
     /// Highest feature level that its program knows.
     pub feature_level_max: u16,
 }
@@ -67,7 +70,16 @@ pub enum Command {
     },
     /// A broker starts.
     RegisterBroker(BrokerRegistration),
-    /// A topic is created.
+    /// A broker is heard of no more, or again.
+    SetBrokerFenced {
+        /// Its id.
+        broker: BrokerId,
+        /// Epoch of the registration that this is about; nothing happens if there is a later one.
+        epoch: i64,
+        /// Whether it may lead nothing.
+        fenced: bool,
+    },
+    /// A topic is created. The same topic again, with the same id, is no error: the first answer may have been lost.
     CreateTopic {
         /// Name.
         name: TopicName,

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::metadata::command::ConfigResource;
 use crate::metadata::sharded_map::ShardedMap;
 use crate::options::Endpoint;
+use crate::peers::PeerAddress;
 
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct BrokerImage {
     pub rack: Option<String>,
     /// Advertised listeners.
     pub endpoints: Vec<Endpoint>,
+    /// Where it listens for other brokers.
+    pub peer_address: Option<PeerAddress>,
     /// Whether it is kept from leading because it is not heard of.
     pub fenced: bool,
     /// Highest feature level that its program knows.

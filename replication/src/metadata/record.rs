@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::limits::METADATA_RECORD_BYTES_MAX;
 use crate::metadata::command::{BrokerRegistration, Command, ConfigResource, LeaderReport};
 use crate::options::{Endpoint, SecurityProtocol};
+use crate::peers::PeerAddress;
 
 /// Format byte of records.
 const FORMAT: u8 = 1;
@@ -34,6 +35,7 @@ const ALTER_CONFIGS: u16 = 6;
 const ALLOCATE_PRODUCER_IDS: u16 = 7;
 const REPORT_LEADERS: u16 = 8;
 const SET_FEATURE: u16 = 9;
+const SET_BROKER_FENCED: u16 = 10;
 
 /// Why bytes are not a record of this version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -78,7 +80,20 @@ struct RegisterBrokerFields {
     incarnation: u128,
     rack: Option<String>,
     endpoints: Vec<EndpointFields>,
+    #[serde(default)]
+    peer: Option<PeerFields>,
     feature_level_max: u16,
+}
+
+/// Host and port where a broker listens for others; the image's snapshot holds it too.
+#[derive(Serialize, Deserialize)]
+pub(super) struct PeerFields(String, u16);
+
+#[derive(Serialize, Deserialize)]
+struct SetBrokerFencedFields {
+    broker: i32,
+    epoch: i64,
+    fenced: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -155,6 +170,18 @@ pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
         Command::RegisterBroker(registration) => {
             (REGISTER_BROKER, json(&registration_fields(registration)))
         }
+        Command::SetBrokerFenced {
+            broker,
+            epoch,
+            fenced,
+        } => (
+            SET_BROKER_FENCED,
+            json(&SetBrokerFencedFields {
+                broker: broker.0,
+                epoch: *epoch,
+                fenced: *fenced,
+            }),
+        ),
         Command::CreateTopic {
             name,
             id,
@@ -257,6 +284,14 @@ pub fn decode(bytes: &[u8]) -> Result<Command, RecordError> {
             }
         }
         REGISTER_BROKER => Command::RegisterBroker(registration(parse(fields)?)?),
+        SET_BROKER_FENCED => {
+            let fields: SetBrokerFencedFields = parse(fields)?;
+            Command::SetBrokerFenced {
+                broker: BrokerId(fields.broker),
+                epoch: fields.epoch,
+                fenced: fields.fenced,
+            }
+        }
         CREATE_TOPIC => {
             let fields: CreateTopicFields = parse(fields)?;
             Command::CreateTopic {
@@ -341,6 +376,7 @@ fn registration_fields(registration: &BrokerRegistration) -> RegisterBrokerField
             .iter()
             .map(EndpointFields::from)
             .collect(),
+        peer: registration.peer_address.as_ref().map(PeerFields::from),
         feature_level_max: registration.feature_level_max,
     }
 }
@@ -356,6 +392,7 @@ fn registration(fields: RegisterBrokerFields) -> Result<BrokerRegistration, Reco
             .into_iter()
             .map(Endpoint::try_from)
             .collect::<Result<_, _>>()?,
+        peer_address: fields.peer.map(PeerAddress::from),
         feature_level_max: fields.feature_level_max,
     })
 }
@@ -377,6 +414,18 @@ fn report(fields: ReportFields) -> LeaderReport {
         leader: BrokerId(fields.l),
         epoch: LeaderEpoch(fields.e),
         isr: fields.isr.into_iter().map(BrokerId).collect(),
+    }
+}
+
+impl From<&PeerAddress> for PeerFields {
+    fn from(address: &PeerAddress) -> Self {
+        PeerFields(address.host.clone(), address.port)
+    }
+}
+
+impl From<PeerFields> for PeerAddress {
+    fn from(PeerFields(host, port): PeerFields) -> Self {
+        PeerAddress { host, port }
     }
 }
 

@@ -12,7 +12,9 @@ use uuid::Uuid;
 
 use crate::metadata::command::ConfigResource;
 use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
-use crate::metadata::record::{EndpointFields, FEATURE_LEVEL, RecordError, ResourceFields};
+use crate::metadata::record::{
+    EndpointFields, FEATURE_LEVEL, PeerFields, RecordError, ResourceFields,
+};
 use crate::options::Endpoint;
 
 const FORMAT: u8 = 1;
@@ -35,6 +37,8 @@ enum Line {
         incarnation: u128,
         rack: Option<String>,
         endpoints: Vec<EndpointFields>,
+        #[serde(default)]
+        peer: Option<PeerFields>,
         fenced: bool,
         feature_level_max: u16,
     },
@@ -139,6 +143,7 @@ fn broker_line(broker: &BrokerImage) -> Line {
         incarnation: broker.incarnation.as_u128(),
         rack: broker.rack.clone(),
         endpoints: broker.endpoints.iter().map(EndpointFields::from).collect(),
+        peer: broker.peer_address.as_ref().map(PeerFields::from),
         fenced: broker.fenced,
         feature_level_max: broker.feature_level_max,
     }
@@ -193,6 +198,7 @@ fn read_line(image: &mut MetadataImage, line: Line) -> Result<(), RecordError> {
             incarnation,
             rack,
             endpoints,
+            peer,
             fenced,
             feature_level_max,
         } => {
@@ -206,6 +212,7 @@ fn read_line(image: &mut MetadataImage, line: Line) -> Result<(), RecordError> {
                     .into_iter()
                     .map(Endpoint::try_from)
                     .collect::<Result<_, _>>()?,
+                peer_address: peer.map(Into::into),
                 fenced,
                 feature_level_max,
             };
@@ -288,6 +295,10 @@ pub(crate) mod tests {
                     port: 1,
                     security_protocol: SecurityProtocol::Ssl,
                 }],
+                peer_address: Some(crate::peers::PeerAddress {
+                    host: "b".into(),
+                    port: 9093,
+                }),
                 feature_level_max: 1,
             }),
             Command::CreateTopic {

@@ -2,7 +2,7 @@
 //!
 //! Deterministic: depends on nothing but the commands applied so far. A refused command changes nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, ProducerId, TopicId, TopicName};
@@ -25,6 +25,8 @@ pub struct MetadataDelta {
     pub topics: HashSet<TopicId>,
     /// Whether a broker's configuration changed, which may concern every topic.
     pub broker_configs: bool,
+    /// Brokers whose run ended, or that are heard of no more: what they led needs another leader.
+    pub lost: BTreeSet<BrokerId>,
 }
 
 impl MetadataDelta {
@@ -32,6 +34,7 @@ impl MetadataDelta {
     pub fn merge(&mut self, other: MetadataDelta) {
         self.topics.extend(other.topics);
         self.broker_configs |= other.broker_configs;
+        self.lost.extend(other.lost);
     }
 }
 
@@ -83,6 +86,11 @@ impl MetadataState {
                 feature_level,
             } => self.bootstrap(cluster_id, feature_level),
             Command::RegisterBroker(registration) => self.register_broker(registration),
+            Command::SetBrokerFenced {
+                broker,
+                epoch,
+                fenced,
+            } => self.set_broker_fenced(broker, epoch, fenced),
             Command::CreateTopic {
                 name,
                 id,
@@ -150,11 +158,37 @@ impl MetadataState {
             incarnation: registration.incarnation,
             rack: registration.rack,
             endpoints: registration.endpoints,
+            peer_address: registration.peer_address,
             fenced: false,
             feature_level_max: registration.feature_level_max,
         };
-        Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
+        let before = Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
+        if before.is_some() {
+            self.delta.lost.insert(id);
+        }
         Ok(Outcome::BrokerRegistered { broker_epoch })
+    }
+
+    fn set_broker_fenced(
+        &mut self,
+        id: BrokerId,
+        epoch: i64,
+        fenced: bool,
+    ) -> Result<Outcome, MetadataError> {
+        let broker = self
+            .image
+            .brokers
+            .get(&id)
+            .ok_or(MetadataError::UnknownBroker(id))?;
+        if broker.epoch == epoch && broker.fenced != fenced {
+            let mut broker = BrokerImage::clone(broker);
+            broker.fenced = fenced;
+            Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
+            if fenced {
+                self.delta.lost.insert(id);
+            }
+        }
+        Ok(Outcome::Done)
     }
 
     fn create_topic(
@@ -165,8 +199,12 @@ impl MetadataState {
         configs: BTreeMap<String, String>,
     ) -> Result<Outcome, MetadataError> {
         check_topic_name(name.as_str())?;
-        if self.image.topics.get(&name).is_some() {
-            return Err(MetadataError::TopicExists(name));
+        if let Some(existing) = self.image.topics.get(&name) {
+            return if existing.id == id {
+                Ok(Outcome::TopicCreated { id })
+            } else {
+                Err(MetadataError::TopicExists(name))
+            };
         }
         if self.image.topic_names.get(&id).is_some() {
             return Err(MetadataError::TopicIdExists);

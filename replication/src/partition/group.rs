@@ -47,6 +47,8 @@ impl fmt::Debug for GroupContext {
 /// A running group.
 pub struct PartitionGroup {
     raft: Raft<GroupTypes, PartitionStateMachine>,
+    /// Those that a new group was to be told.
+    members: Vec<ReplicaId>,
     /// When the last round that confirmed the leadership began.
     confirmed: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -88,6 +90,7 @@ impl PartitionGroup {
             .map_err(io::Error::other)?;
         let group = PartitionGroup {
             raft,
+            members: members.to_vec(),
             confirmed: tokio::sync::Mutex::default(),
         };
         if pristine {
@@ -104,6 +107,26 @@ impl PartitionGroup {
             group.elect().await;
         }
         Ok(group)
+    }
+
+    /// Asks for the leadership. A group that was never told its members is told them first: the replica that had to do
+    /// it may be gone. Those that do it at the same time write the same.
+    pub async fn ask_for_leadership(&self) {
+        if !self.members.is_empty() && matches!(self.raft.is_initialized().await, Ok(false)) {
+            let members: BTreeMap<ReplicaId, ()> =
+                self.members.iter().map(|member| (*member, ())).collect();
+            if let Err(error) = self.raft.initialize(members).await {
+                tracing::debug!(%error, "not initialized");
+            }
+        }
+        self.elect().await;
+    }
+
+    /// Gives the leadership to another replica.
+    pub async fn hand_over(&self, to: ReplicaId) {
+        if let Err(error) = self.raft.trigger().transfer_leader(to).await {
+            tracing::debug!(%error, "not handed over");
+        }
     }
 
     /// The group's handle for submissions.
@@ -206,21 +229,17 @@ impl PartitionGroup {
         }
     }
 
-    /// Replicas that have everything but a little, the leader included; only a leader knows.
-    pub fn in_sync_count(&self, voters: usize, lag_max: u64) -> usize {
-        if voters <= 1 {
-            return voters;
-        }
-        let metrics = self.raft.metrics().borrow_watched().clone();
+    /// Replicas that have everything but a little; only a leader knows.
+    pub fn in_sync(&self, lag_max: u64) -> Vec<ReplicaId> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
         let in_sync =
             |matched: &Option<LogId>| matched.is_some_and(|id| id.index + lag_max >= last);
-        metrics.replication.map_or(1, |replication| {
-            replication
-                .values()
-                .filter(|matched| in_sync(matched))
-                .count()
-        })
+        let all = metrics.replication.iter().flatten();
+        all.filter(|(_, matched)| in_sync(matched))
+            .map(|(replica, _)| *replica)
+            .collect()
     }
 
     /// Whether the group's task runs.

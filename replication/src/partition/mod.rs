@@ -17,14 +17,15 @@ pub mod waiters;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
 use openraft::errors::{ClientWriteError, RaftError};
 use tidelog_protocol::batch::RecordBatch;
 use tidelog_protocol::types::{
-    LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, TimestampMs, TopicId,
-    TopicPartition,
+    BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence,
+    TimestampMs, TopicId, TopicPartition,
 };
 use tidelog_storage::log::{LogError, PartitionLog, SequenceError};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -39,6 +40,12 @@ use crate::partition::state::{PartitionState, Role};
 use crate::partition::submission::{InFlight, Submission};
 use crate::partition::waiters::WaiterRegistration;
 use crate::raft::types::{GroupCommand, GroupResponder};
+
+/// From one replica's turn to ask for the leadership to the next.
+const ELECTION_STAGGER: Duration = Duration::from_millis(200);
+
+/// How often a replica asks before it leaves it to the sweep that looks after all groups without a leader.
+const ELECTION_TRIES: u32 = 10;
 
 /// Entries that a replica may be behind and still count as in sync.
 const IN_SYNC_LAG_ENTRIES: u64 = 64;
@@ -221,6 +228,45 @@ impl Partition {
         Ok(producers.into_iter().map(describe).collect())
     }
 
+    /// Replicas that have everything but a little, as far as this one knows; the leader itself among them.
+    pub(crate) fn in_sync(&self) -> Vec<BrokerId> {
+        let others = |group: Arc<PartitionGroup>| group.in_sync(IN_SYNC_LAG_ENTRIES);
+        let replicas = self.group().map_or_else(Vec::new, others);
+        replicas.into_iter().map(|replica| replica.broker).collect()
+    }
+
+    /// Asks for the leadership, after as many others as `turn` says had the chance to, until there is a leader.
+    pub(crate) async fn elect_in_turn(&self, turn: usize) {
+        let turn = u32::try_from(turn).unwrap_or(u32::MAX);
+        tokio::time::sleep(ELECTION_STAGGER.saturating_mul(turn)).await;
+        for _ in 0..ELECTION_TRIES {
+            let Some(group) = self.group().filter(|_| self.state().leader.is_none()) else {
+                return;
+            };
+            group.elect().await;
+            tokio::time::sleep(ELECTION_STAGGER).await;
+        }
+    }
+
+    /// Gives the leadership to another replica in sync; false if this one does not lead or there is none.
+    pub(crate) async fn hand_over(&self) -> bool {
+        let Some(group) = self.group().filter(|_| self.state().is_leader()) else {
+            return false;
+        };
+        let me = self.shared.me();
+        let heir = group
+            .in_sync(IN_SYNC_LAG_ENTRIES)
+            .into_iter()
+            .find(|replica| *replica != me);
+        match heir {
+            Some(heir) => {
+                group.hand_over(heir).await;
+                true
+            }
+            None => false,
+        }
+    }
+
     pub(crate) fn shared(&self) -> &Arc<PartitionShared> {
         &self.shared
     }
@@ -277,7 +323,8 @@ impl Partition {
         if required <= 1 {
             return Ok(());
         }
-        let in_sync = group.in_sync_count(voters, IN_SYNC_LAG_ENTRIES);
+        // The leader is in sync with itself, also where its metrics say nothing yet.
+        let in_sync = group.in_sync(IN_SYNC_LAG_ENTRIES).len().max(1);
         if in_sync < required {
             Err(AppendError::NotEnoughReplicas { in_sync, required })
         } else {

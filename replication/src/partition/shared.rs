@@ -351,6 +351,23 @@ impl PartitionShared {
         self.notices.leaderless.add(self.group);
     }
 
+    /// A leader is gone: until there is another there is none.
+    pub fn lose_leader(&self, lost: BrokerId) {
+        let mut leadership = self.leadership.lock();
+        if leadership.role != Role::Follower || leadership.leader != Some(lost) {
+            return;
+        }
+        leadership.leader = None;
+        drop(leadership);
+        self.note_leaderless();
+        self.waiters.notify();
+    }
+
+    /// This replica.
+    pub fn me(&self) -> ReplicaId {
+        self.me
+    }
+
     /// Leads no more: everything that waits here for its commit learns that it may have been lost.
     pub fn stop_leading(&self) {
         self.order.lock().end();
@@ -532,3 +549,6 @@ impl From<NotLeader> for AppendError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

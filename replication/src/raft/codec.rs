@@ -142,23 +142,14 @@ pub fn decode_opaque(tag: u8, mut bytes: Bytes) -> Result<Payload, CodecError> {
 /// Bytes of a vote.
 pub fn encode_vote(vote: &Vote) -> Bytes {
     let mut bytes = header();
-    bytes.put_u64(vote.leader_id.term);
-    put_replica(&mut bytes, &vote.leader_id.voted_for);
-    bytes.put_u8(u8::from(vote.committed));
+    put_vote(&mut bytes, vote);
     bytes.freeze()
 }
 
 /// The vote that [`encode_vote`] wrote.
 pub fn decode_vote(mut bytes: Bytes) -> Result<Vote, CodecError> {
     check_header(&mut bytes)?;
-    let term = bytes.try_get_u64()?;
-    let replica = get_replica(&mut bytes)?;
-    let committed = bytes.try_get_u8()? != 0;
-    Ok(if committed {
-        Vote::new_committed(term, replica)
-    } else {
-        Vote::new(term, replica)
-    })
+    get_vote(&mut bytes)
 }
 
 /// Bytes of a checkpoint.
@@ -248,6 +239,25 @@ pub fn check_header(bytes: &mut Bytes) -> Result<(), CodecError> {
     }
 }
 
+/// Term, replica and whether it is committed.
+pub fn put_vote(bytes: &mut BytesMut, vote: &Vote) {
+    bytes.put_u64(vote.leader_id.term);
+    put_replica(bytes, &vote.leader_id.voted_for);
+    bytes.put_u8(u8::from(vote.committed));
+}
+
+/// What [`put_vote`] wrote.
+pub fn get_vote(bytes: &mut Bytes) -> Result<Vote, CodecError> {
+    let term = bytes.try_get_u64()?;
+    let replica = get_replica(bytes)?;
+    let committed = bytes.try_get_u8()? != 0;
+    Ok(if committed {
+        Vote::new_committed(term, replica)
+    } else {
+        Vote::new(term, replica)
+    })
+}
+
 /// Term and index, or a mark that there is none.
 pub fn put_log_id(bytes: &mut BytesMut, id: Option<&LogId>) {
     bytes.put_u8(u8::from(id.is_some()));
@@ -266,12 +276,14 @@ pub fn get_log_id(bytes: &mut Bytes) -> Result<Option<LogId>, CodecError> {
     Ok(Some(LogId::new_term_index(term, bytes.try_get_u64()?)))
 }
 
-fn put_replica(bytes: &mut BytesMut, replica: &ReplicaId) {
+/// Broker and directory.
+pub fn put_replica(bytes: &mut BytesMut, replica: &ReplicaId) {
     bytes.put_i32(replica.broker.0);
     bytes.put_u128(replica.directory.as_u128());
 }
 
-fn get_replica(bytes: &mut Bytes) -> Result<ReplicaId, CodecError> {
+/// What [`put_replica`] wrote.
+pub fn get_replica(bytes: &mut Bytes) -> Result<ReplicaId, CodecError> {
     let broker = BrokerId(bytes.try_get_i32()?);
     Ok(ReplicaId {
         broker,

@@ -1,158 +1,17 @@
-//! Three replicas of one group in one process, over a transport that can be cut.
+//! Three replicas of one group in one process, over memory or sockets that can be cut.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+mod net;
 
-use futures_util::future::BoxFuture;
-use openraft::Raft;
-use openraft::errors::{NetworkError, RPCError, Unreachable};
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
-};
 use tidelog_protocol::types::TopicPartition;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::notices::Notices;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
-use crate::partition::state_machine::PartitionStateMachine;
 use crate::raft::config;
-use crate::raft::network::{CallResult, PeerTransport, Snapshot};
-use crate::raft::types::{GroupId, GroupTypes, ReplicaId, Vote};
-
-type GroupRaft = Raft<GroupTypes, PartitionStateMachine>;
-
-/// All replicas by id, and those that are cut off.
-#[derive(Debug, Default)]
-struct Wire {
-    replicas: Mutex<HashMap<ReplicaId, GroupRaft>>,
-    cut: Mutex<HashSet<ReplicaId>>,
-    changed: Notify,
-    calls: AtomicU64,
-}
-
-impl Wire {
-    fn set_cut(&self, replica: ReplicaId, cut: bool) {
-        if cut {
-            self.cut.lock().insert(replica);
-        } else {
-            self.cut.lock().remove(&replica);
-        }
-        self.changed.notify_waiters();
-    }
-
-    fn connected(&self, one: ReplicaId, other: ReplicaId) -> bool {
-        let cut = self.cut.lock();
-        !cut.contains(&one) && !cut.contains(&other)
-    }
-}
-
-/// One replica's end of the wire.
-#[derive(Clone, Debug)]
-struct WireEnd {
-    wire: Arc<Wire>,
-    me: ReplicaId,
-}
-
-impl WireEnd {
-    fn call<T, F>(
-        &self,
-        peer: ReplicaId,
-        call: impl FnOnce(GroupRaft) -> F + Send + 'static,
-    ) -> BoxFuture<'static, CallResult<T>>
-    where
-        F: Future<Output = Result<T, String>> + Send,
-        T: Send + 'static,
-    {
-        let end = self.clone();
-        Box::pin(async move {
-            end.wire.calls.fetch_add(1, Ordering::Relaxed);
-            let raft = end.wire.replicas.lock().get(&peer).cloned();
-            let Some(raft) = raft.filter(|_| end.wire.connected(end.me, peer)) else {
-                return Err(RPCError::Unreachable(Unreachable::from_string("cut")));
-            };
-            let answer = call(raft).await;
-            if !end.wire.connected(end.me, peer) {
-                return Err(RPCError::Unreachable(Unreachable::from_string("cut")));
-            }
-            answer.map_err(|error| RPCError::Network(NetworkError::from_string(error)))
-        })
-    }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-impl PeerTransport for WireEnd {
-    fn reachable(&self, peer: ReplicaId) -> BoxFuture<'static, ()> {
-        let end = self.clone();
-        Box::pin(async move {
-            loop {
-                let changed = end.wire.changed.notified();
-                if end.wire.connected(end.me, peer) {
-                    return;
-                }
-                changed.await;
-            }
-        })
-    }
-
-    fn append(
-        &self,
-        _group: GroupId,
-        peer: ReplicaId,
-        request: AppendEntriesRequest<GroupTypes>,
-    ) -> BoxFuture<'static, CallResult<AppendEntriesResponse<GroupTypes>>> {
-        self.call(peer, |raft| async move {
-            raft.append_entries(request).await.map_err(text)
-        })
-    }
-
-    fn vote(
-        &self,
-        _group: GroupId,
-        peer: ReplicaId,
-        request: VoteRequest<GroupTypes>,
-        pre_vote: bool,
-    ) -> BoxFuture<'static, CallResult<VoteResponse<GroupTypes>>> {
-        self.call(peer, move |raft| async move {
-            let answer = if pre_vote {
-                raft.pre_vote(request).await
-            } else {
-                raft.vote(request).await
-            };
-            answer.map_err(text)
-        })
-    }
-
-    fn snapshot(
-        &self,
-        _group: GroupId,
-        peer: ReplicaId,
-        vote: Vote,
-        snapshot: Snapshot,
-    ) -> BoxFuture<'static, CallResult<SnapshotResponse<GroupTypes>>> {
-        self.call(peer, move |raft| async move {
-            raft.install_full_snapshot(vote, snapshot)
-                .await
-                .map_err(text)
-        })
-    }
-
-    fn transfer_leader(
-        &self,
-        _group: GroupId,
-        peer: ReplicaId,
-        request: TransferLeaderRequest<GroupTypes>,
-    ) -> BoxFuture<'static, CallResult<TransferLeaderResponse<GroupTypes>>> {
-        self.call(peer, move |raft| async move {
-            raft.handle_transfer_leader(request).await.map_err(text)
-        })
-    }
-}
+use crate::raft::types::{GroupId, ReplicaId};
+use net::{InMemory, Net, Tcp};
 
 /// One replica with its own data directory.
 struct Replica {
@@ -161,28 +20,31 @@ struct Replica {
     _directory: TempDir,
 }
 
-struct Cluster {
-    wire: Arc<Wire>,
+struct Cluster<N = InMemory> {
+    net: N,
     replicas: Vec<Replica>,
 }
 
-impl Cluster {
+fn ids() -> Vec<ReplicaId> {
+    (1..=3)
+        .map(|id| ReplicaId {
+            broker: BrokerId(id),
+            directory: Uuid::from_u128(id as u128),
+        })
+        .collect()
+}
+
+impl<N: Net> Cluster<N> {
     /// Three replicas, the first of which leads.
-    async fn start(log_config: LogConfig) -> Cluster {
-        let wire = Arc::new(Wire::default());
-        let ids: Vec<ReplicaId> = (1..=3)
-            .map(|id| ReplicaId {
-                broker: BrokerId(id),
-                directory: Uuid::from_u128(id as u128),
-            })
-            .collect();
+    async fn start(net: N, log_config: LogConfig) -> Cluster<N> {
+        let ids = ids();
         let mut replicas = Vec::new();
         // The one that names the members comes last, when the others listen.
         for id in ids.iter().rev() {
-            replicas.push(Replica::start(&wire, *id, &ids, log_config.clone()).await);
+            replicas.push(Replica::start(&net, *id, &ids, log_config.clone()).await);
         }
         replicas.reverse();
-        let cluster = Cluster { wire, replicas };
+        let cluster = Cluster { net, replicas };
         cluster.leader_is(0).await;
         cluster
     }
@@ -192,7 +54,7 @@ impl Cluster {
     }
 
     fn cut(&self, index: usize, cut: bool) {
-        self.wire.set_cut(self.replicas[index].id, cut);
+        self.net.set_cut(self.replicas[index].id, cut);
     }
 
     async fn leader_is(&self, index: usize) {
@@ -231,12 +93,13 @@ impl Cluster {
                 group.shutdown().await;
             }
         }
+        self.net.end().await;
     }
 }
 
 impl Replica {
     async fn start(
-        wire: &Arc<Wire>,
+        net: &impl Net,
         id: ReplicaId,
         members: &[ReplicaId],
         log_config: LogConfig,
@@ -270,20 +133,16 @@ impl Replica {
             Arc::new(Notices::default()),
         ));
         let partition = Arc::new(Partition::new(shared, 1, 1 << 20, 1 << 20));
-        let transport = Arc::new(WireEnd {
-            wire: wire.clone(),
-            me: id,
-        });
         let context = GroupContext {
             me: id,
             kv: logs.kv().clone(),
-            transport,
+            transport: net.transport(id),
         };
         let config = config::partition(durability).expect("valid");
         let started = PartitionGroup::start(&context, partition.shared(), config, members)
             .await
             .expect("starts");
-        wire.replicas.lock().insert(id, started.raft().clone());
+        net.serve(id, started.raft().clone());
         partition.swap_group(Some(Arc::new(started)));
         Replica {
             id,
@@ -317,9 +176,8 @@ fn log_config() -> LogConfig {
     TestConfigs::default().log_config(&topic)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn followers_hold_the_same_bytes() {
-    let cluster = Cluster::start(log_config()).await;
+async fn followers_hold_the_same_bytes(net: impl Net) {
+    let cluster = Cluster::start(net, log_config()).await;
     let leader = cluster.partition(0);
     for number in 0..30 {
         assert_eq!(
@@ -349,9 +207,8 @@ async fn followers_hold_the_same_bytes() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_idle_leader_renews_its_lease_before_it_writes() {
-    let cluster = Cluster::start(log_config()).await;
+async fn an_idle_leader_renews_its_lease_before_it_writes(net: impl Net) {
+    let cluster = Cluster::start(net, log_config()).await;
     for round in 0..3 {
         tokio::time::sleep(Duration::from_millis(600)).await;
         assert_eq!(
@@ -369,9 +226,8 @@ async fn an_idle_leader_renews_its_lease_before_it_writes() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again() {
-    let cluster = Cluster::start(log_config()).await;
+async fn a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again(net: impl Net) {
+    let cluster = Cluster::start(net, log_config()).await;
     for number in 0..5 {
         append_patiently(cluster.partition(0), batch_of(4, number, 1)).await;
     }
@@ -422,15 +278,14 @@ async fn a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_peer_is_not_asked_again_and_again() {
-    let cluster = Cluster::start(log_config()).await;
+async fn a_dead_peer_is_not_asked_again_and_again(net: impl Net) {
+    let cluster = Cluster::start(net, log_config()).await;
     cluster.cut(2, true);
     append_patiently(cluster.partition(0), batch(1)).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let before = cluster.wire.calls.load(Ordering::Relaxed);
+    let before = cluster.net.calls();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let calls = cluster.wire.calls.load(Ordering::Relaxed) - before;
+    let calls = cluster.net.calls() - before;
     assert!(calls < 50, "{calls} calls within an idle second");
     cluster.cut(2, false);
     append_patiently(cluster.partition(0), batch(1)).await;
@@ -438,9 +293,8 @@ async fn a_dead_peer_is_not_asked_again_and_again() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_behind_the_log_start_gets_all_that_is_retained() {
-    let cluster = Cluster::start(log_config()).await;
+async fn a_replica_behind_the_log_start_gets_all_that_is_retained(net: impl Net) {
+    let cluster = Cluster::start(net, log_config()).await;
     cluster.cut(2, true);
     let leader = cluster.partition(0);
     for number in 0..60 {
@@ -474,10 +328,158 @@ async fn a_replica_behind_the_log_start_gets_all_that_is_retained() {
     cluster.stop().await;
 }
 
-impl Cluster {
+impl<N: Net> Cluster<N> {
     /// Cuts the leader off and lets another replica take over.
     async fn elect_after_cut(&self, index: usize) {
         self.cut(0, true);
         self.elect(index).await;
     }
+}
+
+/// Runs each scenario over memory and over sockets.
+mod over {
+    use super::*;
+
+    mod memory {
+        use super::*;
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn followers_hold_the_same_bytes() {
+            super::super::followers_hold_the_same_bytes(InMemory::default()).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn an_idle_leader_renews_its_lease_before_it_writes() {
+            super::super::an_idle_leader_renews_its_lease_before_it_writes(InMemory::default())
+                .await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again() {
+            super::super::a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again(
+                InMemory::default(),
+            )
+            .await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_dead_peer_is_not_asked_again_and_again() {
+            super::super::a_dead_peer_is_not_asked_again_and_again(InMemory::default()).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_replica_behind_the_log_start_gets_all_that_is_retained() {
+            super::super::a_replica_behind_the_log_start_gets_all_that_is_retained(
+                InMemory::default(),
+            )
+            .await;
+        }
+    }
+
+    mod sockets {
+        use super::*;
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn followers_hold_the_same_bytes() {
+            super::super::followers_hold_the_same_bytes(Tcp::start(&ids()).await).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn an_idle_leader_renews_its_lease_before_it_writes() {
+            super::super::an_idle_leader_renews_its_lease_before_it_writes(
+                Tcp::start(&ids()).await,
+            )
+            .await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again() {
+            super::super::a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again(
+                Tcp::start(&ids()).await,
+            )
+            .await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_dead_peer_is_not_asked_again_and_again() {
+            super::super::a_dead_peer_is_not_asked_again_and_again(Tcp::start(&ids()).await).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn a_replica_behind_the_log_start_gets_all_that_is_retained() {
+            super::super::a_replica_behind_the_log_start_gets_all_that_is_retained(
+                Tcp::start(&ids()).await,
+            )
+            .await;
+        }
+    }
+}
+
+/// Appends so many batches while something happens to the network, and checks that all replicas hold all of them, once.
+async fn append_through(cluster: Cluster<Tcp>, batches: i32, happens: impl AsyncFn(&Tcp)) {
+    let leader = cluster.partition(0);
+    let appending = async {
+        for number in 0..batches {
+            append_patiently(leader, batch_of(4, number, 1)).await;
+        }
+    };
+    tokio::join!(appending, happens(&cluster.net));
+    append_patiently(leader, batch_of(4, batches, 1)).await;
+    for replica in 0..3 {
+        cluster.caught_up(replica, i64::from(batches) + 1).await;
+        let expected: Vec<i64> = (0..=i64::from(batches)).collect();
+        assert_eq!(stored_offsets(cluster.partition(replica)), expected);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_die_again_and_again_lose_and_repeat_nothing() {
+    let cluster = Cluster::start(Tcp::start(&ids()).await, log_config()).await;
+    append_through(cluster, 200, async |net: &Tcp| {
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            net.kill_connections();
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_that_is_cut_in_one_direction_holds_up_nobody_and_heals() {
+    let ids = ids();
+    for stall in [true, false] {
+        let cluster = Cluster::start(Tcp::start(&ids).await, log_config()).await;
+        let way = (ids[0], ids[2]);
+        append_through(cluster, 100, async |net: &Tcp| {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            net.way(way.0, way.1).change(|mode| {
+                mode.stall_requests = stall;
+                mode.stall_answers = !stall;
+            });
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            net.way(way.0, way.1).change(|mode| {
+                mode.stall_requests = false;
+                mode.stall_answers = false;
+            });
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_follower_slows_nobody_but_itself() {
+    let ids = ids();
+    let cluster = Cluster::start(Tcp::start(&ids).await, log_config()).await;
+    cluster
+        .net
+        .way(ids[0], ids[2])
+        .change(|mode| mode.pause = Duration::from_millis(100));
+    let leader = cluster.partition(0);
+    for number in 0..100 {
+        append_patiently(leader, batch_of(4, number, 1)).await;
+    }
+    cluster.caught_up(1, 100).await;
+    cluster.caught_up(2, 100).await;
+    cluster.stop().await;
 }

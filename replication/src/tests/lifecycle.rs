@@ -277,7 +277,7 @@ async fn a_data_directory_of_another_cluster_is_refused() {
         Uuid::from_u128(7),
         broker.configs.clone(),
     );
-    let refused = Replication::start(options, logs.clone()).await;
+    let refused = Replication::start(options, logs.clone(), None).await;
     assert!(
         matches!(refused, Err(StartError::ClusterIdMismatch { .. })),
         "{refused:?}"

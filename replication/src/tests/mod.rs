@@ -1,6 +1,7 @@
 //! A broker's consensus groups on real logs in a temporary directory.
 
 mod adapter;
+mod brokers;
 mod cluster;
 mod compaction;
 mod damage;
@@ -8,7 +9,9 @@ mod hostile;
 mod idle;
 mod lifecycle;
 mod produce;
+pub mod proxy;
 mod retention;
+mod router;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,7 +100,7 @@ impl LogConfigSource for TestConfigs {
 }
 
 /// A broker that can be stopped and started on the same directory.
-struct Broker {
+pub struct Broker {
     directory: TempDir,
     configs: Arc<TestConfigs>,
     retention_check: Duration,
@@ -105,7 +108,7 @@ struct Broker {
 }
 
 impl Broker {
-    async fn start() -> Broker {
+    pub async fn start() -> Broker {
         Broker::start_with_retention_check(Duration::from_secs(3600)).await
     }
 
@@ -134,7 +137,7 @@ impl Broker {
             self.configs.clone(),
         );
         options.retention_check_interval = self.retention_check;
-        match Replication::start(options, logs.clone()).await {
+        match Replication::start(options, logs.clone(), None).await {
             Ok(replication) => {
                 self.running = Some((replication, logs));
                 Ok(())
@@ -146,7 +149,7 @@ impl Broker {
         }
     }
 
-    async fn stop(&mut self) {
+    pub async fn stop(&mut self) {
         let (replication, logs) = self.running.take().expect("runs");
         replication.shutdown().await;
         drop(replication);
@@ -174,7 +177,7 @@ impl Broker {
             .expect("is carried out")
     }
 
-    async fn create(&self, name: &str, partitions: usize) -> TopicId {
+    pub async fn create(&self, name: &str, partitions: usize) -> TopicId {
         self.create_with(name, partitions, &[]).await
     }
 
@@ -205,7 +208,7 @@ impl Broker {
         id
     }
 
-    fn partition(&self, topic: TopicId, index: i32) -> Arc<Partition> {
+    pub fn partition(&self, topic: TopicId, index: i32) -> Arc<Partition> {
         self.replication()
             .partition(topic, PartitionIndex(index))
             .expect("is hosted")
@@ -229,7 +232,7 @@ pub fn batch(records: i32) -> RecordBatch {
 }
 
 /// A batch of an idempotent producer.
-fn batch_of(producer: i64, sequence: i32, records: i32) -> RecordBatch {
+pub fn batch_of(producer: i64, sequence: i32, records: i32) -> RecordBatch {
     let builder = BatchBuilder::new(Compression::None).producer(
         ProducerId(producer),
         ProducerEpoch(0),

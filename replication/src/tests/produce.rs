@@ -1,13 +1,10 @@
 //! Batches get dense offsets, once.
 
 use std::future::Future as _;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
 use super::*;
-use crate::raft::log_store::GroupEvents as _;
-use crate::raft::types::{ReplicaId, Vote};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_are_dense_across_restarts() {
@@ -242,64 +239,5 @@ async fn too_much_in_flight_waits_for_its_turn() {
     for (number, ticket) in tickets.into_iter().enumerate() {
         assert_eq!(offset(ticket.await), Offset(number as i64));
     }
-    broker.stop().await;
-}
-
-/// Rounds in which the leadership ends while a duplicate is on its way in.
-const LOSSES: u64 = 5_000;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_duplicate_hears_of_its_lost_original() {
-    let mut broker = Broker::start().await;
-    let topic = broker.create("lost", 1).await;
-    let partition = broker.partition(topic, 0);
-    let me = ReplicaId {
-        broker: BrokerId(1),
-        directory: Uuid::from_u128(11),
-    };
-    let term = u64::try_from(partition.state().leader_epoch.0).expect("positive");
-    let (round, lost) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let (shared, began, ended) = (partition.shared().clone(), round.clone(), lost.clone());
-    let loser = std::thread::spawn(move || {
-        for number in 1..=LOSSES {
-            while began.load(Ordering::Acquire) < number {
-                std::thread::yield_now();
-            }
-            (0..number % 128).for_each(|_| std::hint::spin_loop());
-            shared.stop_leading();
-            ended.store(number, Ordering::Release);
-        }
-    });
-    let mut heard = 0;
-    for number in 1..=LOSSES {
-        partition
-            .shared()
-            .vote_changed(&Vote::new_committed(term, me));
-        // The original has its place and never comes into the log.
-        let _ = partition.shared().order().place(&batch_of(4, 0, 1));
-        round.store(number, Ordering::Release);
-        let request = AppendRequest {
-            batch: batch_of(4, 0, 1),
-            acks: Acks::All,
-            epoch: None,
-        };
-        let answer = match partition.submit(request).await {
-            Ok(ticket) => {
-                heard += 1;
-                let told = tokio::time::timeout(Duration::from_secs(10), ticket).await;
-                told.expect("the duplicate is told")
-            }
-            Err(error) => Err(error),
-        };
-        assert!(
-            matches!(answer, Err(AppendError::NotLeader { .. })),
-            "{answer:?}"
-        );
-        while lost.load(Ordering::Acquire) < number {
-            tokio::task::yield_now().await;
-        }
-    }
-    loser.join().expect("no panic");
-    assert!(heard > 0, "no duplicate came in before the loss");
     broker.stop().await;
 }

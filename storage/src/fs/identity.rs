@@ -32,6 +32,8 @@ pub struct DirectoryIdentity {
     pub directory_id: Uuid,
     /// The broker it belongs to.
     pub broker_id: BrokerId,
+    /// Whether it is of a broker that joins a cluster and has not been admitted yet: it may not found one of its own.
+    pub joining: bool,
 }
 
 /// Why an identity cannot be read or written.
@@ -71,6 +73,7 @@ impl DirectoryIdentity {
             cluster_id,
             directory_id: Uuid::new_v4(),
             broker_id,
+            joining: false,
         }
     }
 
@@ -150,8 +153,9 @@ impl DirectoryIdentity {
     }
 
     fn to_text(&self) -> String {
+        let joining = if self.joining { "joining=true\n" } else { "" };
         format!(
-            "version={}\ncluster.id={}\ndirectory.id={}\nbroker.id={}\n",
+            "version={}\ncluster.id={}\ndirectory.id={}\nbroker.id={}\n{joining}",
             self.version, self.cluster_id, self.directory_id, self.broker_id
         )
     }
@@ -178,6 +182,7 @@ fn parse(text: &str, version: u32) -> Result<DirectoryIdentity, String> {
         directory_id: Uuid::parse_str(directory_id)
             .map_err(|_| format!("directory.id {directory_id:?} is no UUID"))?,
         broker_id: BrokerId(number(text, "broker.id")?),
+        joining: value(text, "joining").is_ok_and(|value| value == "true"),
     })
 }
 

@@ -8,7 +8,7 @@ use super::{I32, I32_MIN, I64, I64_MIN};
 
 const PLUGIN: &str = "Tidelog loads no plug-ins.";
 const PRODUCERS: &str = "Tidelog forgets idle producers as it goes.";
-const CLUSTER: &str = "It matters once a cluster has several brokers; so far it has one.";
+const CLUSTER: &str = "Tidelog decides by broker.session.timeout.ms and by how far replicas are.";
 const QUOTAS: &str = "Tidelog does not have quotas yet.";
 const LEADERS: &str = "Tidelog elects and balances leaders itself.";
 const RUNTIME: &str = "Tidelog sizes its threads and queues itself.";
@@ -59,7 +59,6 @@ pub static DEFINITIONS: &[Definition] = &[
     no_effect("controlled.shutdown.enable", Bool, Some("true"), Medium, CONTROLLER),
     no_effect("controller.quorum.append.linger.ms", Int(0, I32), Some("25"), Medium, CONTROLLER),
     no_effect("controller.quorum.auto.join.enable", Bool, Some("false"), Low, CONTROLLER),
-    no_effect("controller.quorum.bootstrap.servers", List(&[]), Some(""), High, CONTROLLER),
     no_effect("controller.quorum.election.backoff.max.ms", Int(0, I32), Some("1000"), High, CONTROLLER),
     no_effect("controller.quorum.election.timeout.ms", Int(0, I32), Some("1000"), High, CONTROLLER),
     no_effect("controller.quorum.fetch.max.bytes", Int(1, I32), Some("1048576"), Low, CONTROLLER),
@@ -152,7 +151,6 @@ pub static DEFINITIONS: &[Definition] = &[
     default_only("max.decompressed.message.bytes", Int(1, 2_147_483_639), Some("2147483639"), Medium, INFLATED),
     default_only("unclean.leader.election.enable", Bool, Some("false"), High, UNCLEAN),
     no_effect("broker.heartbeat.interval.ms", Int(I32_MIN, I32), Some("2000"), Medium, CLUSTER),
-    no_effect("broker.session.timeout.ms", Int(I32_MIN, I32), Some("9000"), Medium, CLUSTER),
     no_effect("replica.lag.time.max.ms", Long(I64_MIN, I64), Some("30000"), High, CLUSTER),
     no_effect("log.initial.task.delay.ms", Long(0, I64), Some("30000"), Low, RUNTIME),
     no_effect("producer.id.expiration.check.interval.ms", Int(1, I32), Some("600000"), Low, PRODUCERS),

@@ -57,6 +57,7 @@ fn broker_defaults_are_kafkas() {
         "controller.listener.names",
         "listener.security.protocol.map",
         "listeners",
+        "broker.session.timeout.ms",
         "log.dir",
         "node.id",
         "process.roles",
@@ -86,9 +87,11 @@ fn broker_properties_that_kafka_does_not_have() {
         .filter(|name| !kafka.contains_key(name))
         .collect();
     let expected = [
+        "cluster.secret.file",
         "disk.reserve.bytes",
         "disk.reserve.percent",
         "http.listeners",
+        "inter.broker.advertised.listener",
         "inter.broker.listener",
         "journal.bytes.max",
         "journal.file.bytes",

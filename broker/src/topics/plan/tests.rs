@@ -15,6 +15,7 @@ fn cluster(brokers: u128) -> MetadataImage {
             incarnation: Uuid::from_u128(id),
             rack: None,
             endpoints: Vec::new(),
+            peer_address: None,
             feature_level_max: 1,
         };
         image

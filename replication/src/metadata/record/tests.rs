@@ -14,6 +14,10 @@ fn registration_of(broker: i32) -> BrokerRegistration {
             port: 9092,
             security_protocol: SecurityProtocol::SaslSsl,
         }],
+        peer_address: Some(crate::peers::PeerAddress {
+            host: "localhost".into(),
+            port: 9093,
+        }),
         feature_level_max: 3,
     }
 }

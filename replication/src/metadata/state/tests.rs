@@ -30,6 +30,7 @@ fn register(broker: i32, directory: u128) -> Command {
         incarnation: Uuid::from_u128(1),
         rack: None,
         endpoints: Vec::new(),
+        peer_address: None,
         feature_level_max: 1,
     })
 }

@@ -1,0 +1,110 @@
+//! Asks the broker that leads the controller group, whoever that is by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tidelog_protocol::types::BrokerId;
+use tokio::time::Instant;
+
+use super::codec;
+use super::message::{Reply, Request};
+use crate::peers::{PeerPool, RequestError};
+use crate::raft::types::ReplicaId;
+
+/// Longest wait for one broker's answer; the next may know more.
+const ONE_BROKER: Duration = Duration::from_secs(5);
+
+/// Why nobody answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// No broker that was reached leads the controller group. Nothing was done.
+    #[error("no broker that could be reached is the controller")]
+    Nobody,
+    /// A broker was asked and did not answer: it may have been done.
+    #[error("the controller did not answer: {0}")]
+    Unanswered(String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ControlClient {
+    me: ReplicaId,
+    pool: Option<PeerPool>,
+    brokers: RwLock<BTreeMap<BrokerId, ReplicaId>>,
+}
+
+impl ControlClient {
+    /// A client of a broker; without a pool it is alone.
+    pub fn new(me: ReplicaId, pool: Option<PeerPool>) -> ControlClient {
+        ControlClient {
+            me,
+            pool,
+            brokers: RwLock::default(),
+        }
+    }
+
+    /// Whether there may be others.
+    pub fn has_peers(&self) -> bool {
+        self.pool.is_some()
+    }
+
+    /// The brokers that there are.
+    pub fn know(&self, brokers: impl IntoIterator<Item = ReplicaId>) {
+        let me = self.me;
+        let others = brokers.into_iter().filter(|replica| *replica != me);
+        *self.brokers.write() = others.map(|replica| (replica.broker, replica)).collect();
+    }
+
+    /// Asks the controller. `hint` is the broker that is asked first; one that says who leads is believed, others are
+    /// asked in turn.
+    pub async fn ask_controller(
+        &self,
+        hint: Option<BrokerId>,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, AskError> {
+        let brokers = self.brokers.read().clone();
+        let mut asked = BTreeSet::new();
+        let mut hint = hint;
+        loop {
+            let named = hint.take().and_then(|id| brokers.get(&id));
+            let named = named.filter(|replica| !asked.contains(*replica));
+            let Some(broker) = named.or_else(|| brokers.values().find(|it| !asked.contains(*it)))
+            else {
+                return Err(AskError::Nobody);
+            };
+            asked.insert(*broker);
+            match self.ask(*broker, request, deadline).await {
+                Ok(Reply::NotController(controller)) => hint = controller,
+                Ok(Reply::NotNow(reason)) => {
+                    tracing::debug!(%broker, reason, "asked in vain");
+                }
+                Ok(reply) => return Ok(reply),
+                Err(RequestError::Timeout(after)) => {
+                    return Err(AskError::Unanswered(format!("{broker} within {after:?}")));
+                }
+                Err(error) => tracing::debug!(%broker, %error, "not asked"),
+            }
+        }
+    }
+
+    /// Asks one broker.
+    pub async fn ask(
+        &self,
+        broker: ReplicaId,
+        request: &Request,
+        deadline: Instant,
+    ) -> Result<Reply, RequestError> {
+        let pool = self
+            .pool
+            .as_ref()
+            .ok_or(RequestError::Unreachable(broker))?;
+        let (kind, body) = codec::encode_request(request);
+        let patience = deadline
+            .saturating_duration_since(Instant::now())
+            .min(ONE_BROKER);
+        let answer = pool.call(broker, kind, body, patience).await?;
+        Ok(codec::decode_reply(answer)?)
+    }
+}

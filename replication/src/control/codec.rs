@@ -1,0 +1,277 @@
+//! Requests and answers of the control plane as bytes. `docs/PEER_PROTOCOL.md` has the layout.
+//!
+//! Every body opens as those of the consensus groups: version (u8), the writer's feature level (u16), big-endian. Texts
+//! are a length (u16) and UTF-8. Numbers of kinds and tags stand for good.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tidelog_protocol::types::{BrokerId, ProducerId, TopicId, TopicName};
+use uuid::Uuid;
+
+use super::message::{Introduction, Member, Reply, Request};
+use crate::limits::CONTROL_MEMBERS_MAX;
+use crate::metadata::command::{MetadataError, Outcome};
+use crate::peers::{CallKind, PeerAddress, get_text, put_text};
+use crate::raft::codec::{CodecError, check_header, get_replica, header, put_replica};
+
+const INTRODUCE: CallKind = CallKind(1);
+const SUBMIT: CallKind = CallKind(2);
+const READ_INDEX: CallKind = CallKind(3);
+const HEARTBEAT: CallKind = CallKind(4);
+
+const INTRODUCED: u8 = 1;
+const SUBMITTED: u8 = 2;
+const APPLIED: u8 = 3;
+const HEARD: u8 = 4;
+const NOT_CONTROLLER: u8 = 5;
+const NOT_NOW: u8 = 6;
+
+/// Stands for no broker; real ids are not negative.
+const NO_BROKER: i32 = -1;
+
+/// Kind and body of a request.
+pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
+    let mut bytes = header();
+    let kind = match request {
+        Request::Introduce => INTRODUCE,
+        Request::Submit { record, timeout_ms } => {
+            bytes.put_u32(*timeout_ms);
+            bytes.put_slice(record);
+            SUBMIT
+        }
+        Request::ReadIndex => READ_INDEX,
+        Request::Heartbeat { broker, epoch } => {
+            bytes.put_i32(broker.0);
+            bytes.put_i64(*epoch);
+            HEARTBEAT
+        }
+    };
+    (kind, bytes.freeze())
+}
+
+/// The request that [`encode_request`] wrote; `None` for a kind of a newer version.
+pub fn decode_request(kind: CallKind, mut bytes: Bytes) -> Result<Option<Request>, CodecError> {
+    check_header(&mut bytes)?;
+    Ok(Some(match kind {
+        INTRODUCE => Request::Introduce,
+        SUBMIT => Request::Submit {
+            timeout_ms: bytes.try_get_u32()?,
+            record: bytes,
+        },
+        READ_INDEX => Request::ReadIndex,
+        HEARTBEAT => Request::Heartbeat {
+            broker: BrokerId(bytes.try_get_i32()?),
+            epoch: bytes.try_get_i64()?,
+        },
+        _ => return Ok(None),
+    }))
+}
+
+/// Body of an answer.
+pub fn encode_reply(reply: &Reply) -> Bytes {
+    let mut bytes = header();
+    match reply {
+        Reply::Introduced(introduction) => {
+            bytes.put_u8(INTRODUCED);
+            put_introduction(&mut bytes, introduction);
+        }
+        Reply::Submitted { result, applied } => {
+            bytes.put_u8(SUBMITTED);
+            bytes.put_u64(*applied);
+            match result {
+                Ok(outcome) => put_outcome(&mut bytes, outcome),
+                Err(error) => put_error(&mut bytes, error),
+            }
+        }
+        Reply::Applied(index) => {
+            bytes.put_u8(APPLIED);
+            bytes.put_u64(*index);
+        }
+        Reply::Heard => bytes.put_u8(HEARD),
+        Reply::NotController(controller) => {
+            bytes.put_u8(NOT_CONTROLLER);
+            put_broker(&mut bytes, *controller);
+        }
+        Reply::NotNow(text) => {
+            bytes.put_u8(NOT_NOW);
+            put_text(&mut bytes, text);
+        }
+    }
+    bytes.freeze()
+}
+
+/// The answer that [`encode_reply`] wrote.
+pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, CodecError> {
+    check_header(&mut bytes)?;
+    Ok(match bytes.try_get_u8()? {
+        INTRODUCED => Reply::Introduced(get_introduction(&mut bytes)?),
+        SUBMITTED => {
+            let applied = bytes.try_get_u64()?;
+            let result = get_result(&mut bytes)?;
+            Reply::Submitted { result, applied }
+        }
+        APPLIED => Reply::Applied(bytes.try_get_u64()?),
+        HEARD => Reply::Heard,
+        NOT_CONTROLLER => Reply::NotController(get_broker(&mut bytes)?),
+        NOT_NOW => Reply::NotNow(get_text(&mut bytes)?),
+        _ => return Err(CodecError::Damaged("answer tag")),
+    })
+}
+
+fn put_broker(bytes: &mut BytesMut, broker: Option<BrokerId>) {
+    bytes.put_i32(broker.map_or(NO_BROKER, |broker| broker.0));
+}
+
+fn get_broker(bytes: &mut Bytes) -> Result<Option<BrokerId>, CodecError> {
+    let raw = bytes.try_get_i32()?;
+    Ok((raw >= 0).then_some(BrokerId(raw)))
+}
+
+fn put_introduction(bytes: &mut BytesMut, introduction: &Introduction) {
+    bytes.put_u128(introduction.cluster_id.as_u128());
+    bytes.put_u16(introduction.feature_level);
+    put_broker(bytes, introduction.controller);
+    let members = introduction.members.iter().take(CONTROL_MEMBERS_MAX);
+    bytes.put_u16(u16::try_from(members.len()).unwrap_or_default());
+    for member in members {
+        put_replica(bytes, &member.replica);
+        bytes.put_u8(u8::from(member.address.is_some()));
+        if let Some(address) = &member.address {
+            put_text(bytes, &address.host);
+            bytes.put_u16(address.port);
+        }
+    }
+}
+
+fn get_introduction(bytes: &mut Bytes) -> Result<Introduction, CodecError> {
+    let cluster_id = Uuid::from_u128(bytes.try_get_u128()?);
+    let feature_level = bytes.try_get_u16()?;
+    let controller = get_broker(bytes)?;
+    let count = usize::from(bytes.try_get_u16()?);
+    if count > CONTROL_MEMBERS_MAX {
+        return Err(CodecError::Damaged("members"));
+    }
+    let members = (0..count)
+        .map(|_| get_member(bytes))
+        .collect::<Result<_, _>>()?;
+    Ok(Introduction {
+        cluster_id,
+        feature_level,
+        controller,
+        members,
+    })
+}
+
+fn get_member(bytes: &mut Bytes) -> Result<Member, CodecError> {
+    let replica = get_replica(bytes)?;
+    let address = if bytes.try_get_u8()? == 0 {
+        None
+    } else {
+        let host = get_text(bytes)?;
+        let port = bytes.try_get_u16()?;
+        Some(PeerAddress { host, port })
+    };
+    Ok(Member { replica, address })
+}
+
+/// Tags of outcomes; those of errors follow from [`ERROR`] on.
+const DONE: u8 = 0;
+const BROKER_REGISTERED: u8 = 1;
+const TOPIC_CREATED: u8 = 2;
+const PRODUCER_IDS: u8 = 3;
+const ERROR: u8 = 64;
+
+fn put_outcome(bytes: &mut BytesMut, outcome: &Outcome) {
+    match outcome {
+        Outcome::Done => bytes.put_u8(DONE),
+        Outcome::BrokerRegistered { broker_epoch } => {
+            bytes.put_u8(BROKER_REGISTERED);
+            bytes.put_i64(*broker_epoch);
+        }
+        Outcome::TopicCreated { id } => {
+            bytes.put_u8(TOPIC_CREATED);
+            bytes.put_u128(id.0.as_u128());
+        }
+        Outcome::ProducerIds { first, count } => {
+            bytes.put_u8(PRODUCER_IDS);
+            bytes.put_i64(first.0);
+            bytes.put_i32(*count);
+        }
+    }
+}
+
+fn put_error(bytes: &mut BytesMut, error: &MetadataError) {
+    let (tag, text) = match error {
+        MetadataError::TopicExists(name) => (0, name.to_string()),
+        MetadataError::AlreadyBootstrapped(id) => (1, id.to_string()),
+        MetadataError::TopicIdExists => (2, String::new()),
+        MetadataError::UnknownTopic => (3, String::new()),
+        MetadataError::InvalidTopicName(text) => (4, text.clone()),
+        MetadataError::TopicNameCollision { existing } => (5, existing.to_string()),
+        MetadataError::InvalidPartitions(text) => (6, text.clone()),
+        MetadataError::InvalidReplicaAssignment(text) => (7, text.clone()),
+        MetadataError::UnknownBroker(id) => (8, id.to_string()),
+        MetadataError::InvalidConfig(text) => (9, text.clone()),
+        MetadataError::BrokerIdTaken(id) => (10, id.to_string()),
+        MetadataError::ProducerIds(text) => (11, text.clone()),
+        MetadataError::InvalidFeature(text) => (12, text.clone()),
+        MetadataError::Unsupported(text) => (13, text.clone()),
+    };
+    bytes.put_u8(ERROR + tag);
+    put_text(bytes, &text);
+}
+
+fn get_result(bytes: &mut Bytes) -> Result<Result<Outcome, MetadataError>, CodecError> {
+    let tag = bytes.try_get_u8()?;
+    if let Some(tag) = tag.checked_sub(ERROR) {
+        let text = get_text(bytes)?;
+        return get_error(tag, text).map(Err);
+    }
+    Ok(Ok(match tag {
+        DONE => Outcome::Done,
+        BROKER_REGISTERED => Outcome::BrokerRegistered {
+            broker_epoch: bytes.try_get_i64()?,
+        },
+        TOPIC_CREATED => Outcome::TopicCreated {
+            id: TopicId(Uuid::from_u128(bytes.try_get_u128()?)),
+        },
+        PRODUCER_IDS => Outcome::ProducerIds {
+            first: ProducerId(bytes.try_get_i64()?),
+            count: bytes.try_get_i32()?,
+        },
+        _ => return Err(CodecError::Damaged("outcome tag")),
+    }))
+}
+
+fn get_error(tag: u8, text: String) -> Result<MetadataError, CodecError> {
+    let broker = |text: &str| -> Result<BrokerId, CodecError> {
+        let id = text.parse().map_err(|_| CodecError::Damaged("broker id"))?;
+        Ok(BrokerId(id))
+    };
+    let topic = |text: &str| TopicName::from(text);
+    Ok(match tag {
+        0 => MetadataError::TopicExists(topic(&text)),
+        1 => {
+            let id = Uuid::parse_str(&text).map_err(|_| CodecError::Damaged("cluster id"))?;
+            MetadataError::AlreadyBootstrapped(id)
+        }
+        2 => MetadataError::TopicIdExists,
+        3 => MetadataError::UnknownTopic,
+        4 => MetadataError::InvalidTopicName(text),
+        5 => MetadataError::TopicNameCollision {
+            existing: topic(&text),
+        },
+        6 => MetadataError::InvalidPartitions(text),
+        7 => MetadataError::InvalidReplicaAssignment(text),
+        8 => MetadataError::UnknownBroker(broker(&text)?),
+        9 => MetadataError::InvalidConfig(text),
+        10 => MetadataError::BrokerIdTaken(broker(&text)?),
+        11 => MetadataError::ProducerIds(text),
+        12 => MetadataError::InvalidFeature(text),
+        13 => MetadataError::Unsupported(text),
+        // A rule of a newer version: what it says is all that is known.
+        _ => MetadataError::Unsupported(text),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,355 @@
+//! Several brokers in one process, each with its data directory and its listener on loopback: joining, growing, failing.
+
+use std::net::SocketAddr;
+
+use tidelog_protocol::types::TopicPartition;
+
+use super::*;
+use crate::controller::voters::Members;
+use crate::peers::{
+    GroupRouter, LinkContext, LocalPeer, PeerAddress, PeerPatience, PeerPool, PeerServer,
+};
+use crate::raft::types::ReplicaId;
+use crate::{ClusterDirectory, Peers, StartError, introduce};
+
+/// One broker of a cluster.
+struct Node {
+    directory: TempDir,
+    replication: Arc<Replication>,
+    logs: Arc<LogManager>,
+    pool: PeerPool,
+    server: PeerServer,
+}
+
+fn replica(id: i32) -> ReplicaId {
+    ReplicaId {
+        broker: BrokerId(id),
+        directory: Uuid::from_u128(1_000 + u128::from(id.unsigned_abs())),
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Node {
+    /// The first broker of a cluster.
+    async fn found() -> Node {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Node::run(1, directory, None).await.expect("starts")
+    }
+
+    /// A broker with an empty data directory that joins the cluster of another.
+    async fn join(id: i32, contact: &Node) -> Result<Node, StartError> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Node::run(id, directory, Some(contact.server.address())).await
+    }
+
+    async fn run(
+        id: i32,
+        directory: TempDir,
+        join: Option<SocketAddr>,
+    ) -> Result<Node, StartError> {
+        let patience = PeerPatience::default();
+        let cluster = Uuid::from_u128(99);
+        let mut members = Vec::new();
+        if let Some(address) = join {
+            let stranger = LocalPeer::new(replica(id), Uuid::nil(), None);
+            let address = PeerAddress {
+                host: address.ip().to_string(),
+                port: address.port(),
+            };
+            let introduction = introduce(&stranger, &address, &patience)
+                .await
+                .expect("is told");
+            assert_eq!(introduction.cluster_id, cluster);
+            members = introduction.members;
+        }
+        let local = LocalPeer::new(replica(id), cluster, None);
+        let router = Arc::new(GroupRouter::default());
+        let server = PeerServer::bind(loopback(0), local.clone(), router.clone(), patience.clone())
+            .await
+            .expect("listens");
+        let known = Arc::new(ClusterDirectory::new(&members));
+        let pool = PeerPool::new(LinkContext {
+            local,
+            directory: known.clone(),
+            patience,
+        });
+        let logs = open_logs(directory.path()).await;
+        let mut options = ReplicationOptions::new(
+            BrokerId(id),
+            replica(id).directory,
+            cluster,
+            Arc::new(TestConfigs::default()),
+        );
+        let port = server.address().port();
+        options.peer_address = Some(PeerAddress {
+            host: "127.0.0.1".into(),
+            port,
+        });
+        options.session_timeout = Duration::from_secs(5);
+        let peers = Peers {
+            pool: pool.clone(),
+            router,
+            directory: known,
+            introduced_to: members,
+        };
+        let started = Replication::start(options, logs.clone(), Some(peers)).await;
+        match started {
+            Ok(replication) => Ok(Node {
+                directory,
+                replication,
+                logs,
+                pool,
+                server,
+            }),
+            Err(error) => {
+                server.shutdown(Duration::from_secs(1)).await;
+                pool.shutdown().await;
+                logs.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// As if the process were killed: connections are cut, nothing is handed over.
+    async fn kill(self) -> TempDir {
+        self.server.shutdown(Duration::ZERO).await;
+        self.pool.shutdown().await;
+        self.replication.abandon().await;
+        drop(self.replication);
+        self.logs.shutdown().await;
+        self.directory
+    }
+
+    async fn stop(self) -> TempDir {
+        self.replication.hand_over().await;
+        self.server.shutdown(Duration::from_secs(5)).await;
+        self.replication.shutdown().await;
+        drop(self.replication);
+        self.pool.shutdown().await;
+        self.logs.shutdown().await;
+        self.directory
+    }
+
+    fn image(&self) -> Arc<MetadataImage> {
+        self.replication.image()
+    }
+
+    fn members(&self) -> Members {
+        self.replication.controller().members()
+    }
+
+    fn partition(&self, topic: TopicId) -> Arc<Partition> {
+        self.replication
+            .partition(topic, PartitionIndex(0))
+            .expect("is hosted")
+    }
+
+    async fn create(&self, name: &str, replicas: &[i32]) -> TopicId {
+        let id = TopicId(Uuid::new_v4());
+        let command = Command::CreateTopic {
+            name: TopicName::from(name),
+            id,
+            assignments: vec![replicas.iter().copied().map(BrokerId).collect()],
+            configs: BTreeMap::new(),
+        };
+        let created = self
+            .replication
+            .controller()
+            .submit(command, PATIENCE)
+            .await;
+        assert_eq!(created, Ok(Outcome::TopicCreated { id }));
+        self.replication
+            .wait_led(id, PATIENCE)
+            .await
+            .expect("is led");
+        id
+    }
+}
+
+async fn three() -> Vec<Node> {
+    let mut nodes = vec![Node::found().await];
+    for id in [2, 3] {
+        let node = Node::join(id, &nodes[0]).await.expect("joins");
+        nodes.push(node);
+    }
+    for node in &nodes {
+        eventually("all three vote", || node.members().voters.len() == 3).await;
+    }
+    nodes
+}
+
+/// The broker that leads a partition, as the image of another says.
+async fn leader_of(node: &Node, name: &str, not: Option<i32>) -> i32 {
+    let partition = TopicPartition {
+        topic: TopicName::from(name),
+        partition: PartitionIndex(0),
+    };
+    let leader = || {
+        let image = node.image();
+        image
+            .partition(&partition)
+            .and_then(|it| it.leader)
+            .map(|it| it.0)
+    };
+    eventually("it is led", || {
+        leader().is_some_and(|leader| Some(leader) != not)
+    })
+    .await;
+    leader().expect("was there")
+}
+
+/// Appends on whichever node leads, as a client does.
+async fn produce(nodes: &[Node], topic: TopicId, batch: RecordBatch) -> Offset {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        for node in nodes {
+            let Some(partition) = node.replication.partition(topic, PartitionIndex(0)) else {
+                continue;
+            };
+            match append(&partition, batch.clone(), Acks::All).await {
+                Ok(appended) => return appended.base_offset,
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn brokers_join_vote_and_replicate() {
+    let nodes = three().await;
+    for node in &nodes {
+        assert_eq!(node.image().brokers().count(), 3);
+    }
+    // Any broker takes a command, and shows what came of it.
+    let topic = nodes[2].create("orders", &[2, 3, 1]).await;
+    assert!(nodes[2].image().topic_by_id(topic).is_some());
+    assert_eq!(leader_of(&nodes[0], "orders", None).await, 2);
+    for number in 0..20 {
+        assert_eq!(
+            produce(&nodes, topic, batch_of(4, number, 1)).await,
+            Offset(number.into())
+        );
+    }
+    for node in &nodes {
+        let partition = node.partition(topic);
+        eventually("it has all", || {
+            partition.state().high_watermark == Offset(20)
+        })
+        .await;
+        assert_eq!(stored_offsets(&partition), (0..20).collect::<Vec<_>>());
+    }
+    let isr = || {
+        nodes[0]
+            .image()
+            .topic_by_id(topic)
+            .map_or(0, |it| it.partitions[0].isr.len())
+    };
+    eventually("all are in sync", || isr() == 3).await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_broker_led_is_led_by_others_and_it_comes_back() {
+    let mut nodes = three().await;
+    let topic = nodes[0].create("orders", &[1, 2, 3]).await;
+    assert_eq!(leader_of(&nodes[1], "orders", None).await, 1);
+    for number in 0..10 {
+        produce(&nodes, topic, batch_of(4, number, 1)).await;
+    }
+    // The first broker leads the controller's group as well.
+    let contact = nodes[1].server.address();
+    let directory = nodes.remove(0).kill().await;
+    let leader = leader_of(&nodes[0], "orders", Some(1)).await;
+    assert_ne!(leader, 1);
+    for number in 9..20 {
+        let offset = produce(&nodes, topic, batch_of(4, number, 1)).await;
+        assert_eq!(
+            offset,
+            Offset(number.into()),
+            "the first is a duplicate, none is lost"
+        );
+    }
+    eventually("it is fenced", || {
+        nodes[0]
+            .image()
+            .broker(BrokerId(1))
+            .is_some_and(|it| it.fenced)
+    })
+    .await;
+    let back = Node::run(1, directory, Some(contact))
+        .await
+        .expect("comes back");
+    let partition = back.partition(topic);
+    eventually("it caught up", || {
+        partition.state().high_watermark == Offset(20)
+    })
+    .await;
+    assert_eq!(stored_offsets(&partition), (0..20).collect::<Vec<_>>());
+    let unfenced = || {
+        back.image()
+            .broker(BrokerId(1))
+            .is_some_and(|it| !it.fenced)
+    };
+    eventually("it is one of them again", unfenced).await;
+    nodes.push(back);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stops_hands_over_first() {
+    let mut nodes = three().await;
+    let topic = nodes[0].create("orders", &[1, 2, 3]).await;
+    produce(&nodes, topic, batch_of(4, 0, 1)).await;
+    nodes.remove(0).stop().await;
+    // No session runs out for it: the leadership is there at once.
+    let led = nodes
+        .iter()
+        .filter(|node| node.partition(topic).state().is_leader())
+        .count();
+    assert_eq!(led, 1);
+    assert_eq!(produce(&nodes, topic, batch_of(4, 1, 1)).await, Offset(1));
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_is_in_use_is_refused() {
+    let first = Node::found().await;
+    let mut second = Node::join(2, &first).await.expect("joins");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let members = first.image().brokers().count();
+    // Another data directory under the id of the second broker.
+    let taken = Command::RegisterBroker(crate::BrokerRegistration {
+        broker: BrokerId(2),
+        directory_id: Uuid::new_v4(),
+        incarnation: Uuid::new_v4(),
+        rack: None,
+        endpoints: Vec::new(),
+        peer_address: None,
+        feature_level_max: 1,
+    });
+    let refused = second
+        .replication
+        .controller()
+        .submit(taken, PATIENCE)
+        .await;
+    let reason = crate::MetadataError::BrokerIdTaken(BrokerId(2));
+    assert_eq!(refused, Err(crate::SubmitError::Metadata(reason)));
+    assert_eq!(first.image().brokers().count(), members);
+    // A returning member needs nobody to introduce it.
+    let kept = second.stop().await;
+    second = Node::run(2, kept, None).await.expect("comes back");
+    assert_eq!(second.image().brokers().count(), members);
+    drop(directory);
+    second.stop().await;
+    first.stop().await;
+}
