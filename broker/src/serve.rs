@@ -34,7 +34,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Join the cluster of the broker that listens there for others (its inter.broker.listener), with an empty data
-    /// directory. The same as --set controller.quorum.bootstrap.servers=HOST:PORT
+    /// directory. The same as --set cluster.join=HOST:PORT
     #[arg(long, value_name = "HOST:PORT")]
     join: Option<String>,
     /// Set one property; may be repeated. Wins over the environment (TIDELOG_*) and the file.
@@ -48,10 +48,7 @@ pub struct ServeArgs {
 /// Runs a broker until a signal ends it.
 pub fn run(args: ServeArgs) -> ExitCode {
     let mut sets = args.sets;
-    sets.extend(
-        args.join
-            .map(|contact| format!("controller.quorum.bootstrap.servers={contact}")),
-    );
+    sets.extend(args.join.map(|contact| format!("cluster.join={contact}")));
     let load = LoadArgs {
         data_dir: args.data_dir,
         config_file: args.config,

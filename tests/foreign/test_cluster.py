@@ -31,7 +31,7 @@ def node(folder, number, contact=None):
         "offsets.topic.num.partitions": "3",
     }
     if contact:
-        settings["controller.quorum.bootstrap.servers"] = contact
+        settings["cluster.join"] = contact
     broker = TidelogBroker(folder / f"broker{number}", settings)
     broker.peer_address = settings["inter.broker.listener"]
     return broker
@@ -188,7 +188,7 @@ def test_who_may_not_join_hears_why(cluster, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("nobody else knows this one")
     stranger.discard()
-    stranger.settings |= {"controller.quorum.bootstrap.servers": cluster[0].peer_address, "cluster.secret.file": str(secret)}
+    stranger.settings |= {"cluster.join": cluster[0].peer_address, "cluster.secret.file": str(secret)}
     stranger.spawn()
     deadline = time.monotonic() + PATIENCE_S
     while "secret" not in stranger.log():

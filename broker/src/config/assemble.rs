@@ -46,9 +46,9 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             process,
             topics: TopicDefaults {
                 num_partitions: reader.int("num.partitions"),
-                replication_factor: (*reader.origin("default.replication.factor")
-                    != Origin::Default)
-                    .then(|| reader.short("default.replication.factor")),
+                replication_factor: reader
+                    .number("default.replication.factor")
+                    .and_then(|replicas| i16::try_from(replicas).ok()),
                 auto_create: reader.bool("auto.create.topics.enable"),
                 delete: reader.bool("delete.topic.enable"),
             },
@@ -259,7 +259,7 @@ fn peers(reader: &Reader<'_>) -> Result<PeerAddresses, ConfigError> {
         let reason = format!("other brokers cannot connect to all interfaces: set {advertised}");
         return Err(reader.error(advertised, reason));
     }
-    let bootstrap = "controller.quorum.bootstrap.servers";
+    let bootstrap = "cluster.join";
     let contacts = reader
         .list(bootstrap)
         .iter()

@@ -59,7 +59,7 @@ pub struct NetworkConfig {
     pub inter_broker_listener: Option<HostPort>,
     /// `inter.broker.advertised.listener`: what they are told, if it is not that.
     pub inter_broker_advertised: Option<HostPort>,
-    /// `controller.quorum.bootstrap.servers`: brokers of the cluster to join with an empty data directory.
+    /// `cluster.join`: brokers of the cluster to join with an empty data directory.
     pub bootstrap_servers: Vec<HostPort>,
     /// `cluster.secret.file`.
     pub cluster_secret_file: Option<PathBuf>,

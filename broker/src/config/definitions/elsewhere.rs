@@ -59,6 +59,7 @@ pub static DEFINITIONS: &[Definition] = &[
     no_effect("controlled.shutdown.enable", Bool, Some("true"), Medium, CONTROLLER),
     no_effect("controller.quorum.append.linger.ms", Int(0, I32), Some("25"), Medium, CONTROLLER),
     no_effect("controller.quorum.auto.join.enable", Bool, Some("false"), Low, CONTROLLER),
+    no_effect("controller.quorum.bootstrap.servers", List(&[]), Some(""), High, CONTROLLER),
     no_effect("controller.quorum.election.backoff.max.ms", Int(0, I32), Some("1000"), High, CONTROLLER),
     no_effect("controller.quorum.election.timeout.ms", Int(0, I32), Some("1000"), High, CONTROLLER),
     no_effect("controller.quorum.fetch.max.bytes", Int(1, I32), Some("1048576"), Low, CONTROLLER),

@@ -18,7 +18,7 @@ pub static DEFINITIONS: &[Definition] = &[
     used("inter.broker.listener.name", Text, None, Medium, "Listener whose advertised address stands for a broker towards clients of a listener that it does not have. Default: the first one."),
     used("inter.broker.listener", Text, None, High, "Where the other brokers of the cluster connect to: host:port, port 0 for a free one. Not Kafka's protocol. Without it the broker stays alone. Only on loopback unless cluster.secret.file is set."),
     used("inter.broker.advertised.listener", Text, None, High, "Address of inter.broker.listener that other brokers are told. Default: that of inter.broker.listener."),
-    used("controller.quorum.bootstrap.servers", List(&[]), Some(""), High, "Brokers of the cluster that this one joins if its data directory is empty: host:port of their inter.broker.listener, separated by commas. The same as --join."),
+    used("cluster.join", List(&[]), None, High, "Brokers of the cluster that this one joins if its data directory is empty: host:port of their inter.broker.listener, separated by commas. The same as --join."),
     used("cluster.secret.file", Text, None, High, "File with a secret of at least 16 bytes, the same on every broker of the cluster: who does not know it cannot join."),
     used("broker.session.timeout.ms", Int(500, I32), Some("3000"), Medium, "Silence after which the controller counts a broker as dead and others take over what it led. A process that ends is noticed at once."),
     used("http.listeners", List(&[]), Some("http://127.0.0.1:9094"), High, "Where the HTTP interface (health, metrics) listens: http://host:port, separated by commas. Empty turns it off."),
@@ -34,7 +34,7 @@ pub static DEFINITIONS: &[Definition] = &[
     used("max.incremental.fetch.session.cache.slots", Int(0, I32), Some("1000"), Medium, "Incremental fetch sessions that are kept at a time."),
     used("max.request.partition.size.limit", Int(1, I32), Some("2000"), Medium, "Most partitions in one DescribeTopicPartitions reply."),
     used("num.partitions", Int(1, I32), Some("1"), Medium, "Partitions of a topic that is created without a number of them."),
-    used("default.replication.factor", Int(1, I16), Some("1"), Medium, "Replicas of a topic that is created without a number of them. Unless it is set, the largest odd number up to 3 that there are brokers for: a majority of two is two, so that the second replica of two would only cost."),
+    used("default.replication.factor", Int(1, I16), None, Medium, "Replicas of a topic that is created without a number of them. Unless it is set, the largest odd number up to 3 that there are brokers for: a majority of two is two, so that the second replica of two would only cost."),
     used("auto.create.topics.enable", Bool, Some("true"), High, "Whether a client's metadata request creates a topic that does not exist."),
     used("delete.topic.enable", Bool, Some("true"), High, "Whether topics can be deleted."),
 ];

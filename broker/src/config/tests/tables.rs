@@ -58,6 +58,7 @@ fn broker_defaults_are_kafkas() {
         "listener.security.protocol.map",
         "listeners",
         "broker.session.timeout.ms",
+        "default.replication.factor",
         "log.dir",
         "node.id",
         "process.roles",
@@ -87,6 +88,7 @@ fn broker_properties_that_kafka_does_not_have() {
         .filter(|name| !kafka.contains_key(name))
         .collect();
     let expected = [
+        "cluster.join",
         "cluster.secret.file",
         "disk.reserve.bytes",
         "disk.reserve.percent",
