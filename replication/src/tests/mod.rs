@@ -274,19 +274,21 @@ async fn append(
 /// Base offsets of all batches that a consumer would get.
 fn stored_offsets(partition: &Partition) -> Vec<i64> {
     let state = partition.state();
-    let data = partition
-        .log()
-        .read_blocking(state.log_start, state.high_watermark, usize::MAX >> 1, true)
-        .expect("reads");
-    let mut bytes = bytes::Bytes::from(data.pieces.concat());
     let mut offsets = Vec::new();
-    while !bytes.is_empty() {
-        offsets.push(
-            RecordBatch::split_first(&mut bytes)
-                .expect("a batch")
-                .base_offset()
-                .0,
-        );
+    let mut from = state.log_start;
+    // A read ends where the next records are in another place.
+    while from < state.high_watermark {
+        let data = partition
+            .log()
+            .read_blocking(from, state.high_watermark, usize::MAX >> 1, true)
+            .expect("reads");
+        assert!(data.next_offset > from, "nothing at {from}");
+        from = data.next_offset;
+        let mut bytes = bytes::Bytes::from(data.pieces.concat());
+        while !bytes.is_empty() {
+            let batch = RecordBatch::split_first(&mut bytes).expect("a batch");
+            offsets.push(batch.base_offset().0);
+        }
     }
     offsets
 }
