@@ -52,10 +52,11 @@ test-rust: build ## unit and integration tests of the workspace
 test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
 	$(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign $(ARGS)
 
-soak: build ## storage under power loss and hostile bytes everywhere, up to a hundred times as many cases as in `make test`
-	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors
+soak: deps-test build ## storage under power loss and hostile bytes everywhere, up to a hundred times as many cases as in `make test`, and 55 power losses of a broker under load
+	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors left_out::with_all_syncs
 	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- hostile:: mutated_
 	TIDELOG_SOAK=10 cargo test $(CARGO_FLAGS) --workspace --test it $(ARGS) -- hostile::
+	TIDELOG_SOAK=100 $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/test_power_loss.py
 
 soak: soak-day soak-topics
 

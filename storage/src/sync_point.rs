@@ -4,7 +4,7 @@
 //! the fault build can leave out any single one and show what is lost without it. Invariant: one name, one place in
 //! the code; tests check both this and that the list is complete. Production code only passes names on.
 
-/// A call that makes something durable.
+/// A call that makes something durable. What each one is for, and how its absence shows, is in `tests/README.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SyncPoint {
     /// Contents of `meta.properties`.
@@ -75,14 +75,10 @@ pub enum SyncPoint {
     CleanStopTaken,
     /// Vote of a consensus group.
     GroupVote,
-    /// Snapshot that a consensus group made, with what it has applied.
+    /// Snapshot of a consensus group, with what it has applied.
     GroupSnapshot,
-    /// Snapshot that a consensus group was sent, with what it has applied.
-    GroupSnapshotInstalled,
     /// Snapshot of the cluster metadata.
     ImageSnapshot,
-    /// What the controller has applied once it installed a snapshot.
-    ImageInstalled,
 }
 
 impl SyncPoint {
@@ -123,14 +119,91 @@ impl SyncPoint {
         SyncPoint::CleanStopTaken,
         SyncPoint::GroupVote,
         SyncPoint::GroupSnapshot,
-        SyncPoint::GroupSnapshotInstalled,
         SyncPoint::ImageSnapshot,
-        SyncPoint::ImageInstalled,
     ];
 
     /// The point of this name, as `Debug` writes it.
     pub fn of_name(name: &str) -> Option<SyncPoint> {
         let mut all = SyncPoint::ALL.iter().copied();
         all.find(|point| format!("{point:?}") == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    /// Files of tests, and this one.
+    const NO_CODE: [&str; 4] = ["sync_point.rs", "tests.rs", "conformance.rs", "power.rs"];
+
+    fn workspace() -> &'static Path {
+        let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        parent.expect("the crate stands in the workspace")
+    }
+
+    fn sources(below: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(below).expect("is there") {
+            let path = entry.expect("is read").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path.is_dir() && name != "tests" {
+                sources(&path, found);
+            } else if name.ends_with(".rs") && !NO_CODE.contains(&&*name) {
+                found.push(path);
+            }
+        }
+    }
+
+    /// The code of the crates that sync, without their tests.
+    fn code() -> String {
+        let mut files = Vec::new();
+        for member in ["storage", "replication", "broker"] {
+            sources(&workspace().join(member).join("src"), &mut files);
+        }
+        let code = files.iter().map(|path| {
+            let text = fs::read_to_string(path).expect("is text");
+            let code = text.split("#[cfg(test)]\nmod tests {").next();
+            code.unwrap_or_default().to_owned()
+        });
+        code.collect()
+    }
+
+    #[test]
+    fn the_list_is_complete_and_each_name_is_one_place_in_the_code() {
+        let text = include_str!("sync_point.rs");
+        let body = text.split("pub enum SyncPoint {").nth(1);
+        let body = body.and_then(|body| body.split("\n}").next());
+        let lines = body.unwrap_or_default().lines().map(str::trim);
+        let names: Vec<&str> = lines.filter_map(|line| line.strip_suffix(',')).collect();
+        let all: Vec<String> = (SyncPoint::ALL.iter())
+            .map(|point| format!("{point:?}"))
+            .collect();
+        assert_eq!(names, all);
+        let code = code();
+        for name in names {
+            let place = format!("SyncPoint::{name}");
+            let places = code.split(&place).skip(1);
+            let places = places.filter(|rest| !rest.starts_with(char::is_alphanumeric));
+            assert_eq!(places.count(), 1, "places of {name}");
+        }
+    }
+
+    #[test]
+    fn each_name_is_in_the_table_of_the_test_suites() {
+        let path = workspace().join("tests/README.md");
+        let table = fs::read_to_string(path).expect("is there");
+        let known = |point: &&SyncPoint| table.contains(&format!("| `{point:?}` |"));
+        let missing: Vec<_> = SyncPoint::ALL.iter().filter(|it| !known(it)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for point in SyncPoint::ALL {
+            assert_eq!(SyncPoint::of_name(&format!("{point:?}")), Some(*point));
+        }
+        assert_eq!(SyncPoint::of_name("JournalGrop"), None);
     }
 }

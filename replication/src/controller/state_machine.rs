@@ -157,8 +157,9 @@ impl RaftStateMachine<GroupTypes> for ControllerStateMachine {
         let description = write_snapshot(&*self.kv, last, membership, &bytes).await?;
         self.take_over(image, &description);
         if let Some(checkpoint) = self.shared.due_checkpoint() {
+            // Behind the snapshot, from which a start goes on if this is lost.
             let write = vec![self.state.checkpoint_write(&checkpoint)];
-            state_store::write(&*self.kv, write, Some(SyncPoint::ImageInstalled))
+            state_store::write(&*self.kv, write, None)
                 .await
                 .map_err(io::Error::other)?;
         }
@@ -294,4 +295,30 @@ fn decode_description(mut bytes: Bytes) -> Result<Description, CodecError> {
         pieces: bytes.try_get_u32()?,
         bytes: bytes.try_get_u64()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_storage::kv::MemoryKv;
+
+    use super::*;
+
+    /// Whether a snapshot is there after the power went.
+    async fn survives(left_out: Option<SyncPoint>) -> bool {
+        let kv = MemoryKv::new().expect("starts");
+        kv.leave_out(left_out);
+        let last = LogId::new_term_index(1, 9);
+        let image = Bytes::from(vec![7; 3 * SNAPSHOT_CHUNK_BYTES / 2]);
+        let written = write_snapshot(&kv, last, StoredMembership::default(), &image).await;
+        written.expect("is written");
+        kv.power_loss();
+        let found = read_snapshot(&kv).expect("is read");
+        found.is_some_and(|(description, bytes)| description.last == last && bytes == image)
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_survives_a_power_loss_because_it_is_synced() {
+        assert!(survives(None).await);
+        assert!(!survives(Some(SyncPoint::ImageSnapshot)).await);
+    }
 }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tidelog_storage::SyncPoint;
 use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog};
 
 use super::shared::PartitionShared;
@@ -125,11 +124,7 @@ impl RaftStateMachine<GroupTypes> for PartitionStateMachine {
             log.reset(position).await.map_err(io::Error::other)?;
         }
         self.state
-            .write_snapshot(
-                snapshot,
-                Some(&checkpoint),
-                SyncPoint::GroupSnapshotInstalled,
-            )
+            .write_snapshot(snapshot, Some(&checkpoint))
             .await?;
         self.shared.restore(&checkpoint, None);
         Ok(())
@@ -171,11 +166,7 @@ impl RaftSnapshotBuilder<GroupTypes> for PartitionStateMachine {
         };
         let bytes = codec::encode_snapshot(&snapshot);
         self.state
-            .write_snapshot(
-                bytes.clone(),
-                self.shared.checkpoint().as_ref(),
-                SyncPoint::GroupSnapshot,
-            )
+            .write_snapshot(bytes.clone(), self.shared.checkpoint().as_ref())
             .await?;
         Ok(describe(&snapshot, bytes))
     }

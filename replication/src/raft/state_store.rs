@@ -71,11 +71,10 @@ impl GroupStateStore {
         &self,
         snapshot: Bytes,
         checkpoint: Option<&Checkpoint>,
-        point: SyncPoint,
     ) -> Result<(), io::Error> {
         let mut writes = vec![self.put(SNAPSHOT, snapshot)];
         writes.extend(checkpoint.map(|checkpoint| self.checkpoint_write(checkpoint)));
-        self.write(writes, point).await
+        self.write(writes, SyncPoint::GroupSnapshot).await
     }
 
     /// The write that forgets everything of a group.
@@ -162,4 +161,59 @@ fn key(log: StorageLogId, kind: u8) -> Bytes {
     key.put_u64(log.0);
     key.put_u8(kind);
     key.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_storage::kv::MemoryKv;
+
+    use super::super::types::ReplicaId;
+    use super::*;
+
+    /// A store whose power went after a vote and a snapshot were written.
+    async fn after_power_loss(left_out: Option<SyncPoint>) -> GroupStateStore {
+        let kv = Arc::new(MemoryKv::new().expect("starts"));
+        kv.leave_out(left_out);
+        let store = GroupStateStore::new(kv.clone(), StorageLogId(7));
+        let snapshot = Bytes::from_static(b"snapshot");
+        // The one that is looked at is the last: each takes along what was written before it.
+        if left_out == Some(SyncPoint::GroupVote) {
+            store
+                .write_snapshot(snapshot, None)
+                .await
+                .expect("is written");
+            store.write_vote(&vote()).await.expect("is written");
+        } else {
+            store.write_vote(&vote()).await.expect("is written");
+            store
+                .write_snapshot(snapshot, None)
+                .await
+                .expect("is written");
+        }
+        kv.power_loss();
+        store
+    }
+
+    fn vote() -> Vote {
+        let me = ReplicaId {
+            broker: tidelog_protocol::types::BrokerId(1),
+            directory: uuid::Uuid::from_u128(3),
+        };
+        Vote::new(5, me)
+    }
+
+    #[tokio::test]
+    async fn votes_and_snapshots_survive_a_power_loss() {
+        let store = after_power_loss(None).await;
+        assert_eq!(store.read_vote().expect("is read"), Some(vote()));
+        assert!(store.read_snapshot().expect("is read").is_some());
+    }
+
+    #[tokio::test]
+    async fn without_their_sync_they_do_not() {
+        let store = after_power_loss(Some(SyncPoint::GroupVote)).await;
+        assert_eq!(store.read_vote().expect("is read"), None);
+        let store = after_power_loss(Some(SyncPoint::GroupSnapshot)).await;
+        assert_eq!(store.read_snapshot().expect("is read"), None);
+    }
 }

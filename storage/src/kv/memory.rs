@@ -82,6 +82,12 @@ impl MemoryKv {
         }
     }
 
+    /// The process is killed: loses all batches that are not done; their completions hear of it.
+    pub fn kill(&self) {
+        self.writer
+            .discard(&KvError("the process is killed".to_owned()));
+    }
+
     /// From now on batches of this point are done without being on stable storage.
     pub fn leave_out(&self, point: Option<SyncPoint>) {
         self.writer.leave_out(point);

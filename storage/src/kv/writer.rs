@@ -69,6 +69,9 @@ struct Queue {
 }
 
 struct Shared {
+    /// Held while a group is on its way to the target, so that nothing arrives there after it was discarded. Before
+    /// `queue`.
+    writing: Mutex<()>,
     queue: Mutex<Queue>,
     changed: Condvar,
 }
@@ -91,6 +94,7 @@ fn bytes_of(writes: &[KvWrite]) -> usize {
 impl BatchWriter {
     pub(super) fn start(target: Arc<dyn Target>) -> Result<BatchWriter, KvError> {
         let shared = Arc::new(Shared {
+            writing: Mutex::default(),
             queue: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -164,6 +168,7 @@ impl BatchWriter {
     /// Forgets what is queued; its completions hear of it.
     pub(super) fn discard(&self, why: &KvError) {
         let items = {
+            let _nothing_under_way = self.shared.writing.lock();
             let mut queue = self.shared.queue.lock();
             queue.bytes = 0;
             std::mem::take(&mut queue.items)
@@ -212,13 +217,19 @@ impl Queue {
 }
 
 fn run(shared: &Shared, target: &dyn Target) {
-    while let Some(group) = next_group(shared, target) {
-        write_group(shared, target, group);
+    while wait_for_items(shared, target) {
+        let writing = shared.writing.lock();
+        let mut group = shared.queue.lock().take_group();
+        let result = write_group(shared, target, &mut group);
+        drop(writing);
+        for item in group {
+            (item.done)(result.clone());
+        }
     }
 }
 
-/// Waits for batches; `None` when closed and all are written.
-fn next_group(shared: &Shared, target: &dyn Target) -> Option<Vec<Item>> {
+/// Waits for batches; false when closed and all are written.
+fn wait_for_items(shared: &Shared, target: &dyn Target) -> bool {
     loop {
         let at_ease = target.is_at_ease();
         if !at_ease {
@@ -233,15 +244,15 @@ fn next_group(shared: &Shared, target: &dyn Target) -> Option<Vec<Item>> {
             }
         }
         if !queue.items.is_empty() && (!queue.held || queue.closing) {
-            return Some(queue.take_group());
+            return true;
         }
         if queue.closing {
-            return None;
+            return false;
         }
     }
 }
 
-fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
+fn write_group(shared: &Shared, target: &dyn Target, group: &mut [Item]) -> Result<(), KvError> {
     let failure = shared.queue.lock().failure.clone();
     let writes: Vec<KvWrite> = group
         .iter_mut()
@@ -255,9 +266,7 @@ fn write_group(shared: &Shared, target: &dyn Target, mut group: Vec<Item>) {
             error.clone()
         });
     }
-    for item in group {
-        (item.done)(result.clone());
-    }
+    result
 }
 
 /// Applies a group, again and again while there is no room for it.

@@ -71,6 +71,8 @@ class Broker:
         self.advertised = {name: f"{host}:{port}" for (name, (_, host)), port in zip(names.items(), ports, strict=False)}
         self.http_port, self.controller_port = ports[-2:]
         self.process = None
+        # Variables of the process, on top of what all have.
+        self.environment = {}
 
     @property
     def address(self):
@@ -83,7 +85,7 @@ class Broker:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.home,
-                env=_environment(), preexec_fn=die_with_parent,
+                env=_environment() | self.environment, preexec_fn=die_with_parent,
             )  # fmt: skip
 
     def start(self):

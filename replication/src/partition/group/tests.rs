@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex, TopicId};
-use tidelog_storage::SyncPoint;
 use tidelog_storage::journal::Durability;
 use tidelog_storage::log::{EntryBody, EntryId, LogConfig, LogEntry, Stamping};
 use tidelog_storage::manager::LogManager;
@@ -128,10 +127,7 @@ async fn a_checkpoint_from_before_the_snapshot_is_raised_to_it() {
         position,
         membership: StoredMembership::default(),
     });
-    let written = stored
-        .state
-        .write_snapshot(snapshot, None, SyncPoint::GroupSnapshot)
-        .await;
+    let written = stored.state.write_snapshot(snapshot, None).await;
     written.expect("is written");
     stored.save(id(1, 2), 1).await;
     assert_eq!(stored.start(), (id(1, 4), Offset(3)));

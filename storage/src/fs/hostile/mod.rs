@@ -1,7 +1,7 @@
 //! A file system in memory that does its worst.
 //!
 //! What was not synced may be lost at `power_loss`: file contents by sector, each for itself and in any order, names
-//! unless their directory was synced. It can run full, refuse a write or a sync, forget what a failed sync was to
+//! unless their directory was synced. It can run full or out of files, refuse a write or a sync, forget what a failed sync was to
 //! write, flip bits and ignore syncs. Everything follows from seeds. Only for tests; it promises nothing that `RealFs`
 //! would not, and one conformance suite runs over both.
 
@@ -95,6 +95,11 @@ impl HostileFs {
         self.faults.lock().bytes_max = bytes_max;
     }
 
+    /// From now on no file can be opened, or again.
+    pub fn set_out_of_files(&self, out: bool) {
+        self.faults.lock().out_of_files = out;
+    }
+
     /// Makes every sync succeed without doing anything.
     pub fn set_syncs_ignored(&self, ignored: bool) {
         self.faults.lock().syncs_ignored = ignored;
@@ -165,7 +170,13 @@ impl HostileFs {
 
 impl FileSystem for HostileFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.faults.lock().check_power()?;
+        {
+            let faults = self.faults.lock();
+            faults.check_power()?;
+            if faults.out_of_files {
+                return Err(rustix::io::Errno::MFILE.into());
+            }
+        }
         let node = match mode {
             OpenMode::Read | OpenMode::Write => self.file(path)?,
             OpenMode::CreateNew => self.create(path, true)?,

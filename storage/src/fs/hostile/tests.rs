@@ -132,3 +132,52 @@ fn bits_flip_where_they_are_told_to() {
     fs.power_loss(1);
     assert_eq!(read(&fs)[100], 1 ^ 8);
 }
+
+#[test]
+fn files_run_out_and_open_ones_go_on() {
+    let (fs, file) = with_synced_file(3, 512);
+    fs.set_out_of_files(true);
+    let refused = fs
+        .open(Path::new(FILE), OpenMode::Read)
+        .expect_err("no more");
+    assert!(crate::fs::is_want_of_room(&refused), "{refused}");
+    let mut byte = [0];
+    assert_eq!(file.read_at(&mut byte, 0).expect("read"), 1);
+    fs.set_out_of_files(false);
+    assert_eq!(read(&fs), [1; 512]);
+}
+
+#[test]
+fn a_kill_leaves_what_was_written_and_the_next_power_loss_takes_it() {
+    let lost = (0..50).filter(|seed| {
+        let (fs, file) = with_synced_file(*seed, 512);
+        assert!(file.try_lock().expect("lock"));
+        file.write_at(&[io::IoSlice::new(&[2; 512])], 0)
+            .expect("write");
+        fs.kill(*seed);
+        assert!(file.sync_data(ANY).is_err(), "a handle from before is dead");
+        assert_eq!(read(&fs), [2; 512]);
+        let next = fs.open(Path::new(FILE), OpenMode::Write).expect("open");
+        assert!(next.try_lock().expect("lock"), "locks end with the process");
+        fs.power_loss(*seed);
+        read(&fs) == [1; 512]
+    });
+    let lost = lost.count();
+    assert!((5..45).contains(&lost), "{lost} of 50");
+}
+
+#[test]
+fn the_sync_that_is_left_out_does_nothing_and_the_others_do() {
+    for left_out in [None, Some(SyncPoint::SegmentRecords)] {
+        let lost = (0..50).filter(|seed| {
+            let (fs, file) = with_synced_file(*seed, 512);
+            fs.leave_out(left_out);
+            file.write_at(&[io::IoSlice::new(&[2; 512])], 0)
+                .expect("write");
+            file.sync_data(SyncPoint::SegmentRecords).expect("sync");
+            fs.power_loss(*seed);
+            read(&fs) == [1; 512]
+        });
+        assert_eq!(lost.count() > 0, left_out.is_some());
+    }
+}

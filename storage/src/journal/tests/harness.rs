@@ -270,6 +270,8 @@ impl World {
                 ));
             }
             known.entries.truncate(end as usize);
+            // What a start has found can no longer be lost.
+            known.acked = end;
             self.checkpoints.ends.lock().insert(*log, end);
         }
         Ok(())

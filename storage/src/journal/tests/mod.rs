@@ -5,4 +5,5 @@ mod damage;
 
 mod harness;
 mod hostile;
+pub(crate) mod left_out;
 mod power;

@@ -1,14 +1,16 @@
-//! Power loss at every point: what was acknowledged is there, what is there is what was written.
+//! Power loss and kill at every point: what was acknowledged is there, what is there is what was written, and what a
+//! start has found is found by all later ones.
 
 use super::harness::World;
+use crate::fs::Operation;
 use crate::journal::*;
 use crate::log::LogId;
 
 /// Numbers for the test's own choices, from its seed.
-struct Choice(u64);
+pub(super) struct Choice(pub(super) u64);
 
 impl Choice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -34,6 +36,10 @@ fn live(world: &mut World, choice: &mut Choice) -> Result<(), String> {
         world.check(&frames)?;
     } else {
         return Err(format!("{:?}", report.damaged));
+    }
+    // A sync may fail, and leave what it was to write to the page cache alone.
+    if choice.below(6) == 0 {
+        world.fs.refuse(Operation::Sync, choice.below(60));
     }
     world.start(&journal);
     let (mut open, mut alive) = (0, true);
@@ -64,7 +70,7 @@ fn live(world: &mut World, choice: &mut Choice) -> Result<(), String> {
     Ok(())
 }
 
-fn run(seed: u64, prepare: impl Fn(&World)) -> Result<(), String> {
+pub(super) fn run(seed: u64, prepare: impl Fn(&World)) -> Result<(), String> {
     let mut choice = Choice(seed);
     let mut world = World::new(seed);
     if seed.is_multiple_of(3) {
@@ -77,8 +83,14 @@ fn run(seed: u64, prepare: impl Fn(&World)) -> Result<(), String> {
     for life in 0..LIVES {
         live(&mut world, &mut choice)
             .map_err(|error| format!("seed {seed}, life {life}: {error}"))?;
-        world.fs.power_loss(choice.below(u64::MAX >> 1));
+        let seed = choice.below(u64::MAX >> 1);
+        if choice.below(3) == 0 {
+            world.fs.kill(seed);
+        } else {
+            world.fs.power_loss(seed);
+        }
     }
+    world.fs.power_loss(choice.below(u64::MAX >> 1));
     let (_, report, frames) = world.open().map_err(|error| error.to_string())?;
     if !report.damaged.is_empty() {
         return Err(format!("seed {seed}, at the end: {:?}", report.damaged));

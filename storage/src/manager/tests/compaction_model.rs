@@ -11,9 +11,9 @@ use super::*;
 
 /// A log as it must be: every entry that was appended, and where the rest begins.
 #[derive(Clone, Debug, Default)]
-struct Model {
+pub(super) struct Model {
     entries: Vec<(EntryId, i64, Records)>,
-    log_start: i64,
+    pub(super) log_start: i64,
     purged: u64,
     epoch: i32,
     value: u32,
@@ -30,7 +30,7 @@ impl Model {
         last.map_or(0, |(_, base, records)| base + records.len() as i64)
     }
 
-    fn entry(&mut self, random: &mut StdRng) -> LogEntry {
+    pub(super) fn entry(&mut self, random: &mut StdRng) -> LogEntry {
         let (index, base) = (self.last() + 1, self.end());
         if random.random_bool(0.15) {
             let id = EntryId {
@@ -64,7 +64,7 @@ impl Model {
         self.log_start = self.log_start.min(self.end());
     }
 
-    fn check(&mut self, log: &PartitionLog, random: &mut StdRng) {
+    pub(super) fn check(&mut self, log: &PartitionLog, random: &mut StdRng) {
         let bounds = log.bounds();
         assert!(bounds.purged.index.0 >= self.purged);
         self.purged = bounds.purged.index.0;
@@ -126,7 +126,11 @@ impl Model {
     }
 }
 
-async fn step(model: &mut Model, log: &PartitionLog, random: &mut StdRng) -> Result<(), LogError> {
+pub(super) async fn step(
+    model: &mut Model,
+    log: &PartitionLog,
+    random: &mut StdRng,
+) -> Result<(), LogError> {
     model.purged = log.bounds().purged.index.0;
     match random.random_range(0..100) {
         0..72 => {
@@ -169,7 +173,7 @@ fn random_config(random: &mut StdRng) -> LogConfig {
     }
 }
 
-fn only_files_that_count(machine: &Machine, log: &PartitionLog) {
+pub(super) fn only_files_that_count(machine: &Machine, log: &PartitionLog) {
     // The first look at a log tidies its folder.
     log.producers().expect("is loaded");
     let folder = PathBuf::from("/data/topics/orders-0.1");
@@ -186,9 +190,9 @@ async fn begin(manager: &LogManager, random: &mut StdRng) -> Model {
     model
 }
 
-async fn run(seed: u64) {
+pub(super) async fn run(seed: u64, left_out: Option<SyncPoint>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let machine = Machine::new(seed);
+    let machine = Machine::without(seed, left_out);
     let (mut manager, _) = machine.open();
     let mut model = begin(&manager, &mut random).await;
     for _ in 0..random.random_range(20..120) {
@@ -211,10 +215,29 @@ async fn run(seed: u64) {
     manager.shutdown().await;
 }
 
+/// Takes over what the log made of the change that was cut.
+pub(super) fn settle(model: &mut Model, before: Model, log: &PartitionLog) {
+    let last = log.bounds().last.index.0;
+    if last == model.last() {
+        return;
+    }
+    if model.entries.len() > before.entries.len() && last >= before.last() {
+        model.truncate(last);
+    } else {
+        let (epoch, value, sequence) = (model.epoch, model.value, model.sequence);
+        *model = Model {
+            epoch,
+            value,
+            sequence,
+            ..before
+        };
+    }
+}
+
 /// The power goes in the middle of a change: nothing that was acknowledged is lost.
-async fn run_cut(seed: u64) {
+pub(super) async fn run_cut(seed: u64, left_out: Option<SyncPoint>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let machine = Machine::new(seed);
+    let machine = Machine::without(seed, left_out);
     let (mut manager, _) = machine.open();
     let mut model = begin(&manager, &mut random).await;
     for _ in 0..4 {
@@ -236,20 +259,7 @@ async fn run_cut(seed: u64) {
         manager = opened;
         assert_eq!(report.stopped, vec![]);
         let log = find(&manager, 0);
-        let last = log.bounds().last.index.0;
-        if last != model.last() {
-            if model.entries.len() > before.entries.len() && last >= before.last() {
-                model.truncate(last);
-            } else {
-                let (epoch, value, sequence) = (model.epoch, model.value, model.sequence);
-                model = Model {
-                    epoch,
-                    value,
-                    sequence,
-                    ..before
-                };
-            }
-        }
+        settle(&mut model, before, &log);
         // A log start that was raised may be lost here; the layer above raises it again.
         model.log_start = model.log_start.max(log.bounds().log_start.0);
         log.advance_log_start(Offset(model.log_start));
@@ -265,11 +275,11 @@ proptest! {
 
     #[test]
     fn compaction_stops_and_power_losses(seed in any::<u64>()) {
-        block_on(run(seed));
+        block_on(run(seed, None));
     }
 
     #[test]
     fn power_loss_in_the_middle_of_compaction(seed in any::<u64>()) {
-        block_on(run_cut(seed));
+        block_on(run_cut(seed, None));
     }
 }

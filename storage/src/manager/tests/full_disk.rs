@@ -83,15 +83,14 @@ async fn want_of_open_files_holds_writes_up_and_costs_nothing() {
                 assert!(append_within(LATE, &log, sent).await, "there are files");
                 sent += 1;
             }
-            let life = Arc::clone(&machine.life.lock());
-            life.set_out_of_files(true);
+            machine.fs.set_out_of_files(true);
             for _ in 0..2 + round {
                 sent += 1;
                 if !append_within(SOON, &log, sent - 1).await {
                     break;
                 }
             }
-            life.set_out_of_files(false);
+            machine.fs.set_out_of_files(false);
             let appended = async {
                 while log.bounds().log_end < Offset(i64::from(sent)) {
                     tokio::time::sleep(Duration::from_millis(10)).await;

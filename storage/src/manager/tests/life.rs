@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -16,17 +16,11 @@ use crate::kv::{KeySpace, KeyValueStore, KvCompletion, KvError, KvWrite, MemoryK
 #[derive(Debug, Default)]
 pub struct Life {
     ended: RwLock<bool>,
-    out_of_files: AtomicBool,
 }
 
 impl Life {
     pub fn end(&self) {
         *self.ended.write() = true;
-    }
-
-    /// From now on no file can be opened, or again.
-    pub fn set_out_of_files(&self, out: bool) {
-        self.out_of_files.store(out, Ordering::Relaxed);
     }
 
     fn run<T>(&self, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -47,12 +41,7 @@ pub struct LifeFs {
 
 impl FileSystem for LifeFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        self.life.run(|| {
-            if self.life.out_of_files.load(Ordering::Relaxed) {
-                return Err(rustix::io::Errno::MFILE.into());
-            }
-            self.fs.open(path, mode)
-        })
+        self.life.run(|| self.fs.open(path, mode))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -4,8 +4,10 @@ mod basics;
 mod compaction;
 mod compaction_model;
 mod damage;
+mod every_write;
 mod full_disk;
 mod full_journal;
+mod left_out;
 mod life;
 mod many;
 mod matrix;
@@ -55,6 +57,14 @@ impl Machine {
         }
     }
 
+    /// A machine on which the syncs of one point do nothing.
+    fn without(seed: u64, left_out: Option<SyncPoint>) -> Machine {
+        let machine = Machine::new(seed);
+        machine.fs.leave_out(left_out);
+        machine.kv.leave_out(left_out);
+        machine
+    }
+
     fn options(&self) -> StorageOptions {
         let directory = PathBuf::from("/data");
         let life = Arc::clone(&self.life.lock());
@@ -87,20 +97,33 @@ impl Machine {
 
     /// The power goes and comes back.
     fn crash(&self, manager: Arc<LogManager>, seed: u64) {
-        // Its threads may run on for a moment: what they do from now on must reach nothing.
-        let life = std::mem::take(&mut *self.life.lock());
-        life.end();
-        drop(manager);
+        self.end_life(manager);
         self.kv.power_loss();
         self.fs.power_loss(seed);
     }
 
-    /// A clean stop or a power loss, then a start in which no log is found wanting.
+    /// The process is killed; what it wrote is still in the page cache.
+    fn kill(&self, manager: Arc<LogManager>, seed: u64) {
+        self.end_life(manager);
+        self.kv.kill();
+        self.fs.kill(seed);
+    }
+
+    /// Its threads may run on for a moment: what they do from now on reaches nothing.
+    fn end_life(&self, manager: Arc<LogManager>) {
+        let life = std::mem::take(&mut *self.life.lock());
+        life.end();
+        drop(manager);
+    }
+
+    /// A clean stop, a kill or a power loss, then a start in which no log is found wanting.
     async fn restart(&self, manager: Arc<LogManager>, random: &mut StdRng) -> Arc<LogManager> {
         let clean = random.random_bool(0.5);
         if clean {
             manager.shutdown().await;
             drop(manager);
+        } else if random.random_bool(0.3) {
+            self.kill(manager, random.random());
         } else {
             self.crash(manager, random.random());
         }

@@ -9,8 +9,8 @@ use crate::log::{LogPosition, ProducerStateTable};
 
 /// What an entry must be.
 #[derive(Clone, Debug)]
-struct Expected {
-    id: EntryId,
+pub(super) struct Expected {
+    pub(super) id: EntryId,
     base_offset: Offset,
     records: u32,
     digest: u32,
@@ -18,21 +18,21 @@ struct Expected {
 
 /// A log as it must be.
 #[derive(Clone, Debug, Default)]
-struct Model {
-    purged: EntryId,
-    log_start: Offset,
+pub(super) struct Model {
+    pub(super) purged: EntryId,
+    pub(super) log_start: Offset,
     start: Offset,
-    entries: Vec<Expected>,
-    epoch: i32,
+    pub(super) entries: Vec<Expected>,
+    pub(super) epoch: i32,
     sequence: i32,
 }
 
 impl Model {
-    fn last(&self) -> EntryId {
+    pub(super) fn last(&self) -> EntryId {
         self.entries.last().map_or(self.purged, |last| last.id)
     }
 
-    fn end(&self) -> Offset {
+    pub(super) fn end(&self) -> Offset {
         self.entries.last().map_or(self.start, |last| {
             Offset(last.base_offset.0 + i64::from(last.records))
         })
@@ -88,7 +88,11 @@ impl Model {
         }
     }
 
-    async fn append(&mut self, log: &PartitionLog, random: &mut StdRng) -> Result<(), LogError> {
+    pub(super) async fn append(
+        &mut self,
+        log: &PartitionLog,
+        random: &mut StdRng,
+    ) -> Result<(), LogError> {
         let (first, mut next) = (self.last().index.0 + 1, self.end());
         let count = random.random_range(1..8);
         let entries: Vec<_> = (first..first + count)
@@ -97,12 +101,12 @@ impl Model {
         append(log, entries).await.map(|_| ())
     }
 
-    fn truncate(&mut self, index: u64) {
+    pub(super) fn truncate(&mut self, index: u64) {
         self.entries.retain(|entry| entry.id.index.0 <= index);
         self.log_start = self.log_start.min(self.end());
     }
 
-    fn purge(&mut self, index: u64) {
+    pub(super) fn purge(&mut self, index: u64) {
         let last = self.entries.iter().rfind(|entry| entry.id.index.0 <= index);
         if let Some(last) = last {
             self.purged = last.id;
@@ -112,7 +116,7 @@ impl Model {
         self.entries.retain(|entry| entry.id.index.0 > index);
     }
 
-    fn check(&self, log: &PartitionLog, random: &mut StdRng) {
+    pub(super) fn check(&self, log: &PartitionLog, random: &mut StdRng) {
         let bounds = log.bounds();
         assert_eq!((bounds.purged, bounds.last), (self.purged, self.last()));
         assert_eq!(
@@ -181,7 +185,11 @@ fn digest(batch: &RecordBatch) -> u32 {
     crc32c::crc32c(&batch.to_bytes())
 }
 
-async fn step(model: &mut Model, log: &PartitionLog, random: &mut StdRng) -> Result<(), LogError> {
+pub(super) async fn step(
+    model: &mut Model,
+    log: &PartitionLog,
+    random: &mut StdRng,
+) -> Result<(), LogError> {
     let (purged, last) = (model.purged.index.0, model.last().index.0);
     match random.random_range(0..100) {
         0..80 => model.append(log, random).await?,
@@ -248,9 +256,9 @@ async fn begin(manager: &LogManager, random: &mut StdRng) -> Model {
 }
 
 /// Changes with checks; every now and then a clean stop or, between two changes, a power loss.
-async fn run(seed: u64) {
+pub(super) async fn run(seed: u64, left_out: Option<SyncPoint>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let machine = Machine::new(seed);
+    let machine = Machine::without(seed, left_out);
     let (mut manager, _) = machine.open();
     let mut model = begin(&manager, &mut random).await;
     for _ in 0..random.random_range(20..120) {
@@ -275,9 +283,9 @@ async fn run(seed: u64) {
 }
 
 /// The power goes in the middle of a change: it happened or it did not, and all before it did.
-async fn run_cut(seed: u64) {
+pub(super) async fn run_cut(seed: u64, left_out: Option<SyncPoint>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let machine = Machine::new(seed);
+    let machine = Machine::without(seed, left_out);
     let (mut manager, _) = machine.open();
     let mut model = begin(&manager, &mut random).await;
     for _ in 0..3 {
@@ -304,7 +312,7 @@ async fn run_cut(seed: u64) {
 }
 
 /// Takes over what the log made of the change that was cut.
-fn settle(after: &mut Model, before: Model, log: &PartitionLog) {
+pub(super) fn settle(after: &mut Model, before: Model, log: &PartitionLog) {
     let bounds = log.bounds();
     let fits = |model: &Model| (bounds.purged, bounds.last) == (model.purged, model.last());
     if fits(after) {
@@ -334,11 +342,11 @@ proptest! {
 
     #[test]
     fn changes_stops_and_power_losses(seed in any::<u64>()) {
-        block_on(run(seed));
+        block_on(run(seed, None));
     }
 
     #[test]
     fn power_loss_in_the_middle_of_a_change(seed in any::<u64>()) {
-        block_on(run_cut(seed));
+        block_on(run_cut(seed, None));
     }
 }
