@@ -218,7 +218,16 @@ impl Broker {
 pub async fn open_logs(directory: &Path) -> Arc<LogManager> {
     let directory = directory.to_owned();
     let open = move || {
-        let kv = Arc::new(RocksKv::open(&directory.join("kv")).expect("opens"));
+        let began = std::time::Instant::now();
+        // A pass of compaction that was told to stop may hold the one before for a moment.
+        let kv = loop {
+            match RocksKv::open(&directory.join("kv")) {
+                Err(error) if began.elapsed() < PATIENCE && error.0.contains("in use") => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                opened => break Arc::new(opened.expect("opens")),
+            }
+        };
         LogManager::open(StorageOptions::new(directory, Arc::new(RealFs), kv))
             .expect("opens")
             .0
