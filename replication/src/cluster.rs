@@ -9,14 +9,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::control::{
-    self, AskError, ClusterDirectory, ControlHandler, Introduction, Member, Reply, Request,
+    self, ClusterDirectory, ControlHandler, Introduction, Member, Reply, Request,
 };
 use crate::controller::Controller;
 use crate::controller::liveness::Patience;
 use crate::controller::tend::Tender;
 use crate::errors::JoinError;
 use crate::limits::HEARTBEATS_MAX;
-use crate::metadata::image::MetadataImage;
 use crate::metadata::record::FEATURE_LEVEL;
 use crate::peers::{GroupRouter, LocalPeer, PeerAddress, PeerPatience, PeerPool};
 use crate::raft::types::ReplicaId;
@@ -100,7 +99,7 @@ pub fn tasks(
 /// Takes over who is in the cluster, and where.
 fn know_brokers(peers: &Peers, controller: &Controller, me: ReplicaId) {
     let image = controller.shared().image();
-    let brokers = replicas(&image);
+    let brokers: Vec<ReplicaId> = image.brokers().map(|broker| broker.replica()).collect();
     if brokers.is_empty() {
         let introduced: Vec<_> = (peers.introduced_to.iter())
             .map(|member| member.replica)
@@ -115,14 +114,6 @@ fn know_brokers(peers: &Peers, controller: &Controller, me: ReplicaId) {
     others.iter().for_each(|replica| peers.pool.keep(*replica));
     peers.pool.retain(&others);
     controller.control().know(brokers);
-}
-
-fn replicas(image: &MetadataImage) -> Vec<ReplicaId> {
-    let replica = |broker: &Arc<crate::metadata::image::BrokerImage>| ReplicaId {
-        broker: broker.id,
-        directory: broker.directory_id,
-    };
-    image.brokers().map(replica).collect()
 }
 
 async fn follow_brokers(peers: Peers, controller: Arc<Controller>, me: ReplicaId) {
@@ -152,8 +143,7 @@ pub async fn beat(controller: Arc<Controller>, broker: BrokerId, epoch: i64, ses
     let request = Request::Heartbeat { broker, epoch };
     let mut versions = controller.watch();
     loop {
-        let alone = controller.shared().image().brokers().count() <= 1;
-        if alone {
+        if controller.shared().image().is_alone() {
             if versions.changed().await.is_err() {
                 return;
             }
@@ -166,7 +156,7 @@ pub async fn beat(controller: Arc<Controller>, broker: BrokerId, epoch: i64, ses
                 .control()
                 .ask_controller(leader, &request, began + every)
                 .await;
-            if let Err(error @ (AskError::Nobody | AskError::Unanswered(_))) = asked {
+            if let Err(error) = asked {
                 tracing::debug!(%error, "no heartbeat");
             }
         }

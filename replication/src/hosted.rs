@@ -450,8 +450,7 @@ fn live_before(
     me: BrokerId,
     lost: &BTreeSet<BrokerId>,
 ) -> usize {
-    let known = image.topic_by_id(partition.topic_id());
-    let known = known.and_then(|topic| topic.partition(partition.index()));
+    let known = image.partition_by_id(partition.topic_id(), partition.index());
     let replicas = known.map_or(&[][..], |partition| &partition.replicas);
     let live = |id: &&BrokerId| {
         !lost.contains(id) && image.broker(**id).is_some_and(|broker| !broker.fenced)
@@ -469,19 +468,12 @@ fn is_assigned(
     index: PartitionIndex,
     broker: BrokerId,
 ) -> bool {
-    let partition = image
-        .topic_by_id(*topic)
-        .and_then(|topic| topic.partition(index));
-    partition.is_some_and(|partition| partition.replicas.contains(&broker))
+    let known = image.partition_by_id(*topic, index);
+    known.is_some_and(|partition| partition.replicas.contains(&broker))
 }
 
 /// The replicas of a partition: registered brokers with their data directories.
 fn members(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<ReplicaId> {
-    let replica = |id: &BrokerId| {
-        Some(ReplicaId {
-            broker: *id,
-            directory: image.broker(*id)?.directory_id,
-        })
-    };
-    replicas.iter().filter_map(replica).collect()
+    let registered = replicas.iter().filter_map(|id| image.broker(*id));
+    registered.map(|broker| broker.replica()).collect()
 }

@@ -108,8 +108,8 @@ impl Replication {
             controller.catch_up(options.start_timeout).await?;
         }
         let first_start = alone && controller.shared().image().cluster_id().is_nil();
+        // The image shows all that was committed before the registration.
         let epoch = announce(&controller, &options, first_start).await?;
-        controller.catch_up(options.start_timeout).await?;
         let notices = Arc::new(Notices::default());
         let hosted = HostedPartitions::new(options.clone(), context.clone(), logs, notices.clone())
             .map_err(|error| StartError::Metadata(error.to_string()))?;
@@ -283,9 +283,7 @@ impl Replication {
         let image = self.image();
         self.hosted.all().iter().all(|partition| {
             let state = partition.state();
-            let known = image
-                .topic_by_id(partition.topic_id())
-                .and_then(|topic| topic.partition(partition.index()));
+            let known = image.partition_by_id(partition.topic_id(), partition.index());
             let shown = known.is_none_or(|known| {
                 known.leader_epoch >= state.leader_epoch && known.leader.is_some()
             });

@@ -92,9 +92,7 @@ fn is_news(
     me: BrokerId,
     isr: &[BrokerId],
 ) -> bool {
-    let known = image
-        .topic_by_id(group.topic)
-        .and_then(|topic| topic.partition(group.partition));
+    let known = image.partition_by_id(group.topic, group.partition);
     known.is_some_and(|known| {
         known.leader_epoch < epoch || known.leader != Some(me) || !same_brokers(&known.isr, isr)
     })

@@ -146,7 +146,7 @@ pub async fn report_in_sync(
     loop {
         ticks.tick().await;
         let image = controller.shared().image();
-        if image.brokers().count() <= 1 {
+        if image.is_alone() {
             let mut versions = controller.watch();
             if versions.changed().await.is_err() {
                 return;
@@ -155,8 +155,7 @@ pub async fn report_in_sync(
         }
         for partition in hosted.all() {
             let state = partition.state();
-            let known = image.topic_by_id(partition.topic_id());
-            let known = known.and_then(|topic| topic.partition(partition.index()));
+            let known = image.partition_by_id(partition.topic_id(), partition.index());
             let Some(known) = known.filter(|known| state.is_leader() && known.replicas.len() > 1)
             else {
                 continue;

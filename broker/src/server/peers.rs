@@ -2,7 +2,6 @@
 //!
 //! A broker without `inter.broker.listener` stays alone. What goes over the connections is the replication crate's.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +142,7 @@ async fn secret(network: &NetworkConfig) -> Result<Option<ClusterSecret>, Server
         return Ok(None);
     };
     let failed = |reason: String| ServerError::Secret {
-        file: PathBuf::from(file).display().to_string(),
+        file: file.display().to_string(),
         reason,
     };
     let bytes = tokio::fs::read(file)

@@ -100,10 +100,7 @@ fn introduce(image: &MetadataImage, controller: Option<BrokerId>) -> Reply {
         return Reply::NotNow("this broker has not joined its cluster yet".into());
     }
     let members = image.brokers().map(|broker| Member {
-        replica: ReplicaId {
-            broker: broker.id,
-            directory: broker.directory_id,
-        },
+        replica: broker.replica(),
         address: broker.peer_address.clone(),
     });
     Reply::Introduced(Introduction {

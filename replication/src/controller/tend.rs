@@ -115,7 +115,7 @@ impl Tender {
     /// When to look again if nothing happens. A broker that is alone has nobody to wait for.
     fn wake(&self, liveness: &Liveness, stepping: bool) -> Instant {
         let image = self.controller.shared().image();
-        if image.brokers().count() <= 1 && !stepping {
+        if image.is_alone() && !stepping {
             return Instant::now() + Duration::from_secs(3_600);
         }
         let deadline = liveness.next_deadline();
@@ -139,7 +139,7 @@ impl Tender {
             .retain(|replica| statuses.get(replica).is_some_and(is_lost));
         for (replica, status) in statuses.iter() {
             let registered = image.broker(replica.broker);
-            let same = registered.is_some_and(|it| it.directory_id == replica.directory);
+            let same = registered.is_some_and(|it| it.replica() == *replica);
             // Each loss counts once: the peer may be heard of by connections of its own.
             if same && is_lost(status) && self.lost.insert(*replica) {
                 liveness.note_disconnected(replica.broker, now);
@@ -207,10 +207,7 @@ impl Tender {
         let candidates: Vec<Candidate> = image
             .brokers()
             .map(|broker| {
-                let replica = ReplicaId {
-                    broker: broker.id,
-                    directory: broker.directory_id,
-                };
+                let replica = broker.replica();
                 Candidate {
                     rack: broker.rack.clone(),
                     live: !broker.fenced,

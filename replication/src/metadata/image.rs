@@ -14,6 +14,7 @@ use crate::metadata::command::ConfigResource;
 use crate::metadata::sharded_map::ShardedMap;
 use crate::options::Endpoint;
 use crate::peers::PeerAddress;
+use crate::raft::types::ReplicaId;
 
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,16 @@ pub struct BrokerImage {
     pub fenced: bool,
     /// Highest feature level that its program knows.
     pub feature_level_max: u16,
+}
+
+impl BrokerImage {
+    /// The broker with the data directory that it registered with.
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId {
+            broker: self.id,
+            directory: self.directory_id,
+        }
+    }
 }
 
 /// One partition.
@@ -139,6 +150,11 @@ impl MetadataImage {
         self.brokers.get(&id)
     }
 
+    /// Whether no more than one broker is registered.
+    pub fn is_alone(&self) -> bool {
+        self.brokers.len() <= 1
+    }
+
     /// All topics, in no order.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicImage>> {
         self.topics.values()
@@ -167,6 +183,15 @@ impl MetadataImage {
     /// A partition by name and index.
     pub fn partition(&self, partition: &TopicPartition) -> Option<&PartitionImage> {
         self.topic(&partition.topic)?.partition(partition.partition)
+    }
+
+    /// A partition by the id of its topic and index.
+    pub fn partition_by_id(
+        &self,
+        topic: TopicId,
+        index: PartitionIndex,
+    ) -> Option<&PartitionImage> {
+        self.topic_by_id(topic)?.partition(index)
     }
 
     /// Configuration of a resource that differs from the default.

@@ -123,20 +123,7 @@ impl PartitionLog {
             verified.bytes += batch.size_bytes() as u64;
         }
         open.seal();
-        self.verify_index(
-            name,
-            FileKind::Index,
-            &open.offsets.bytes_from(0),
-            &places,
-            tell,
-        )?;
-        self.verify_index(
-            name,
-            FileKind::TimeIndex,
-            &open.times.bytes_from(0),
-            &places,
-            tell,
-        )
+        self.verify_batch_indexes(name, &open, &places, tell)
     }
 
     fn verify_segment(
@@ -188,20 +175,7 @@ impl PartitionLog {
                 tell,
             )?;
             if open.log_end > 0 {
-                self.verify_index(
-                    name,
-                    FileKind::Index,
-                    &open.offsets.bytes_from(0),
-                    &places,
-                    tell,
-                )?;
-                self.verify_index(
-                    name,
-                    FileKind::TimeIndex,
-                    &open.times.bytes_from(0),
-                    &places,
-                    tell,
-                )?;
+                self.verify_batch_indexes(name, open, &places, tell)?;
             }
         }
         Ok(())
@@ -256,6 +230,20 @@ impl PartitionLog {
                 None => return Ok(places),
             }
         }
+    }
+
+    /// Verifies what leads from offsets and timestamps to batches.
+    fn verify_batch_indexes(
+        &self,
+        name: SegmentName,
+        open: &OpenSegment,
+        places: &Places,
+        tell: &mut dyn FnMut(LogError, Harm),
+    ) -> Result<(), LogError> {
+        let offsets = open.offsets.bytes_from(0);
+        self.verify_index(name, FileKind::Index, &offsets, places, tell)?;
+        let times = open.times.bytes_from(0);
+        self.verify_index(name, FileKind::TimeIndex, &times, places, tell)
     }
 
     /// Holds an index against what it would be if it were made now: the same, a part of it, or one that was made with
