@@ -63,7 +63,9 @@ impl RoundFile {
         }
     }
 
-    /// Opens a file and makes what it holds durable, so that nothing read now can be lost later.
+    /// Opens a file and makes what it holds durable, so that nothing read now can be lost later. The header is written
+    /// once more in its place: a sync that failed in an earlier life may have left it in the page cache only, and what
+    /// is written under its salt would go with it. The other copy is whole then, or the same bytes are on the disk.
     pub(super) fn open(
         fs: &dyn FileSystem,
         path: &Path,
@@ -71,23 +73,29 @@ impl RoundFile {
         file_name: String,
     ) -> io::Result<Opened> {
         let file = fs.open(path, OpenMode::Write)?;
-        file.sync_data(SyncPoint::JournalFound)?;
-        let mut best: Option<(FileHeader, u64)> = None;
+        let mut best: Option<(FileHeader, u64, Vec<u8>)> = None;
         for copy in 0..2 {
-            let mut block = vec![0; BLOCK_BYTES as usize];
-            if file.read_at(&mut block, copy * BLOCK_BYTES).is_err() {
+            let Ok(block) = file.read_vec(BLOCK_BYTES as usize, copy * BLOCK_BYTES) else {
                 continue;
-            }
+            };
             match FileHeader::decode(&block) {
-                Ok(header) if (best.as_ref()).is_none_or(|(best, _)| best.age() < header.age()) => {
-                    best = Some((header, copy));
+                Ok(header)
+                    if (best.as_ref()).is_none_or(|(best, ..)| best.age() < header.age()) =>
+                {
+                    best = Some((header, copy, block));
                 }
                 Ok(_) | Err(HeaderError::Damaged) => {}
                 Err(HeaderError::TooNew(version)) => return Ok(Opened::TooNew(version)),
             }
         }
+        if let Some((_, copy, block)) = &best {
+            file.write_at(&[IoSlice::new(block)], copy * BLOCK_BYTES)?;
+        }
+        file.sync_data(SyncPoint::JournalFound)?;
         Ok(match best {
-            Some(best) => Opened::Round(RoundFile::new(name, file_name, file, best)),
+            Some((header, copy, _)) => {
+                Opened::Round(RoundFile::new(name, file_name, file, (header, copy)))
+            }
             None => Opened::Damaged,
         })
     }

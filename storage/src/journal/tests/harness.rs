@@ -207,6 +207,12 @@ impl World {
         journal.submit(frame, durability, permit, Box::new(done))
     }
 
+    /// Submits an entry of log 1 that fills a block and waits for it; whether it was acknowledged.
+    pub(super) fn append_and_wait(&mut self, journal: &Journal, durability: Durability) -> bool {
+        self.append(journal, 1, 3000, durability);
+        self.wait(1)
+    }
+
     /// Waits for `count` completions; false if one of them was an error.
     pub(super) fn wait(&mut self, count: usize) -> bool {
         let mut good = true;
