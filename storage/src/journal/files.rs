@@ -190,6 +190,11 @@ impl Files {
         }
     }
 
+    /// Whether the next file to write to is there already. Only the writer takes it.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.state.lock().ready.is_empty()
+    }
+
     /// The writer left a file. All of it is durable and complete but for a frame that is pinned.
     pub(super) fn add_closed(&self, closed: Closed) {
         let mut state = self.state.lock();

@@ -51,16 +51,10 @@ impl Writer {
 
     fn serve(&mut self) -> Result<(), JournalError> {
         loop {
-            let seal = self.appender.wants_seal() && self.appender.has_room_for_seal();
-            match self
-                .queue
-                .take(&mut self.pending, seal.then_some(SEAL_AFTER))
-            {
+            let seal_after = self.can_seal().then_some(SEAL_AFTER);
+            match self.queue.take(&mut self.pending, seal_after) {
                 Taken::Frames => self.write_pending()?,
-                Taken::Idle => self
-                    .appender
-                    .put(Draft::default())
-                    .map_err(|error| self.error(&error))?,
+                Taken::Idle => self.seal()?,
                 Taken::Closed => return self.finish(),
             }
             // A failure elsewhere (a file that could not be prepared) ends the journal as a whole.
@@ -217,13 +211,26 @@ impl Writer {
         if !self.appender.is_synced() {
             self.sync(SyncPoint::JournalClosed)?;
         }
-        if self.appender.wants_seal() && self.appender.has_room_for_seal() {
-            self.appender
-                .put(Draft::default())
-                .map_err(|error| self.error(&error))?;
+        if self.can_seal() {
+            self.seal()?;
             self.sync(SyncPoint::JournalSeal)?;
         }
         Ok(())
+    }
+
+    /// Whether a seal is needed and has a place. It waits for no file: it is no more than a precaution.
+    fn can_seal(&self) -> bool {
+        self.appender.wants_seal() && (self.appender.has_room_for_seal() || self.files.has_ready())
+    }
+
+    /// Writes a group that says that those before it are durable.
+    fn seal(&mut self) -> Result<(), JournalError> {
+        if !self.appender.has_room_for_seal() {
+            self.switch()?;
+        }
+        self.appender
+            .put(Draft::default())
+            .map_err(|error| self.error(&error))
     }
 }
 

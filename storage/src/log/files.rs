@@ -210,7 +210,7 @@ impl LogFiles {
 
     /// A file that is open already; touches no disk.
     pub fn opened(&self, name: SegmentName, kind: FileKind) -> Option<Arc<dyn File>> {
-        self.handles.opened((self.id, name, kind))
+        self.handles.opened(self.key(name, kind))
     }
 
     /// A file, made if missing.
@@ -231,7 +231,17 @@ impl LogFiles {
             return self.fs.open(&path(), mode);
         }
         self.handles
-            .get((self.id, name, kind), || self.fs.open(&path(), mode))
+            .get(self.key(name, kind), || self.fs.open(&path(), mode))
+    }
+
+    /// One for each file, not for each name: a handle under another one would outlive the file.
+    fn key(&self, name: SegmentName, kind: FileKind) -> HandleKey {
+        let first = if kind.is_named_by_offset() {
+            EntryIndex::default()
+        } else {
+            name.first
+        };
+        (self.id, SegmentName { first, ..name }, kind)
     }
 
     /// Makes the folder.
@@ -284,7 +294,7 @@ impl LogFiles {
         for kind in FileKind::ALL {
             if !(shared && kind.is_named_by_offset()) {
                 self.remove(&name.file_name(kind))?;
-                self.handles.forget((self.id, name, kind));
+                self.handles.forget(self.key(name, kind));
             }
         }
         Ok(())
@@ -294,7 +304,7 @@ impl LogFiles {
     pub fn remove_side_files(&self, name: SegmentName) -> Result<(), LogError> {
         for kind in [FileKind::EntryIndex, FileKind::Entries] {
             self.remove(&name.file_name(kind))?;
-            self.handles.forget((self.id, name, kind));
+            self.handles.forget(self.key(name, kind));
         }
         Ok(())
     }
@@ -420,6 +430,35 @@ impl Handles {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A handle that was opened under the name of one is of no use once the file was removed under that of the other.
+    #[test]
+    fn segments_of_one_base_offset_share_handles_as_they_share_files() {
+        let fs = crate::fs::HostileFs::new(1);
+        let (cache, log) = (Arc::new(HandleCache::new(8)), LogId(1));
+        let files = LogFiles::new(
+            Arc::new(fs.clone()),
+            cache,
+            Path::new("/data"),
+            log,
+            "t-0.1",
+        );
+        fs.create_dir_all(&files.directory).expect("make");
+        let [empty, later] = [5, 9].map(|first| SegmentName {
+            first: EntryIndex(first),
+            ..SegmentName::default()
+        });
+        for records in [[1; 4], [2; 4]] {
+            let file = files.create(later, FileKind::Log).expect("open");
+            file.write_at(&[io::IoSlice::new(&records)], 0)
+                .expect("write");
+            let path = files.directory.join(later.file_name(FileKind::Log));
+            let written = fs.open(&path, OpenMode::Read).expect("is there");
+            assert_eq!(written.read_vec(4, 0).expect("read"), records);
+            files.remove_segment(later, Some(empty)).expect("remove");
+            files.remove_segment(empty, None).expect("remove");
+        }
+    }
 
     #[test]
     fn names_are_kafkas_and_round_trip() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::harness::{DIRECTORY, World};
 use crate::fs::FileSystem;
-use crate::journal::format::{FIRST_GROUP, GroupHead};
+use crate::journal::format::{BLOCK_BYTES, FIRST_GROUP, GroupHead};
 use crate::journal::round::{Opened, RoundFile};
 use crate::journal::*;
 use crate::log::LogId;
@@ -308,4 +308,24 @@ fn a_full_file_that_lost_its_last_group_is_not_set_aside_as_if_it_were_whole() {
     let (_, report, _) = world.open().expect("open");
     let logs: Vec<Option<LogId>> = report.damaged.iter().map(|damage| damage.log).collect();
     assert_eq!(logs, [Some(LogId(1))]);
+}
+
+/// A file that ends with the last group has no room to say that this one was synced; the next one says it.
+#[test]
+fn the_last_group_of_a_full_file_is_sealed_in_the_next() {
+    let mut world = World::new(1);
+    let journal = world.run();
+    let blocks = (world.config.file_bytes - FIRST_GROUP) / BLOCK_BYTES;
+    for _ in 0..blocks {
+        assert!(world.append_and_wait(&journal, Durability::Sync));
+    }
+    journal.close();
+    let (path, heads) = heads_of(&world, "journal-0001");
+    let last = heads.last().expect("is full");
+    assert_eq!(last.end(), world.config.file_bytes);
+    let flipped = world.fs.flip_bit(&path, last.position + 1000, 1);
+    flipped.expect("is there");
+    let (_, report, _) = world.open().expect("opens");
+    let named: Vec<_> = (report.damaged.iter()).map(|damage| damage.log).collect();
+    assert_eq!(named, [Some(LogId(1))], "{:?}", report.damaged);
 }

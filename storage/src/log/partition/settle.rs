@@ -29,7 +29,8 @@ pub(super) struct Replacement {
 
 impl PartitionLog {
     /// Forgets the entries up to `index`. Records from the log start on stay readable; when there are none among what
-    /// is forgotten this is [`PartitionLog::purge_to`]. Durable when it returns.
+    /// is forgotten this is [`PartitionLog::purge_to`], else it forgets whole segments only, up to the last one that
+    /// ends there or before. Durable when it returns.
     pub async fn forget_to(&self, index: EntryIndex) -> Result<(), LogError> {
         let turn = self.take_turn().await?;
         self.change(turn, move |log| {
@@ -39,20 +40,23 @@ impl PartitionLog {
             if next_offset <= log.bounds().log_start || !log.state.lock().has_files {
                 log.purge_at(purged, next_offset)
             } else {
-                log.settle_at(purged, next_offset)
+                log.settle_to(index)
             }
         })
         .await
     }
 
-    fn settle_at(&self, purged: EntryId, next_offset: Offset) -> Result<(), LogError> {
-        let index = purged.index;
+    fn settle_to(&self, index: EntryIndex) -> Result<(), LogError> {
         let journal = self.shared.journal()?;
         {
             let mut writing = self.writing.lock();
             let prepared = self.prepare_purge(&mut writing, index);
             prepared.map_err(|error| self.stop_after(error))?;
         }
+        let Some((purged, next_offset)) = self.segment_end(index) else {
+            return Ok(());
+        };
+        let index = purged.index;
         self.checkpoint_now()
             .map_err(|error| self.stop_after(error))?;
         let (settled, gone_bytes) = self.newly_settled(index)?;
@@ -78,6 +82,20 @@ impl PartitionLog {
             self.remove_forgotten(name, next)
         });
         removed.map_err(|error| self.stop(error))
+    }
+
+    /// Last entry of the last segment that ends at `index` or before, and the offset behind it; `None` if it is
+    /// forgotten already. A segment that was forgotten in part could lose the rest to a cut, and would be on no list then.
+    fn segment_end(&self, index: EntryIndex) -> Option<(EntryId, Offset)> {
+        let state = self.state.lock();
+        let next = (state.segments.names())
+            .take_while(|name| is_below(*name, index))
+            .last()?;
+        let last = EntryIndex(next.first.0.saturating_sub(1));
+        if last <= state.bounds.purged.index {
+            return None;
+        }
+        Some((state.id_of(last)?, next.base))
     }
 
     /// The segments below an entry that hold records from the log start on, and the bytes of those that do not.

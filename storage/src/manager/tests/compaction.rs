@@ -410,3 +410,26 @@ async fn a_damaged_batch_ends_the_pass_and_nothing_is_lost() {
     );
     manager.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_to_what_is_forgotten_takes_no_records_along() {
+    let machine = Machine::new(67);
+    let (manager, _) = machine.open();
+    let one_segment = LogConfig {
+        segment_bytes: 1 << 20,
+        ..compacted()
+    };
+    let log = make(&manager, 0, one_segment);
+    for value in 0..8 {
+        put(&log, i64::from(value), vec![(1, Some(value))]).await;
+    }
+    log.forget_to(EntryIndex(5)).await.expect("is forgotten");
+    log.truncate_after(EntryIndex(5)).await.expect("is cut");
+    let left = records(&log, 1000);
+    assert_eq!(left.len(), 5);
+    manager.shutdown().await;
+    drop((log, manager));
+    let (manager, _) = machine.open();
+    assert_eq!(records(&find(&manager, 0), 1000), left);
+    manager.shutdown().await;
+}
