@@ -7,6 +7,8 @@ export TIDELOG_CACHE CARGO_TARGET_DIR
 
 # One profile for binary, tests and lints: dependencies (RocksDB above all) are compiled once.
 CARGO_FLAGS = --release --locked
+# rskafka's tests are a workspace of their own (tests/rskafka/Cargo.toml says why).
+RSKAFKA = --manifest-path tests/rskafka/Cargo.toml
 BINARY = $(CARGO_TARGET_DIR)/release/tidelog
 CARGO_DENY = $(TIDELOG_CACHE)/tools/bin/cargo-deny
 
@@ -15,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build deps deps-build deps-test deps-soak deps-verify test test-rust test-foreign soak soak-day soak-topics figures bench-micro bench-kafka verify fmt clean distclean
+.PHONY: help run build deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics figures bench-micro bench-kafka verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,10 +45,13 @@ deps-soak:
 deps-verify:
 	@scripts/deps.sh verify
 
-test: deps-test test-rust test-foreign ## all tests: Rust, then foreign clients against a real broker process
+test: deps-test test-rust test-rskafka test-foreign ## all tests: Rust, then foreign clients against a real broker process
 
 test-rust: build ## unit and integration tests of the workspace
 	cargo test $(CARGO_FLAGS) --workspace $(ARGS)
+
+test-rskafka: build ## a client in Rust that is not ours
+	cargo test $(CARGO_FLAGS) $(RSKAFKA) $(ARGS)
 
 # Apache Kafka in Tidelog's place needs no binary of ours.
 test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
@@ -77,12 +82,15 @@ bench-kafka: deps-test build ## Tidelog and Apache Kafka side by side, as benche
 
 verify: deps-verify ## formatting, lints, licences, documentation; changes no file
 	cargo fmt --all --check
+	cargo fmt $(RSKAFKA) --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) $(RSKAFKA) --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check licenses bans sources
 	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --workspace --no-deps
 
 fmt: ## format the sources
 	cargo fmt --all
+	cargo fmt $(RSKAFKA)
 
 clean: ## forget what this clone built; the cache stays
 	rm -rf bin

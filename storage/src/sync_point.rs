@@ -17,14 +17,8 @@ pub enum SyncPoint {
     DataDirectory,
     /// Names in the journal's directory that an earlier life may have left unsynced.
     JournalDirectory,
-    /// Files of the journal that an earlier life may have left unsynced, before they are read.
+    /// Headers of files that an earlier life may have failed to sync, written once more.
     JournalFound,
-    /// The last groups, which an earlier life may have failed to sync, written once more.
-    JournalRewritten,
-    /// A file that was cut behind its last group and is made whole again.
-    JournalMadeWhole,
-    /// The end of the files' names where the journal begins anew after a clean stop.
-    JournalBegunAnew,
     /// Which files there are, for the next start to miss them.
     JournalFilesNoted,
     /// The first copy of a file's header that is written.
@@ -45,6 +39,8 @@ pub enum SyncPoint {
     SideFrames,
     /// The seal behind frames that were set aside.
     SideSeal,
+    /// The last groups of a side file, which an earlier life may have failed to sync, written once more.
+    SideRewritten,
     /// The name of a side file.
     SideMade,
     /// The end of a side file's name.
@@ -71,8 +67,6 @@ pub enum SyncPoint {
     RemovalMark,
     /// The mark of a clean stop.
     CleanStop,
-    /// The end of that mark.
-    CleanStopTaken,
     /// Vote of a consensus group.
     GroupVote,
     /// Snapshot of a consensus group, with what it has applied.
@@ -90,9 +84,6 @@ impl SyncPoint {
         SyncPoint::DataDirectory,
         SyncPoint::JournalDirectory,
         SyncPoint::JournalFound,
-        SyncPoint::JournalRewritten,
-        SyncPoint::JournalMadeWhole,
-        SyncPoint::JournalBegunAnew,
         SyncPoint::JournalFilesNoted,
         SyncPoint::JournalHeader,
         SyncPoint::JournalFileMade,
@@ -103,6 +94,7 @@ impl SyncPoint {
         SyncPoint::JournalSeal,
         SyncPoint::SideFrames,
         SyncPoint::SideSeal,
+        SyncPoint::SideRewritten,
         SyncPoint::SideMade,
         SyncPoint::SideRemoved,
         SyncPoint::SegmentRecords,
@@ -116,7 +108,6 @@ impl SyncPoint {
         SyncPoint::SettledCheckpoint,
         SyncPoint::RemovalMark,
         SyncPoint::CleanStop,
-        SyncPoint::CleanStopTaken,
         SyncPoint::GroupVote,
         SyncPoint::GroupSnapshot,
         SyncPoint::ImageSnapshot,

@@ -5,7 +5,6 @@ mod command_line;
 mod every_version;
 mod hostile;
 mod kafka_apis;
-mod rskafka_client;
 mod running_broker;
 mod tidy;
 mod topic_churn;

@@ -130,32 +130,6 @@ impl Opener {
         }
     }
 
-    /// Writes the last groups once more and syncs them. A sync that failed in an earlier life may have left them in
-    /// the page cache only, where they look as good as on the disk.
-    fn rewrite(rounds: &[RoundFile], end: &End) -> io::Result<()> {
-        for group in &end.unattested {
-            let Some(round) = rounds.get(group.file) else {
-                continue;
-            };
-            let mut bytes = vec![0; round.at_most(group.position, group.bytes as usize)];
-            let read = round.file.read_at(&mut bytes, group.position)?;
-            round.file.write_at(
-                &[IoSlice::new(bytes.get(..read).unwrap_or_default())],
-                group.position,
-            )?;
-        }
-        for round in rounds {
-            if end.unattested.iter().any(|group| {
-                rounds
-                    .get(group.file)
-                    .is_some_and(|other| std::ptr::eq(other, round))
-            }) {
-                round.file.sync_data(SyncPoint::JournalRewritten)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A store that has gone back has forgotten votes, and checkpoints that took the place of frames.
     fn check_store(&self, rounds: &[RoundFile]) -> Result<(), JournalError> {
         let Some(store) = &self.config.store else {
@@ -191,30 +165,22 @@ impl Opener {
                 continue;
             }
             tracing::warn!(file = %round.name, bytes, "journal file was cut behind its last group");
+            // Durable with the first sync of a group in it; until then a power loss makes it short again, no more.
             let whole = round.file.set_len(round.header.file_bytes);
-            whole
-                .and_then(|()| round.file.sync_data(SyncPoint::JournalMadeWhole))
-                .map_err(|error| self.error(&round.file_name, error))?;
+            whole.map_err(|error| self.error(&round.file_name, error))?;
         }
         Ok(evidence)
     }
 
     /// Removes all files but the side files: after a clean stop nothing in them is needed, and what is damaged would be
-    /// taken for a loss after the next one that is not clean.
+    /// taken for a loss after the next one that is not clean. Durable with the names of the files that are made next.
     fn start_over(&self) -> io::Result<()> {
         for file_name in self.fs.list(&self.directory)? {
             if file_name.starts_with(FILE_PREFIX) {
                 self.fs.remove_file(&self.directory.join(file_name))?;
             }
         }
-        self.fs
-            .sync_dir(&self.directory, SyncPoint::JournalBegunAnew)
-    }
-
-    fn walk(&self, rounds: &[RoundFile], replay: &mut Replay<'_>) -> Result<End, JournalError> {
-        let end = walk(rounds, replay).map_err(Self::unreadable)?;
-        Self::rewrite(rounds, &end).map_err(|error| self.error("", error))?;
-        Ok(end)
+        Ok(())
     }
 
     fn read_side(
@@ -231,9 +197,10 @@ impl Opener {
         );
         let mut frame_max = FrameSequence::default();
         for (log, round) in found {
-            let end = self.walk(std::slice::from_ref(&round), replay)?;
+            let end = walk(std::slice::from_ref(&round), replay).map_err(Self::unreadable)?;
             frame_max = frame_max.max(end.frame_max);
-            side.add(log, round, &end, replay.delivered(log));
+            side.add(log, round, &end, replay.delivered(log))
+                .map_err(|error| self.error(&SideFiles::file_name(log), error))?;
         }
         Ok((side, frame_max))
     }
@@ -294,7 +261,7 @@ pub(super) fn open(
         let missing = known::missing_side(store, delivered, &opener.directory_name);
         missing.into_iter().for_each(|damage| replay.damage(damage));
     }
-    let mut end = opener.walk(&found.rounds, &mut replay)?;
+    let mut end = walk(&found.rounds, &mut replay).map_err(Opener::unreadable)?;
     opener.keeps_end = opener.look_at_lengths(&found.rounds, &end, &mut replay)?;
     let floors = found
         .rounds
@@ -308,7 +275,7 @@ pub(super) fn open(
     if store.clean && replay.has_unnamed_damage() {
         tracing::warn!("the journal begins anew: it is damaged, and the last stop was clean");
         rounds.clear();
-        end = opener.walk(&rounds, &mut replay)?;
+        end = walk(&rounds, &mut replay).map_err(Opener::unreadable)?;
         opener.keeps_end = false;
         opener
             .start_over()
@@ -378,11 +345,12 @@ impl Opener {
         };
         // Numbers given out from now on are used, even if no frame with one of them ever reaches the disk.
         round.header.frame_floor = first;
-        let erased = if keeps_end {
-            Ok(())
-        } else {
-            erase_cut_tail(&round, end)
-        };
+        // All in the files before was on stable storage before this one was written to.
+        let rewritten = round.rewrite(end);
+        let erased = rewritten.and_then(|()| match keeps_end {
+            true => Ok(()),
+            false => erase_cut_tail(&round, end),
+        });
         erased
             .and_then(|()| round.write_header())
             .map_err(|error| files.error(&round.file_name, &error))?;

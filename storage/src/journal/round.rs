@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::format::{BLOCK_BYTES, Entry, FIRST_GROUP, FileHeader, GroupHead, HeaderError};
+use super::walk::End;
 use crate::SyncPoint;
 use crate::fs::{File, FileSystem, OpenMode};
 
@@ -132,6 +133,19 @@ impl RoundFile {
         self.file.sync_data(SyncPoint::JournalHeader)?;
         write(second)?;
         self.whole_copy = first;
+        Ok(())
+    }
+
+    /// Writes the last groups once more, to be made durable by the next sync: one that failed in an earlier life may
+    /// have left them in the page cache only, where they look as good as on the disk. `end` is that of a walk in which
+    /// this file was the last.
+    pub(super) fn rewrite(&self, end: &End) -> io::Result<()> {
+        for group in &end.unattested {
+            let len = self.at_most(group.position, group.bytes as usize);
+            let bytes = self.file.read_vec(len, group.position)?;
+            self.file
+                .write_at(&[IoSlice::new(&bytes)], group.position)?;
+        }
         Ok(())
     }
 

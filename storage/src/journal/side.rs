@@ -130,14 +130,16 @@ impl SideFiles {
     }
 
     /// Takes over a side file that was found and read at start.
-    pub(super) fn add(&mut self, log: LogId, round: RoundFile, end: &End, last: FrameSequence) {
-        self.open.insert(
-            log,
-            SideFile {
-                appender: Appender::resume(round, end),
-                last,
-            },
-        );
+    pub(super) fn add(
+        &mut self,
+        log: LogId,
+        round: RoundFile,
+        end: &End,
+        last: FrameSequence,
+    ) -> io::Result<()> {
+        let appender = resume(round, end)?;
+        self.open.insert(log, SideFile { appender, last });
+        Ok(())
     }
 
     /// Copies the frames of some logs, each with its last index in the file, out of a full journal file. Blocks.
@@ -188,10 +190,17 @@ impl SideFiles {
         let end = walk(std::slice::from_ref(&round), &mut last)
             .map_err(|_| io::Error::other("the side file cannot be read"))?;
         Ok(SideFile {
-            appender: Appender::resume(round, &end),
+            appender: resume(round, &end)?,
             last: last.0,
         })
     }
+}
+
+/// Goes on behind what was found in a side file, once that is durable.
+fn resume(round: RoundFile, end: &End) -> io::Result<Appender> {
+    round.rewrite(end)?;
+    round.file.sync_data(SyncPoint::SideRewritten)?;
+    Ok(Appender::resume(round, end))
 }
 
 /// Finds the last frame that is whole.

@@ -45,8 +45,6 @@ pub(super) struct Unreadable {
 /// Place of a group that no later one says to be on stable storage.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unattested {
-    /// Index of the file in the walk.
-    pub(super) file: usize,
     pub(super) position: u64,
     pub(super) bytes: u32,
     sequence: GroupSequence,
@@ -61,7 +59,7 @@ pub(super) struct End {
     /// The last good group's run, and the first group of its file.
     pub(super) run: Run,
     pub(super) file_first: GroupSequence,
-    /// Good groups that no later one says to be on stable storage.
+    /// Good groups that no later one says to be on stable storage; all are in the last file that has any.
     pub(super) unattested: Vec<Unattested>,
     /// Highest numbers seen, in cut tails too.
     pub(super) group_max: GroupSequence,
@@ -221,7 +219,6 @@ impl Walk<'_> {
             .retain(|group| group.sequence > head.synced_through);
         let (position, bytes, sequence) = (head.position, head.bytes, head.sequence);
         self.end.unattested.push(Unattested {
-            file,
             position,
             bytes,
             sequence,

@@ -18,7 +18,7 @@ use super::{CLEAN_STOP, LOG_ID_BLOCK, LOG_ID_LIMIT, LogIds, LogManager, Logs, ta
 use super::{OpenError, RecoveryReport, StorageOptions};
 use crate::SyncPoint;
 use crate::journal::{Damage, FrameKind, FrameSequence, Journal, ReplayedFrame};
-use crate::kv::{KeySpace, KvWrite};
+use crate::kv::{KeySpace, KvError, KvWrite};
 use crate::log::{
     Checkpoint, LogConfig, LogError, LogId, PartitionLog, Replay, Shared, TOPICS, decode_reset,
     log_of_checkpoint, run_write_behind,
@@ -104,7 +104,7 @@ impl LogManager {
         recovery.report.tail_cut = replayed.tail_cut;
         recovery.stop_damaged(&replayed.damaged, clean)?;
         recovery.report.journal_damage = replayed.damaged;
-        forget_clean_mark(&shared, clean)?;
+        forget_clean_mark(&shared, clean);
         journal.attest(shared.kv.progress());
         recovery.finish();
         shared.set_journal(journal);
@@ -326,13 +326,18 @@ fn check_store(options: &StorageOptions) -> Result<(), OpenError> {
     }
 }
 
-/// From now on the last stop no longer counts as clean.
-fn forget_clean_mark(shared: &Shared, clean: bool) -> Result<(), OpenError> {
+/// From now on the last stop no longer counts as clean. On stable storage with the note of the journal's files, before
+/// which the journal takes no frame.
+fn forget_clean_mark(shared: &Shared, clean: bool) {
     if clean {
         let unmark = vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())];
-        shared.kv.write_sync(unmark, SyncPoint::CleanStopTaken)?;
+        let done = Box::new(|written| {
+            if let Err::<(), KvError>(error) = written {
+                tracing::error!(%error, "the mark of the last clean stop is left");
+            }
+        });
+        shared.kv.write(unmark, None, done);
     }
-    Ok(())
 }
 
 /// Ids behind all that were ever taken.

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 
 use crate::SyncPoint;
 use crate::fs::{FileSystem, HostileFs};
+use crate::journal::format::FIRST_GROUP;
+use crate::journal::round::{Opened, RoundFile};
 use crate::journal::*;
 use crate::log::{EntryIndex, LogId};
 
@@ -287,4 +289,17 @@ impl World {
         let through = self.checkpoints.through.lock();
         through.get(&log).copied().unwrap_or(0)
     }
+}
+
+/// Whether a file of the journal ends with a seal, so that all before it count as synced.
+pub(crate) fn ends_with_seal(fs: &HostileFs, path: &Path) -> bool {
+    let Ok(Opened::Round(round)) = RoundFile::open(fs, path, String::new(), String::new()) else {
+        return false;
+    };
+    let (mut position, mut is_seal) = (FIRST_GROUP, false);
+    while let Some(head) = round.next_head(position) {
+        position = head.end();
+        is_seal = head.entries.is_empty();
+    }
+    is_seal
 }

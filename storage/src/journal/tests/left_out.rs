@@ -5,7 +5,7 @@ use std::path::Path;
 use super::harness::{DIRECTORY, World};
 use super::power::{self, Choice};
 use crate::SyncPoint;
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, Operation};
 use crate::journal::*;
 use crate::log::LogId;
 
@@ -53,6 +53,26 @@ pub(crate) fn interrupted_starts(seed: u64, left_out: Option<SyncPoint>) {
         world.fs.power_loss(choice.below(u64::MAX >> 1));
     }
     open(&mut world);
+}
+
+/// A sync of a start fails and its process is killed; the next one finds the page cache as it was, and the power goes
+/// while it starts, on a disk that tears sectors. Again and again.
+pub(crate) fn refused_headers(seed: u64, left_out: Option<SyncPoint>) {
+    let mut choice = Choice(seed);
+    let mut world = world(seed, left_out);
+    world.fs.set_sectors_torn(true);
+    let journal = world.run();
+    append(&mut world, &journal, 1, 1000, Durability::Sync);
+    journal.close();
+    for _ in 0..60 {
+        world.fs.refuse(Operation::Sync, choice.below(6));
+        drop(world.open());
+        world.fs.kill(choice.below(u64::MAX >> 1));
+        world.fs.cut_power_after(choice.below(10));
+        drop(world.open());
+        world.fs.power_loss(choice.below(u64::MAX >> 1));
+        open(&mut world);
+    }
 }
 
 /// The process is killed while the journal makes its files; with those that there are by then it goes on, until the
@@ -147,13 +167,38 @@ pub(crate) fn damaged_end_of_side_file(seed: u64, left_out: Option<SyncPoint>) {
 
 /// The power goes while frames are set aside.
 pub(crate) fn interrupted_setting_aside(seed: u64, left_out: Option<SyncPoint>) {
+    setting_aside(seed, left_out, |world, choice| {
+        world.fs.cut_power_after(choice.below(70));
+        false
+    });
+}
+
+/// A sync fails while frames are set aside, and the process is killed; or the power goes.
+pub(crate) fn refused_setting_aside(seed: u64, left_out: Option<SyncPoint>) {
+    setting_aside(seed, left_out, |world, choice| {
+        let refused = choice.below(2) == 0;
+        if refused {
+            world.fs.refuse(Operation::Sync, choice.below(40));
+        } else {
+            world.fs.cut_power_after(choice.below(70));
+        }
+        refused
+    });
+}
+
+/// Lives in which frames are set aside and something goes wrong. `arm` says what, and whether the page cache survives.
+fn setting_aside(
+    seed: u64,
+    left_out: Option<SyncPoint>,
+    arm: impl Fn(&World, &mut Choice) -> bool,
+) {
     let mut choice = Choice(seed);
     let mut world = world(seed, left_out);
     world.checkpoints.refused.lock().insert(LogId(2));
     for _ in 0..12 {
         let (journal, _) = open(&mut world);
         world.start(&journal);
-        world.fs.cut_power_after(choice.below(70));
+        let killed = arm(&world, &mut choice);
         for number in 0..40 {
             let log = if number % 8 == 0 { 2 } else { 1 };
             world.append(&journal, log, 6000, Durability::Sync);
@@ -162,7 +207,12 @@ pub(crate) fn interrupted_setting_aside(seed: u64, left_out: Option<SyncPoint>) 
             }
         }
         journal.close();
-        world.fs.power_loss(choice.below(u64::MAX >> 1));
+        let seed = choice.below(u64::MAX >> 1);
+        if killed {
+            world.fs.kill(seed);
+        } else {
+            world.fs.power_loss(seed);
+        }
     }
     open(&mut world);
 }

@@ -3,7 +3,7 @@
 mod basics;
 mod damage;
 
-mod harness;
+pub(crate) mod harness;
 mod hostile;
 pub(crate) mod left_out;
 mod power;

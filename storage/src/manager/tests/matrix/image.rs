@@ -8,6 +8,7 @@ use tidelog_protocol::types::BrokerId;
 use super::super::compaction::{compact, compacted, keyed};
 use super::*;
 use crate::fs::{DirectoryIdentity, OpenMode};
+use crate::journal::tests::harness::ends_with_seal;
 use crate::kv::KeySpace;
 
 /// Stand for places that are looked up in the image.
@@ -61,10 +62,21 @@ fn config() -> LogConfig {
 
 impl Images {
     pub(super) async fn make() -> Images {
+        let mut more = 0;
+        loop {
+            if let Some(images) = Images::try_make(more).await {
+                return images;
+            }
+            more += 1;
+        }
+    }
+
+    /// `None` if the newest frame is at the end of its file, where damage looks different.
+    async fn try_make(more: i64) -> Option<Images> {
         let machine = identified(70);
         let (manager, _) = machine.open();
-        fill(&manager).await;
-        let killed = settled(&machine).await;
+        fill(&manager, more).await;
+        let killed = settled(&machine).await?;
         manager.shutdown().await;
         drop(manager);
         let stopped = Image::of(&machine);
@@ -76,14 +88,14 @@ impl Images {
         }
         log.stop(LogError::Io("a test says so".into()));
         // The journal goes round, so that the frames of the stopped log are set aside.
-        fill(&manager).await;
-        let aside = settled(&machine).await;
+        fill(&manager, more).await;
+        let aside = settled(&machine).await?;
         manager.shutdown().await;
-        Images {
+        Some(Images {
             stopped,
             killed,
             aside,
-        }
+        })
     }
 }
 
@@ -98,7 +110,7 @@ fn identified(seed: u64) -> Machine {
     machine
 }
 
-async fn fill(manager: &Arc<LogManager>) {
+async fn fill(manager: &Arc<LogManager>, more: i64) {
     let logs = [make(manager, 0, config()), make(manager, 1, config())];
     let cleaned = make(manager, 2, compacted());
     for at in 0..BATCHES {
@@ -109,21 +121,29 @@ async fn fill(manager: &Arc<LogManager>) {
         append_batches(&cleaned, vec![keyed(None, i64::from(at), &records)]).await;
     }
     compact(&cleaned, 1_000_000).await.expect("is compacted");
+    for at in 0..more {
+        append_batches(&cleaned, vec![keyed(None, at, &vec![(50, Some(1))])]).await;
+    }
     // The newest frame of all, which the journal has not gone round since.
     append_batches(&logs[0], vec![batch(1, BATCHES)]).await;
 }
 
+/// Looks at the disk before the newest frame counts as one that will never be followed by a seal in its file.
+const LOOKS: usize = 15;
+
 /// The disk as kill -9 would leave it now: everything acknowledged, said to be durable, and written to segments.
-async fn settled(machine: &Machine) -> Image {
+async fn settled(machine: &Machine) -> Option<Image> {
     let mut last = Image::of(machine);
-    loop {
+    for _ in 0..LOOKS {
         tokio::time::sleep(Duration::from_millis(700)).await;
         let now = Image::of(machine);
-        if now == last {
-            return now;
+        let newest = now.newest_journal_file().expect("has the newest frame");
+        if now == last && ends_with_seal(&now.restore().fs, &newest) {
+            return Some(now);
         }
         last = now;
     }
+    None
 }
 
 fn read_files(fs: &HostileFs, path: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {

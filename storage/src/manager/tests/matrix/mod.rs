@@ -165,7 +165,6 @@ fn document() -> Vec<String> {
 }
 
 #[test]
-#[ignore = "unsteady: whether the flipped frame is in a group that a later one attests depends on timing"]
 fn every_kind_of_damage_ends_as_the_document_says() {
     let images = block_on(Images::make());
     let lines = ROWS.iter().map(|(name, victim, damage)| {

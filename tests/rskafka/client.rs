@@ -2,6 +2,12 @@
 //!
 //! It has no groups; what it has is driven here: codecs, records, offsets, administration, errors.
 
+#![cfg(test)]
+
+#[path = "../it/running_broker.rs"]
+#[allow(dead_code, reason = "made for tests that ask more of a broker")]
+mod running_broker;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
