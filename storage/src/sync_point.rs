@@ -19,7 +19,7 @@ pub enum SyncPoint {
     JournalDirectory,
     /// Headers of files that an earlier life may have failed to sync, written once more.
     JournalFound,
-    /// Which files there are, for the next start to miss them.
+    /// Which files there are, for the next start to miss them, and with it the checkpoints that take their place.
     JournalFilesNoted,
     /// The first copy of a file's header that is written.
     JournalHeader,
@@ -39,8 +39,6 @@ pub enum SyncPoint {
     SideFrames,
     /// The seal behind frames that were set aside.
     SideSeal,
-    /// The last groups of a side file, which an earlier life may have failed to sync, written once more.
-    SideRewritten,
     /// The name of a side file.
     SideMade,
     /// The end of a side file's name.
@@ -59,8 +57,6 @@ pub enum SyncPoint {
     CompactedRecords,
     /// Names of a compacted segment's files.
     CompactedNames,
-    /// Checkpoints of logs whose journal frames give way.
-    Checkpoint,
     /// The checkpoint of a log before entries of it are settled.
     SettledCheckpoint,
     /// The mark of a log that is being removed.
@@ -94,7 +90,6 @@ impl SyncPoint {
         SyncPoint::JournalSeal,
         SyncPoint::SideFrames,
         SyncPoint::SideSeal,
-        SyncPoint::SideRewritten,
         SyncPoint::SideMade,
         SyncPoint::SideRemoved,
         SyncPoint::SegmentRecords,
@@ -104,7 +99,6 @@ impl SyncPoint {
         SyncPoint::CompactedIndexes,
         SyncPoint::CompactedRecords,
         SyncPoint::CompactedNames,
-        SyncPoint::Checkpoint,
         SyncPoint::SettledCheckpoint,
         SyncPoint::RemovalMark,
         SyncPoint::CleanStop,

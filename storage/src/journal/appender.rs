@@ -32,6 +32,8 @@ pub(super) struct Appender {
     last: Link,
     run: Run,
     synced_through: GroupSequence,
+    /// The newest group with frames.
+    framed: GroupSequence,
     /// The newest group that a later one says to be on stable storage.
     attested: GroupSequence,
     /// What the key-value store has made durable so far, where somebody says so.
@@ -57,6 +59,11 @@ impl Appender {
                 cut: last.sequence,
             },
             synced_through: last.sequence,
+            framed: if last.entries.is_empty() {
+                GroupSequence::default()
+            } else {
+                last.sequence
+            },
             attested: GroupSequence::default(),
             store: None,
             last,
@@ -91,9 +98,9 @@ impl Appender {
         self.synced_through == self.last.sequence
     }
 
-    /// Whether no group says yet that what is on stable storage is.
+    /// Whether the newest frames are on stable storage and no group says so yet.
     pub(super) fn wants_seal(&self) -> bool {
-        self.synced_through > self.attested
+        self.attested < self.framed && self.framed <= self.synced_through
     }
 
     /// Whether an empty group fits.
@@ -137,6 +144,9 @@ impl Appender {
         slices.push(IoSlice::new(padding));
         self.round.file.write_at(&slices, self.position)?;
         self.attested = self.synced_through;
+        if !head.entries.is_empty() {
+            self.framed = head.sequence;
+        }
         self.position = head.end();
         self.next = GroupSequence(head.sequence.0 + 1);
         self.last = head.link();

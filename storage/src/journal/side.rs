@@ -196,10 +196,10 @@ impl SideFiles {
     }
 }
 
-/// Goes on behind what was found in a side file, once that is durable.
+/// Goes on behind what was found in a side file. What an earlier life failed to sync of it is made durable by the sync of
+/// the next copy, which is that of the same journal file once more: until then that has the frames.
 fn resume(round: RoundFile, end: &End) -> io::Result<Appender> {
     round.rewrite(end)?;
-    round.file.sync_data(SyncPoint::SideRewritten)?;
     Ok(Appender::resume(round, end))
 }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use super::*;
 
 /// Who asks for a sync makes no difference here.
-const ANY: SyncPoint = SyncPoint::Checkpoint;
+const ANY: SyncPoint = SyncPoint::CleanStop;
 
 fn put(space: KeySpace, key: &[u8], value: &'static str) -> KvWrite {
     KvWrite::Put(space, Bytes::copy_from_slice(key), value.into())

@@ -519,7 +519,7 @@ mod tests {
         let left_out = Some(SyncPoint::GroupVote);
         let kv = RocksKv::open_volatile(directory.path(), left_out).expect("open");
         let get = |kv: &RocksKv, key: &str| kv.get(KeySpace::Vote, key.as_bytes()).expect("get");
-        kv.write_sync(put("1", "a"), SyncPoint::Checkpoint)
+        kv.write_sync(put("1", "a"), SyncPoint::CleanStop)
             .expect("write");
         kv.write_sync(put("2", "b"), SyncPoint::GroupVote)
             .expect("write");
@@ -536,7 +536,7 @@ mod tests {
         kv.write_sync(put("2", "b"), SyncPoint::GroupVote)
             .expect("write");
         // Whatever is synced later takes along what came before.
-        kv.write_sync(put("3", "c"), SyncPoint::Checkpoint)
+        kv.write_sync(put("3", "c"), SyncPoint::CleanStop)
             .expect("write");
         drop(kv);
         let kv = RocksKv::open(directory.path()).expect("open");
@@ -547,7 +547,7 @@ mod tests {
     fn want_of_room_is_followed_by_opening_again_with_all_that_was_done() {
         let directory = tempfile::tempdir().expect("temporary directory");
         let kv = RocksKv::open(directory.path()).expect("open");
-        kv.write_sync(put("1", "a"), SyncPoint::Checkpoint)
+        kv.write_sync(put("1", "a"), SyncPoint::CleanStop)
             .expect("write");
         let tables = || {
             let count = |db: &DB| Ok(db.live_files()?.len());
@@ -555,7 +555,7 @@ mod tests {
         };
         assert_eq!(tables(), 0, "everything is in the log");
         kv.rocks.out_of_room.store(true, Ordering::Relaxed);
-        kv.write_sync(put("2", "b"), SyncPoint::Checkpoint)
+        kv.write_sync(put("2", "b"), SyncPoint::CleanStop)
             .expect("write");
         assert_eq!(tables(), 1, "what was in the log is in a table");
         for key in [b"1", b"2"] {

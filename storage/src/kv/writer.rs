@@ -337,7 +337,7 @@ mod tests {
     use crate::kv::KeySpace;
 
     /// Who asks makes no difference here.
-    const ANY: SyncPoint = SyncPoint::Checkpoint;
+    const ANY: SyncPoint = SyncPoint::CleanStop;
 
     /// A target that answers as told, then always takes what it is given.
     #[derive(Default)]

@@ -26,7 +26,7 @@ pub(crate) struct Captured {
 }
 
 impl Captured {
-    /// Notes that the checkpoint is durable.
+    /// Notes that the checkpoint is written, and durable before a frame that it covers is given up.
     pub fn written(self) {
         let mut state = self.log.state.lock();
         state.covered = state.covered.max(self.sequence);
@@ -46,7 +46,7 @@ impl PartitionLog {
     }
 
     /// Writes and syncs everything that was appended before the call and returns the checkpoint that says so; `None`
-    /// if the last one still holds. Blocks. The caller holds the lock of checkpoints until the write is durable.
+    /// if the last one still holds. Blocks. The caller holds the lock of checkpoints until it is written.
     pub(crate) fn capture(&self) -> Result<Option<Captured>, LogError> {
         self.check_running()?;
         let Some(me) = self.me.upgrade().filter(|_| self.is_ahead_of_checkpoint()) else {

@@ -188,7 +188,11 @@ async fn run_to(seed: u64, cut: u64, torn: bool, left_out: Option<SyncPoint>) ->
     let operations = machine.fs.operations() - began;
     machine.crash(manager, seed ^ cut << 20);
     let (manager, report) = machine.open();
-    assert_eq!(report.stopped, vec![]);
+    assert_eq!(
+        report.stopped,
+        vec![],
+        "seed {seed}, cut {cut}, torn {torn}"
+    );
     expected.check(before, &manager, &mut random);
     operations
 }

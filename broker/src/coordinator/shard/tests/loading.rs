@@ -90,7 +90,7 @@ async fn damaged_snapshot_is_left_aside() {
     store
         .write_sync(
             vec![KvWrite::Put(KeySpace::Coordinator, pairs[1].0.clone(), cut)],
-            SyncPoint::Checkpoint,
+            SyncPoint::CleanStop,
         )
         .expect("writes");
     let fixture = Fixture::start_on(log, store, settings);
