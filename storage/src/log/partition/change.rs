@@ -261,7 +261,9 @@ impl PartitionLog {
         let journal = self.shared.journal()?;
         let mut writing = self.writing.lock();
         let prepared = self.prepare_purge(&mut writing, purged.index);
-        let freed = prepared.map_err(|error| self.stop_after(error))?;
+        let freed = prepared
+            .and_then(|()| self.bytes_below(purged.index))
+            .map_err(|error| self.stop_after(error))?;
         let (done, settled, dropped, permits) = {
             let mut state = self.state.lock();
             let last_index = state.bounds.last.index;
@@ -288,25 +290,28 @@ impl PartitionLog {
         removed.map_err(|error| self.stop(error))
     }
 
-    /// Brings everything into files, begins a new segment if nothing of the active one stays, and returns the bytes of
-    /// batches in the segments that hold nothing above an entry.
+    /// Brings everything into files and begins a new segment if nothing of the active one stays.
     pub(super) fn prepare_purge(
         &self,
         writing: &mut Writing,
         index: EntryIndex,
-    ) -> Result<u64, LogError> {
+    ) -> Result<(), LogError> {
         let last = {
             let mut state = self.state.lock();
             let last = state.bounds.last.index;
             if !state.has_files {
-                return Ok(0);
+                return Ok(());
             }
             if index == last && !state.segments.active.is_empty() {
                 state.roll();
             }
             last
         };
-        self.drain_to(writing, last)?;
+        self.drain_to(writing, last)
+    }
+
+    /// Bytes of batches in the segments that hold nothing above an entry.
+    fn bytes_below(&self, index: EntryIndex) -> Result<u64, LogError> {
         let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
         let mut bytes = 0;
         for (name, next) in names.iter().zip(names.iter().skip(1)) {

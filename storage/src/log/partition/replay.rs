@@ -284,6 +284,7 @@ impl PartitionLog {
         }
         replay.recount = true;
         let mut writing = self.writing.lock();
+        // What is dropped is not looked at: of a segment that an earlier purge left there may be anything.
         self.prepare_purge(&mut writing, purged.index)?;
         let (settled, dropped, permits) = {
             let mut state = self.state.lock();

@@ -90,3 +90,42 @@ async fn what_was_left_under_the_name_of_an_empty_segment_is_not_read() {
     }
     manager.shutdown().await;
 }
+
+/// A segment that was purged is back after a power loss, with records that were never synced. The next purge, which the
+/// journal alone holds, drops it as it is.
+#[tokio::test]
+async fn what_an_earlier_purge_left_is_not_read_by_a_later_one() {
+    let machine = Machine::new(53);
+    let (manager, _) = machine.open();
+    let log = make(&manager, 0, small_segments());
+    append_numbered(&log, 5, 304).await;
+    log.flush().expect("is written");
+    let files = ["entries", "log"].map(|kind| {
+        let names = machine.fs.list(&folder(&machine)).expect("is there");
+        let name = names.into_iter().find(|name| name.ends_with(kind));
+        let path = folder(&machine).join(name.expect("is written"));
+        let file = machine.fs.open(&path, OpenMode::Read).expect("opens");
+        let bytes = file.len().expect("is known") as usize;
+        (path, file.read_vec(bytes, 0).expect("is read"))
+    });
+    log.purge_to(EntryIndex(5)).await.expect("is done");
+    manager.shutdown().await;
+    let (manager, _) = machine.open();
+    let log = find(&manager, 0);
+    append_numbered(&log, 3, 304).await;
+    log.purge_to(EntryIndex(7)).await.expect("is done");
+    drop(log);
+    machine.kill(manager, 54);
+    let [entries, (records, bytes)] = files;
+    for (path, bytes) in [entries, (records, vec![0xaa; bytes.len()])] {
+        let left = machine.fs.open(&path, OpenMode::CreateNew);
+        let written = left
+            .expect("was removed")
+            .write_at(&[std::io::IoSlice::new(&bytes)], 0);
+        written.expect("is written");
+    }
+    let (manager, report) = machine.open();
+    assert_eq!(report.stopped, vec![]);
+    assert_eq!(find(&manager, 0).bounds().last.index, EntryIndex(8));
+    manager.shutdown().await;
+}
