@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::SyncPoint;
 use crate::fs::{FileSystem, HostileFs};
-use crate::journal::format::FIRST_GROUP;
+use crate::journal::format::{BLOCK_BYTES, FIRST_GROUP};
 use crate::journal::round::{Opened, RoundFile};
 use crate::journal::*;
 use crate::log::{EntryIndex, LogId};
@@ -290,6 +290,9 @@ impl World {
         through.get(&log).copied().unwrap_or(0)
     }
 }
+
+/// Where the second group of a file begins at the earliest.
+pub(crate) const BEHIND_FIRST_GROUP: u64 = FIRST_GROUP + BLOCK_BYTES;
 
 /// Whether a file of the journal ends with a seal, so that all before it count as synced.
 pub(crate) fn ends_with_seal(fs: &HostileFs, path: &Path) -> bool {
