@@ -86,6 +86,7 @@ verify: deps-verify ## formatting, lints, licences, documentation; changes no fi
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	cargo clippy $(CARGO_FLAGS) $(RSKAFKA) --all-targets -- -D warnings
 	$(CARGO_DENY) --locked check licenses bans sources
+	$(CARGO_DENY) --locked $(RSKAFKA) --config deny.toml check bans sources
 	RUSTDOCFLAGS='-D warnings' cargo doc $(CARGO_FLAGS) --workspace --no-deps
 
 fmt: ## format the sources

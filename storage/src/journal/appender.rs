@@ -32,10 +32,6 @@ pub(super) struct Appender {
     last: Link,
     run: Run,
     synced_through: GroupSequence,
-    /// The newest group with frames.
-    framed: GroupSequence,
-    /// The newest group that a later one says to be on stable storage.
-    attested: GroupSequence,
     /// What the key-value store has made durable so far, where somebody says so.
     store: Option<Arc<AtomicU64>>,
 }
@@ -59,12 +55,6 @@ impl Appender {
                 cut: last.sequence,
             },
             synced_through: last.sequence,
-            framed: if last.entries.is_empty() {
-                GroupSequence::default()
-            } else {
-                last.sequence
-            },
-            attested: GroupSequence::default(),
             store: None,
             last,
         }
@@ -100,7 +90,7 @@ impl Appender {
 
     /// Whether the newest frames are on stable storage and no group says so yet.
     pub(super) fn wants_seal(&self) -> bool {
-        self.attested < self.framed && self.framed <= self.synced_through
+        self.is_synced() && !self.last.entries.is_empty()
     }
 
     /// Whether an empty group fits.
@@ -143,10 +133,6 @@ impl Appender {
         slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
         slices.push(IoSlice::new(padding));
         self.round.file.write_at(&slices, self.position)?;
-        self.attested = self.synced_through;
-        if !head.entries.is_empty() {
-            self.framed = head.sequence;
-        }
         self.position = head.end();
         self.next = GroupSequence(head.sequence.0 + 1);
         self.last = head.link();

@@ -29,12 +29,8 @@ pub struct StoreKnowledge {
 pub(super) fn store_sequence(rounds: &[RoundFile]) -> Option<(u64, &RoundFile)> {
     // Numbers rise from group to group, so the newest file that has any group has the highest.
     rounds.iter().rev().find_map(|round| {
-        let mut position = FIRST_GROUP;
-        let mut newest = None;
-        while let Some(head) = round.next_head(position) {
-            position = head.end();
-            newest = newest.max(Some(head.store_sequence));
-        }
+        let sequences = round.heads_from(FIRST_GROUP);
+        let newest = sequences.map(|head| head.store_sequence).max();
         newest.map(|sequence| (sequence, round))
     })
 }

@@ -211,7 +211,8 @@ pub(crate) fn directory_id(fs: &dyn FileSystem, directory: &Path) -> io::Result<
     for file_name in fs.list(directory)? {
         let path = directory.join(&file_name);
         if file_name.starts_with(FILE_PREFIX)
-            && let Opened::Round(round) = RoundFile::open(fs, &path, String::new(), file_name)?
+            && let Opened::Round(round) =
+                RoundFile::read_header(fs, &path, String::new(), file_name)?
         {
             return Ok(Some(round.header.directory_id));
         }
@@ -346,12 +347,11 @@ impl Opener {
         // Numbers given out from now on are used, even if no frame with one of them ever reaches the disk.
         round.header.frame_floor = first;
         // All in the files before was on stable storage before this one was written to.
-        let rewritten = round.rewrite(end);
-        let erased = rewritten.and_then(|()| match keeps_end {
-            true => Ok(()),
-            false => erase_cut_tail(&round, end),
-        });
-        erased
+        let mut prepared = round.rewrite(end);
+        if !keeps_end {
+            prepared = prepared.and_then(|()| erase_cut_tail(&round, end));
+        }
+        prepared
             .and_then(|()| round.write_header())
             .map_err(|error| files.error(&round.file_name, &error))?;
         let appender = Appender::resume(round, end);

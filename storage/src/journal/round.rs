@@ -73,30 +73,37 @@ impl RoundFile {
         name: String,
         file_name: String,
     ) -> io::Result<Opened> {
+        let opened = RoundFile::read_header(fs, path, name, file_name)?;
+        if let Opened::Round(round) = &opened {
+            round.write_again(round.whole_copy * BLOCK_BYTES, BLOCK_BYTES as usize)?;
+            round.file.sync_data(SyncPoint::JournalFound)?;
+        }
+        Ok(opened)
+    }
+
+    /// Opens a file and changes nothing.
+    pub(super) fn read_header(
+        fs: &dyn FileSystem,
+        path: &Path,
+        name: String,
+        file_name: String,
+    ) -> io::Result<Opened> {
         let file = fs.open(path, OpenMode::Write)?;
-        let mut best: Option<(FileHeader, u64, Vec<u8>)> = None;
+        let mut best: Option<(FileHeader, u64)> = None;
         for copy in 0..2 {
             let Ok(block) = file.read_vec(BLOCK_BYTES as usize, copy * BLOCK_BYTES) else {
                 continue;
             };
             match FileHeader::decode(&block) {
-                Ok(header)
-                    if (best.as_ref()).is_none_or(|(best, ..)| best.age() < header.age()) =>
-                {
-                    best = Some((header, copy, block));
+                Ok(header) if (best.as_ref()).is_none_or(|(best, _)| best.age() < header.age()) => {
+                    best = Some((header, copy));
                 }
                 Ok(_) | Err(HeaderError::Damaged) => {}
                 Err(HeaderError::TooNew(version)) => return Ok(Opened::TooNew(version)),
             }
         }
-        if let Some((_, copy, block)) = &best {
-            file.write_at(&[IoSlice::new(block)], copy * BLOCK_BYTES)?;
-        }
-        file.sync_data(SyncPoint::JournalFound)?;
         Ok(match best {
-            Some((header, copy, _)) => {
-                Opened::Round(RoundFile::new(name, file_name, file, (header, copy)))
-            }
+            Some(best) => Opened::Round(RoundFile::new(name, file_name, file, best)),
             None => Opened::Damaged,
         })
     }
@@ -140,13 +147,14 @@ impl RoundFile {
     /// have left them in the page cache only, where they look as good as on the disk. `end` is that of a walk in which
     /// this file was the last.
     pub(super) fn rewrite(&self, end: &End) -> io::Result<()> {
-        for group in &end.unattested {
-            let len = self.at_most(group.position, group.bytes as usize);
-            let bytes = self.file.read_vec(len, group.position)?;
-            self.file
-                .write_at(&[IoSlice::new(&bytes)], group.position)?;
-        }
-        Ok(())
+        (end.unattested.iter())
+            .try_for_each(|group| self.write_again(group.position, group.bytes as usize))
+    }
+
+    /// Writes what is there once more, as far as the file goes.
+    fn write_again(&self, position: u64, len: usize) -> io::Result<()> {
+        let bytes = self.file.read_vec(self.at_most(position, len), position)?;
+        self.file.write_at(&[IoSlice::new(&bytes)], position)
     }
 
     /// Whether the device refused to read a place behind `position` where a group might be.
@@ -220,6 +228,15 @@ impl RoundFile {
                 return None;
             }
         }
+    }
+
+    /// The groups that begin at or after `position`, in their order.
+    pub(super) fn heads_from(&self, mut position: u64) -> impl Iterator<Item = GroupHead> {
+        std::iter::from_fn(move || {
+            let head = self.next_head(position)?;
+            position = head.end();
+            Some(head)
+        })
     }
 
     /// The payload of an entry of the group at `position`, or what is wrong with it.

@@ -251,7 +251,7 @@ impl Walk<'_> {
             .unwrap_or_default();
         let (mut found, mut runs) = (Vec::new(), Vec::new());
         for (index, round) in self.files.iter().enumerate().skip(from.file) {
-            let mut position = if index == from.file {
+            let position = if index == from.file {
                 from.position
             } else {
                 FIRST_GROUP
@@ -260,8 +260,7 @@ impl Walk<'_> {
             if index > from.file + 1 && round.head_at(FIRST_GROUP).is_none() {
                 continue;
             }
-            while let Some(head) = round.next_head(position) {
-                position = head.end();
+            for head in round.heads_from(position) {
                 ahead.group_max = ahead.group_max.max(head.sequence);
                 let frames = head.entries.iter().map(|entry| entry.sequence).max();
                 ahead.frame_max = ahead.frame_max.max(frames.unwrap_or_default());

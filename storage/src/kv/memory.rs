@@ -154,10 +154,6 @@ impl KeyValueStore for MemoryKv {
         self.writer.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
-        self.writer.write_sync(batch, point)
-    }
-
     fn is_short_of_room(&self) -> bool {
         self.writer.waits_for_room()
     }

@@ -12,6 +12,7 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 
@@ -56,6 +57,15 @@ pub struct KvError(pub String);
 /// Called once a batch is as durable as was asked, or is known not to be.
 pub type KvCompletion = Box<dyn FnOnce(Result<(), KvError>) + Send>;
 
+/// Blocks until a write is done.
+fn wait(write: impl FnOnce(KvCompletion)) -> Result<(), KvError> {
+    let (tell, told) = sync_channel(1);
+    // It is told below for as long as somebody may tell.
+    write(Box::new(move |written| drop(tell.send(written))));
+    told.recv()
+        .unwrap_or_else(|_| Err(KvError("closed".to_owned())))
+}
+
 /// A key-value store. `get` and `scan` may block for a disk read; they are small.
 pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     /// Value of a key.
@@ -67,8 +77,14 @@ pub trait KeyValueStore: Send + Sync + std::fmt::Debug + 'static {
     /// with the power until a later batch is on stable storage: batches get there in the order of the calls. Must not
     /// be assumed before `done`.
     fn write(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>, done: KvCompletion);
+    /// Like `write`, and blocks until it is done.
+    fn write_and_wait(&self, batch: Vec<KvWrite>, point: Option<SyncPoint>) -> Result<(), KvError> {
+        wait(|done| self.write(batch, point, done))
+    }
     /// Like `write`, and blocks until it is on stable storage.
-    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError>;
+    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
+        self.write_and_wait(batch, Some(point))
+    }
     /// Whether the disk has, or had a moment ago, no room for a write. Such a write waits and does not fail; others
     /// should leave what room there is to it.
     fn is_short_of_room(&self) -> bool;

@@ -440,10 +440,6 @@ impl KeyValueStore for RocksKv {
         self.writer.write(batch, point, done);
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
-        self.writer.write_sync(batch, point)
-    }
-
     fn is_short_of_room(&self) -> bool {
         self.rocks.ballast.is_missing() || self.writer.waits_for_room()
     }

@@ -128,21 +128,6 @@ impl BatchWriter {
         self.shared.changed.notify_one();
     }
 
-    pub(super) fn write_sync(&self, writes: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.write(
-            writes,
-            Some(point),
-            Box::new(move |result| {
-                // The receiver waits below for as long as the sender lives.
-                let _ = sender.send(result);
-            }),
-        );
-        receiver
-            .recv()
-            .unwrap_or_else(|_| Err(KvError("closed".to_owned())))
-    }
-
     /// Whether a batch waits for room.
     pub(super) fn waits_for_room(&self) -> bool {
         self.shared.queue.lock().waiting_for_room
@@ -368,6 +353,10 @@ mod tests {
         (target, writer)
     }
 
+    fn write_sync(writer: &BatchWriter, count: usize) -> Result<(), KvError> {
+        crate::kv::wait(|done| writer.write(writes(count), Some(ANY), done))
+    }
+
     #[test]
     fn what_finds_no_room_is_applied_again_before_what_came_later() {
         let (target, writer) = start([no_room(), no_room()]);
@@ -386,9 +375,7 @@ mod tests {
         let first = receiver.recv_timeout(ROOM_PAUSE);
         assert!(first.is_err(), "told before it was applied: {first:?}");
         assert!(writer.waits_for_room());
-        writer
-            .write_sync(writes(4), ANY)
-            .expect("there is room again");
+        write_sync(&writer, 4).expect("there is room again");
         assert_eq!(
             [receiver.recv(), receiver.recv()],
             [Ok((1, true)), Ok((2, true))]
@@ -401,7 +388,7 @@ mod tests {
     fn another_failure_is_final_also_while_room_is_waited_for() {
         let (target, writer) = start([no_room(), ApplyError::Failed(KvError("sync".to_owned()))]);
         for count in [1, 2] {
-            let error = writer.write_sync(writes(count), ANY).expect_err("failed");
+            let error = write_sync(&writer, count).expect_err("failed");
             assert_eq!(error.0, "sync");
         }
         assert_eq!(*target.given.lock(), [1, 1], "nothing is applied after it");
@@ -420,9 +407,7 @@ mod tests {
         assert_eq!(receiver.recv(), Ok(true));
         target.answers.lock().clear();
         // What is known to have failed must not come true later.
-        writer
-            .write_sync(writes(1), ANY)
-            .expect_err("the failure is final");
+        write_sync(&writer, 1).expect_err("the failure is final");
     }
 
     #[test]

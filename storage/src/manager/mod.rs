@@ -263,9 +263,14 @@ impl Drop for LogManager {
 fn take_ids(kv: &dyn KeyValueStore, limit: u64) {
     let value = limit.to_be_bytes().to_vec();
     let write = KvWrite::Put(KeySpace::Meta, LOG_ID_LIMIT.into(), value.into());
-    let done = Box::new(|written| {
+    write_soon(kv, write, "log ids that are taken are not noted");
+}
+
+/// Writes what goes to stable storage with a later batch. Nobody waits for it; `failed` is logged if it fails.
+fn write_soon(kv: &dyn KeyValueStore, write: KvWrite, failed: &'static str) {
+    let done = Box::new(move |written| {
         if let Err::<(), KvError>(error) = written {
-            tracing::error!(%error, "log ids that are taken are not noted");
+            tracing::error!(%error, "{failed}");
         }
     });
     kv.write(vec![write], None, done);

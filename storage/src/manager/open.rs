@@ -14,11 +14,13 @@ use parking_lot::{Mutex, RwLock};
 use super::knowledge;
 use super::reclaim::LogReclaimer;
 use super::space::{Background, look};
-use super::{CLEAN_STOP, LOG_ID_BLOCK, LOG_ID_LIMIT, LogIds, LogManager, Logs, take_ids};
+use super::{
+    CLEAN_STOP, LOG_ID_BLOCK, LOG_ID_LIMIT, LogIds, LogManager, Logs, take_ids, write_soon,
+};
 use super::{OpenError, RecoveryReport, StorageOptions};
 use crate::SyncPoint;
 use crate::journal::{Damage, FrameKind, FrameSequence, Journal, ReplayedFrame};
-use crate::kv::{KeySpace, KvError, KvWrite};
+use crate::kv::{KeySpace, KvWrite};
 use crate::log::{
     Checkpoint, LogConfig, LogError, LogId, PartitionLog, Replay, Shared, TOPICS, decode_reset,
     log_of_checkpoint, run_write_behind,
@@ -330,13 +332,12 @@ fn check_store(options: &StorageOptions) -> Result<(), OpenError> {
 /// which the journal takes no frame.
 fn forget_clean_mark(shared: &Shared, clean: bool) {
     if clean {
-        let unmark = vec![KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into())];
-        let done = Box::new(|written| {
-            if let Err::<(), KvError>(error) = written {
-                tracing::error!(%error, "the mark of the last clean stop is left");
-            }
-        });
-        shared.kv.write(unmark, None, done);
+        let unmark = KvWrite::Delete(KeySpace::Meta, CLEAN_STOP.into());
+        write_soon(
+            &*shared.kv,
+            unmark,
+            "the mark of the last clean stop is left",
+        );
     }
 }
 

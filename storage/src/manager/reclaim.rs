@@ -3,7 +3,6 @@
 //! One log after the other, so that the journal's own syncs are not stalled by a hundred others at once. A log that
 //! cannot be synced is named to the journal, which keeps its frames aside.
 
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Weak};
 
 use super::{JOURNAL_FILES, LogManager, knowledge};
@@ -85,7 +84,10 @@ impl LogManager {
             }
         }
         let writes: Vec<_> = captured.iter().map(|ready| ready.write.clone()).collect();
-        if let Err(error) = self.write_checkpoints(writes) {
+        // On stable storage with the note of the journal's files, or of a clean stop, before a frame is given up.
+        if !writes.is_empty()
+            && let Err(error) = self.shared.kv.write_and_wait(writes, None)
+        {
             tracing::error!(%error, "checkpoints not written");
             return Err(NotWritten::Failed(error));
         }
@@ -96,20 +98,6 @@ impl LogManager {
             return Err(NotWritten::NoRoom);
         }
         Ok(failed)
-    }
-
-    /// Writes checkpoints; blocks. They are on stable storage with the note of the journal's files, or of a clean stop,
-    /// that comes before a frame of theirs is given up.
-    fn write_checkpoints(&self, writes: Vec<KvWrite>) -> Result<(), KvError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let (tell, told) = sync_channel(1);
-        // Told below, unless the store is gone.
-        let done = Box::new(move |written| drop(tell.send(written)));
-        self.shared.kv.write(writes, None, done);
-        told.recv()
-            .unwrap_or_else(|_| Err(KvError("closed".to_owned())))
     }
 
     fn checkpointed(&self, ready: Captured) {

@@ -39,16 +39,11 @@ fn written() -> (World, PathBuf, Vec<GroupHead>) {
 
 fn heads_of(world: &World, name: &str) -> (PathBuf, Vec<GroupHead>) {
     let path = Path::new(DIRECTORY).join(name);
-    let opened = RoundFile::open(&world.fs, &path, "f".into(), "f".into()).expect("open");
+    let opened = RoundFile::read_header(&world.fs, &path, "f".into(), "f".into()).expect("open");
     let Opened::Round(round) = opened else {
         panic!("the file has a header")
     };
-    let mut heads = Vec::new();
-    let mut position = FIRST_GROUP;
-    while let Some(head) = round.next_head(position) {
-        position = head.end();
-        heads.push(head);
-    }
+    let heads = round.heads_from(FIRST_GROUP).collect();
     (path, heads)
 }
 
@@ -319,7 +314,7 @@ fn the_last_group_of_a_full_file_is_sealed_in_the_next() {
     let journal = world.run();
     let blocks = (world.config.file_bytes - FIRST_GROUP) / BLOCK_BYTES;
     for _ in 0..blocks {
-        assert!(world.append_and_wait(&journal, Durability::Sync));
+        assert!(world.append_and_wait(&journal, 1, 3000, Durability::Sync));
     }
     journal.close();
     let (path, heads) = heads_of(&world, "journal-0001");

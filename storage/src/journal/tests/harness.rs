@@ -209,9 +209,15 @@ impl World {
         journal.submit(frame, durability, permit, Box::new(done))
     }
 
-    /// Submits an entry of log 1 that fills a block and waits for it; whether it was acknowledged.
-    pub(super) fn append_and_wait(&mut self, journal: &Journal, durability: Durability) -> bool {
-        self.append(journal, 1, 3000, durability);
+    /// Submits the next entry of a log and waits for it; whether it was acknowledged.
+    pub(super) fn append_and_wait(
+        &mut self,
+        journal: &Journal,
+        log: u64,
+        len: usize,
+        durability: Durability,
+    ) -> bool {
+        self.append(journal, log, len, durability);
         self.wait(1)
     }
 
@@ -296,13 +302,10 @@ pub(crate) const BEHIND_FIRST_GROUP: u64 = FIRST_GROUP + BLOCK_BYTES;
 
 /// Whether a file of the journal ends with a seal, so that all before it count as synced.
 pub(crate) fn ends_with_seal(fs: &HostileFs, path: &Path) -> bool {
-    let Ok(Opened::Round(round)) = RoundFile::open(fs, path, String::new(), String::new()) else {
+    let opened = RoundFile::read_header(fs, path, String::new(), String::new());
+    let Ok(Opened::Round(round)) = opened else {
         return false;
     };
-    let (mut position, mut is_seal) = (FIRST_GROUP, false);
-    while let Some(head) = round.next_head(position) {
-        position = head.end();
-        is_seal = head.entries.is_empty();
-    }
-    is_seal
+    let last = round.heads_from(FIRST_GROUP).last();
+    last.is_some_and(|head| head.entries.is_empty())
 }

@@ -135,14 +135,11 @@ fn heads_of(fs: &dyn FileSystem, image: &Image) -> RoundHeads {
     let mut found = BTreeMap::new();
     for name in image.keys() {
         let path = Path::new(DIRECTORY).join(name);
-        let opened = RoundFile::open(fs, &path, name.clone(), name.clone()).expect("open");
-        let Opened::Round(round) = opened else {
+        let opened = RoundFile::read_header(fs, &path, name.clone(), name.clone());
+        let Opened::Round(round) = opened.expect("open") else {
             continue;
         };
-        let mut heads: Vec<GroupHead> = Vec::new();
-        while let Some(head) = round.next_head(heads.last().map_or(FIRST_GROUP, GroupHead::end)) {
-            heads.push(head);
-        }
+        let heads = round.heads_from(FIRST_GROUP).collect();
         found.insert(name.clone(), (round.header.generation, heads));
     }
     found

@@ -25,8 +25,17 @@ fn open(world: &mut World) -> (Journal, Vec<ReplayedFrame>) {
 
 /// Appends and waits, frame by frame.
 fn append(world: &mut World, journal: &Journal, log: u64, len: usize, durability: Durability) {
-    world.append(journal, log, len, durability);
-    assert!(world.wait(1));
+    assert!(world.append_and_wait(journal, log, len, durability));
+}
+
+/// A journal with one frame, on a disk that tears sectors.
+fn torn_world(seed: u64, left_out: Option<SyncPoint>) -> World {
+    let mut world = world(seed, left_out);
+    world.fs.set_sectors_torn(true);
+    let journal = world.run();
+    append(&mut world, &journal, 1, 1000, Durability::Sync);
+    journal.close();
+    world
 }
 
 /// Anything, with power losses, kills and failed syncs.
@@ -39,11 +48,7 @@ pub(crate) fn lives(seed: u64, left_out: Option<SyncPoint>) {
 /// The power goes again and again while the journal is opened, on a disk that tears sectors.
 pub(crate) fn interrupted_starts(seed: u64, left_out: Option<SyncPoint>) {
     let mut choice = Choice(seed);
-    let mut world = world(seed, left_out);
-    world.fs.set_sectors_torn(true);
-    let journal = world.run();
-    append(&mut world, &journal, 1, 1000, Durability::Sync);
-    journal.close();
+    let mut world = torn_world(seed, left_out);
     for _ in 0..150 {
         world.fs.cut_power_after(choice.below(8));
         if let Ok((_, report, frames)) = world.open() {
@@ -59,11 +64,7 @@ pub(crate) fn interrupted_starts(seed: u64, left_out: Option<SyncPoint>) {
 /// while it starts, on a disk that tears sectors. Again and again.
 pub(crate) fn refused_headers(seed: u64, left_out: Option<SyncPoint>) {
     let mut choice = Choice(seed);
-    let mut world = world(seed, left_out);
-    world.fs.set_sectors_torn(true);
-    let journal = world.run();
-    append(&mut world, &journal, 1, 1000, Durability::Sync);
-    journal.close();
+    let mut world = torn_world(seed, left_out);
     for _ in 0..60 {
         world.fs.refuse(Operation::Sync, choice.below(6));
         drop(world.open());

@@ -140,12 +140,12 @@ fn a_header_that_only_the_page_cache_has_is_not_built_on() {
         let journal = world.run();
         world.fs.refuse(Operation::Sync, passing);
         // One file and a half, so that the first one is reclaimed; nothing but files is synced.
-        let _failed = (0..40).find(|_| !world.append_and_wait(&journal, Durability::Os));
+        let _failed = (0..40).find(|_| !world.append_and_wait(&journal, 1, 3000, Durability::Os));
         journal.close();
         world.fs.kill(passing);
         let journal = world.run();
         for _ in 0..20 {
-            assert!(world.append_and_wait(&journal, Durability::Sync));
+            assert!(world.append_and_wait(&journal, 1, 3000, Durability::Sync));
         }
         journal.close();
         world.fs.power_loss(passing);

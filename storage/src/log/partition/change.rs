@@ -312,12 +312,10 @@ impl PartitionLog {
 
     /// Bytes of batches in the segments that hold nothing above an entry.
     fn bytes_below(&self, index: EntryIndex) -> Result<u64, LogError> {
-        let names: Vec<SegmentName> = self.state.lock().segments.names().collect();
+        let below = segments_below(&self.state.lock(), index);
         let mut bytes = 0;
-        for (name, next) in names.iter().zip(names.iter().skip(1)) {
-            if is_below(*next, index) {
-                bytes += self.extent(*name)?.log_bytes;
-            }
+        for (name, _) in below {
+            bytes += self.extent(name)?.log_bytes;
         }
         Ok(bytes)
     }
@@ -502,16 +500,20 @@ pub(super) fn purge_state(
     (gone, permits)
 }
 
+/// The segments that hold nothing above an entry, oldest first, each with the next one.
+pub(super) fn segments_below(state: &State, index: EntryIndex) -> Vec<(SegmentName, SegmentName)> {
+    let segments = &state.segments;
+    let pairs = segments.names().zip(segments.names().skip(1));
+    let below = pairs.take_while(|(_, next)| is_below(*next, index));
+    below.collect()
+}
+
 /// Drops the segments that hold nothing above an entry; returns each with the next one.
 pub(super) fn drop_segments_below(
     state: &mut State,
     purged: EntryIndex,
 ) -> Vec<(SegmentName, SegmentName)> {
-    let names: Vec<SegmentName> = state.segments.names().collect();
-    let pairs = names.iter().copied().zip(names.iter().copied().skip(1));
-    let gone: Vec<_> = pairs
-        .take_while(|(_, next)| is_below(*next, purged))
-        .collect();
+    let gone = segments_below(state, purged);
     (state.segments.closed).retain(|closed| !gone.iter().any(|(name, _)| *name == closed.name));
     gone
 }

@@ -13,7 +13,7 @@ use super::super::settled::{Settled, SettledSegment, encode_settle};
 use super::super::state::State;
 use super::super::{EntryId, EntryIndex, LogError};
 use super::append::ChangeDone;
-use super::change::drop_segments_below;
+use super::change::{drop_segments_below, segments_below};
 use super::retention::lets_go;
 use super::{PartitionLog, Writing};
 use crate::journal::{Frame, FrameKind, FrameSequence, Journal};
@@ -88,9 +88,7 @@ impl PartitionLog {
     /// forgotten already. A segment that was forgotten in part could lose the rest to a cut, and would be on no list then.
     fn segment_end(&self, index: EntryIndex) -> Option<(EntryId, Offset)> {
         let state = self.state.lock();
-        let next = (state.segments.names())
-            .take_while(|name| is_below(*name, index))
-            .last()?;
+        let (_, next) = *segments_below(&state, index).last()?;
         let last = EntryIndex(next.first.0.saturating_sub(1));
         if last <= state.bounds.purged.index {
             return None;
@@ -100,24 +98,17 @@ impl PartitionLog {
 
     /// The segments below an entry that hold records from the log start on, and the bytes of those that do not.
     fn newly_settled(&self, index: EntryIndex) -> Result<(Vec<SettledSegment>, u64), LogError> {
-        let (names, log_start) = {
+        let (below, log_start) = {
             let state = self.state.lock();
-            let names: Vec<SegmentName> = state.segments.names().collect();
-            (names, state.bounds.log_start)
+            (segments_below(&state, index), state.bounds.log_start)
         };
         let (mut settled, mut gone_bytes) = (Vec::new(), 0);
-        for (name, next) in names.iter().zip(names.iter().skip(1)) {
-            if !is_below(*next, index) {
-                break;
-            }
-            let extent = self.extent(*name)?;
+        for (name, next) in below {
+            let extent = self.extent(name)?;
             if next.base <= log_start {
                 gone_bytes += extent.log_bytes;
             } else if extent.log_bytes > 0 {
-                settled.push(SettledSegment {
-                    name: *name,
-                    extent,
-                });
+                settled.push(SettledSegment { name, extent });
             }
         }
         Ok((settled, gone_bytes))

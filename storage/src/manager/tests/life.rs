@@ -105,14 +105,6 @@ impl KeyValueStore for LifeKv {
         self.kv.progress()
     }
 
-    fn write_sync(&self, batch: Vec<KvWrite>, point: SyncPoint) -> Result<(), KvError> {
-        let (tell, told) = std::sync::mpsc::channel();
-        let done = Box::new(move |result| drop(tell.send(result)));
-        self.write(batch, Some(point), done);
-        told.recv()
-            .unwrap_or_else(|_| Err(KvError("power is gone".to_owned())))
-    }
-
     fn is_short_of_room(&self) -> bool {
         self.kv.is_short_of_room()
     }
