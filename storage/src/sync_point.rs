@@ -67,6 +67,8 @@ pub enum SyncPoint {
     GroupVote,
     /// Snapshot of a consensus group, with what it has applied.
     GroupSnapshot,
+    /// Snapshot of a consensus group before its log begins anew where it ends.
+    GroupInstalling,
     /// Snapshot of the cluster metadata.
     ImageSnapshot,
 }
@@ -104,6 +106,7 @@ impl SyncPoint {
         SyncPoint::CleanStop,
         SyncPoint::GroupVote,
         SyncPoint::GroupSnapshot,
+        SyncPoint::GroupInstalling,
         SyncPoint::ImageSnapshot,
     ];
 

@@ -309,6 +309,15 @@ impl LogFiles {
         Ok(())
     }
 
+    /// Removes the files of the folder that are not to be kept. Handles are found anew.
+    pub fn remove_all_but(&self, keep: impl Fn(&str) -> bool) -> Result<(), LogError> {
+        let listed = self.list()?;
+        let mut gone = listed.iter().filter(|file| !keep(file));
+        let removed = gone.try_for_each(|file| self.remove(file));
+        self.handles.forget_log(self.id);
+        removed
+    }
+
     /// Removes the folder and all in it.
     pub fn remove_all(&self) -> Result<(), LogError> {
         let removed = self.fs.remove_dir_all(&self.directory);

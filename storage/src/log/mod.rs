@@ -27,7 +27,7 @@ mod tests;
 
 pub use cleaner::{CleanStats, CleanerPace};
 pub use epochs::EpochTable;
-pub use partition::{Cleanable, CleaningBasis, PartitionLog};
+pub use partition::{Cleanable, CleaningBasis, PartitionLog, RecordCopy};
 pub use position::{AppendDone, LogBounds, LogDescription, LogPosition, Stamping};
 pub use producer::{ProducerStateTable, ProducerStateView, SequenceCheck, SequenceError};
 

@@ -6,8 +6,8 @@
 //! Truncate  u8 1, 3 bytes 0, i32 epoch, u64 index (the new last entry), i64 next offset,
 //!           i64 base and u64 first index of the segment that is now the last, u64 bytes of its `.log`, u64 of its side file
 //! Purge     u8 1, 3 bytes 0, i32 epoch, u64 index (the last entry forgotten), i64 next offset after it
-//! Reset     u8 1, u8 whether producers follow, 2 bytes 0, identity, i32 epoch, u64 index, i64 next offset,
-//!           i64 log start offset, u32 length and bytes of the producer snapshot
+//! Reset     u8 1, u8 1 if producers follow plus 2 if settled segments do, 2 bytes 0, identity, i32 epoch, u64 index,
+//!           i64 next offset, i64 log start offset, u32 length and bytes of the producer snapshot, settled.rs
 //! Remove    u8 1
 //! Settle    u8 1, 3 bytes 0, i32 epoch, u64 index (the last entry forgotten), i64 next offset after it, settled.rs
 //! identity  u16 length and bytes of the topic name, 16 bytes topic id, i32 partition
@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::envelope::Envelope;
 use super::files::SegmentName;
+use super::settled::Settled;
 use super::{EntryBody, EntryId, EntryIndex, LogEntry, LogPosition, ProducerStateTable};
 
 const VERSION: u8 = 1;
@@ -248,25 +249,36 @@ pub fn decode_purge(payload: &Bytes) -> Option<(EntryId, Offset)> {
     Some((get_id(&mut input)?, Offset(input.try_get_i64().ok()?)))
 }
 
+/// In a Reset payload: producers follow.
+const WITH_PRODUCERS: u8 = 1;
+/// In a Reset payload: settled segments follow.
+const WITH_SETTLED: u8 = 2;
+
 /// Payload of a Reset frame.
-pub fn encode_reset(identity: &Identity, at: &LogPosition) -> Vec<Bytes> {
-    let with_producers = !at.producers.is_empty();
-    let mut out = head(u8::from(with_producers));
+pub fn encode_reset(identity: &Identity, at: &LogPosition, settled: &Settled) -> Vec<Bytes> {
+    let (with_producers, with_settled) = (!at.producers.is_empty(), !settled.segments.is_empty());
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    let mut out = head(flag(with_producers, WITH_PRODUCERS) | flag(with_settled, WITH_SETTLED));
     identity.encode(&mut out);
     put_id(&mut out, at.last);
     out.put_i64(at.next_offset.0);
     out.put_i64(at.log_start.0);
-    if !with_producers {
-        return vec![out.freeze()];
+    let mut payload = Vec::with_capacity(3);
+    if with_producers {
+        let producers = at.producers.encode();
+        out.put_u32(u32::try_from(producers.len()).unwrap_or(u32::MAX));
+        payload.extend([out.split().freeze(), producers]);
     }
-    let producers = at.producers.encode();
-    out.put_u32(u32::try_from(producers.len()).unwrap_or(u32::MAX));
-    vec![out.freeze(), producers]
+    if with_settled {
+        settled.encode(&mut out);
+    }
+    payload.push(out.freeze());
+    payload
 }
 
 /// Reads a Reset payload.
-pub fn decode_reset(payload: &Bytes) -> Option<(Identity, LogPosition)> {
-    let with_producers = *payload.get(1)? == 1;
+pub fn decode_reset(payload: &Bytes) -> Option<(Identity, LogPosition, Settled)> {
+    let flags = *payload.get(1)?;
     let mut input = checked(payload)?;
     let identity = Identity::decode(&mut input)?;
     let mut at = LogPosition {
@@ -275,11 +287,17 @@ pub fn decode_reset(payload: &Bytes) -> Option<(Identity, LogPosition)> {
         log_start: Offset(input.try_get_i64().ok()?),
         producers: ProducerStateTable::default(),
     };
-    if with_producers {
+    if flags & WITH_PRODUCERS != 0 {
         let length = usize::try_from(input.try_get_u32().ok()?).ok()?;
-        at.producers = ProducerStateTable::decode(input.get(..length)?)?;
+        let (producers, rest) = input.split_at_checked(length)?;
+        at.producers = ProducerStateTable::decode(producers)?;
+        input = rest;
     }
-    Some((identity, at))
+    let settled = match flags & WITH_SETTLED {
+        0 => Settled::default(),
+        _ => Settled::decode(&mut input).filter(|list| !list.segments.is_empty())?,
+    };
+    Some((identity, at, settled))
 }
 
 /// Payload of a Remove frame.

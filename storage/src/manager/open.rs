@@ -301,7 +301,9 @@ fn make_folders(options: &StorageOptions) -> Result<(), OpenError> {
 
 /// Identity and position of a log that a frame makes.
 fn made_by(frame: &ReplayedFrame) -> Option<(crate::log::Identity, crate::log::LogPosition)> {
-    (frame.kind == FrameKind::Reset).then(|| decode_reset(&frame.payload))?
+    let (identity, at, _) =
+        (frame.kind == FrameKind::Reset).then(|| decode_reset(&frame.payload))??;
+    Some((identity, at))
 }
 
 fn stopped(logs: &Logs) -> Vec<(LogId, String)> {

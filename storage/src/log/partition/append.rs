@@ -9,6 +9,7 @@ use tidelog_protocol::types::Offset;
 
 use super::super::envelope::ENVELOPE_BYTES_MIN;
 use super::super::payload::{APPEND_HEAD_BYTES, encode_reset};
+use super::super::settled::Settled;
 use super::super::shared::Shared;
 use super::super::state::State;
 use super::super::{AppendDone, EntryBody, LogEntry, LogError, LogPosition, Stamping};
@@ -134,7 +135,7 @@ impl PartitionLog {
             kind: FrameKind::Reset,
             prev_index: state.bounds.last.index,
             last_index: state.bounds.last.index,
-            payload: encode_reset(&self.identity, &at),
+            payload: encode_reset(&self.identity, &at, &Settled::default()),
         };
         let done = self.completion(None);
         state.sequence = journal.submit(frame, Durability::Sync, journal.internal_permit(), done);

@@ -17,6 +17,7 @@ use super::super::payload::{
     Cut, SegmentEnd, encode_purge, encode_remove, encode_reset, encode_truncate,
 };
 use super::super::segment::{OpenSegment, is_below};
+use super::super::settled::{Settled, SettledSegment};
 use super::super::state::State;
 use super::super::{
     EntryId, EntryIndex, LogError, LogPosition, ProducerStateTable, checkpoint_key,
@@ -54,7 +55,8 @@ impl PartitionLog {
     /// Drops everything and restarts at a position. Durable when it returns.
     pub async fn reset(&self, at: LogPosition) -> Result<(), LogError> {
         let turn = self.take_turn().await?;
-        self.change(turn, move |log| log.reset_blocking(at)).await
+        self.change(turn, move |log| log.reset_blocking(at, Vec::new()))
+            .await
     }
 
     /// Removes the log for good: checkpoint, files, journal. Once more is fine.
@@ -333,7 +335,12 @@ impl PartitionLog {
         Ok(())
     }
 
-    fn reset_blocking(&self, at: LogPosition) -> Result<(), LogError> {
+    /// Begins anew at a position, behind segments whose files are synced.
+    pub(super) fn reset_blocking(
+        &self,
+        at: LogPosition,
+        segments: Vec<SettledSegment>,
+    ) -> Result<(), LogError> {
         self.check_running()?;
         let journal = self.shared.journal()?;
         let (done, permits) = {
@@ -341,8 +348,13 @@ impl PartitionLog {
             let _writing = self.writing.lock();
             let mut state = self.state.lock();
             let prev_index = state.bounds.last.index;
-            let payload = encode_reset(&self.identity, &at);
-            let permits = reset_state(&mut state, at);
+            let settled = Settled {
+                first_dirty: (segments.first()).map_or(at.next_offset, |first| first.name.base),
+                segments,
+                revision: state.segments.settled.revision,
+            };
+            let payload = encode_reset(&self.identity, &at, &settled);
+            let permits = reset_state(&mut state, at, settled);
             let last_index = state.bounds.last.index;
             let frame = Frame {
                 log: self.id,
@@ -357,8 +369,34 @@ impl PartitionLog {
         };
         self.shared.release_write_behind(permits);
         self.wait(done)?;
-        let removed = self.remove_files(&mut self.writing.lock());
+        let removed = self.remove_replaced(&mut self.writing.lock(), |settled, name| {
+            settled.has_files(name.0, name.1)
+        });
         removed.map_err(|error| self.stop(error))
+    }
+
+    /// Removes the files of a log that began anew, but for those of records below its entries that are to be kept.
+    pub(super) fn remove_replaced(
+        &self,
+        writing: &mut Writing,
+        keep: impl Fn(&Settled, (Offset, u32)) -> bool,
+    ) -> Result<(), LogError> {
+        let (end, settled) = {
+            let segments = &self.state.lock().segments;
+            (segments.settled_end(), segments.settled.clone())
+        };
+        if settled.segments.is_empty() {
+            return self.remove_files(writing);
+        }
+        *writing = Writing {
+            folder_known: true,
+            directory_unsynced: true,
+            ..Writing::default()
+        };
+        self.files.remove_all_but(|file| {
+            let records = SegmentName::of_record_file(file);
+            records.is_some_and(|name| name.0 < end && keep(&settled, name))
+        })
     }
 
     /// Removes the folder, which no entry is in any more.
@@ -518,10 +556,15 @@ pub(super) fn drop_segments_below(
     gone
 }
 
-/// Empties memory; returns permits.
-pub(super) fn reset_state(state: &mut State, at: LogPosition) -> usize {
+/// Empties memory but for settled segments; returns permits.
+pub(super) fn reset_state(state: &mut State, at: LogPosition, settled: Settled) -> usize {
     let permits = state.tail.abandon();
-    let fresh = State::at(at);
+    let mut fresh = State::at(at);
+    if !settled.segments.is_empty() {
+        fresh.has_files = true;
+        fresh.bounds.size_bytes = settled.size_bytes();
+        fresh.segments.settled = settled;
+    }
     let old = std::mem::replace(state, fresh);
     (state.sequence, state.covered, state.queued) = (old.sequence, old.covered, old.queued);
     permits

@@ -10,6 +10,7 @@ mod change;
 mod clean;
 mod cleanable;
 mod entries;
+mod install;
 mod load;
 mod read;
 mod replay;
@@ -41,6 +42,7 @@ use super::{
 
 pub(crate) use capture::Captured;
 pub use cleanable::{Cleanable, CleaningBasis};
+pub use install::RecordCopy;
 pub(crate) use replay::Replay;
 pub(crate) use verify::Harm;
 pub(crate) use write_behind::run_write_behind;

@@ -322,15 +322,17 @@ impl PartitionLog {
     }
 
     fn replay_reset(&self, replay: &mut Replay, frame: &ReplayedFrame) -> Result<(), LogError> {
-        let (_, at) = decode_reset(&frame.payload).ok_or_else(|| malformed(frame))?;
+        let (_, at, settled) = decode_reset(&frame.payload).ok_or_else(|| malformed(frame))?;
         let mut writing = self.writing.lock();
         {
             let mut state = self.state.lock();
-            reset_state(&mut state, at);
+            replay.recount |= !settled.segments.is_empty();
+            reset_state(&mut state, at, settled);
             state.sequence = frame.sequence;
             replay.floor = state.bounds.last.index;
         }
-        self.remove_files(&mut writing)
+        // Compaction may have put others in the places of those that it began with.
+        self.remove_replaced(&mut writing, |_, (_, revision)| revision > 0)
     }
 
     /// Ends the replay: writes what waits, and stops the log if it cannot be believed. Blocks.

@@ -138,6 +138,16 @@ impl Rewrite {
         })
     }
 
+    /// Its name.
+    pub fn name(&self) -> SegmentName {
+        self.open.name
+    }
+
+    /// Bytes of batches so far.
+    pub fn log_bytes(&self) -> u64 {
+        self.open.log_end
+    }
+
     /// Adds a batch.
     pub fn put(
         &mut self,

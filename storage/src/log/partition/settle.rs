@@ -5,6 +5,7 @@
 //! leaves of either is found by not being on the list. Invariant: entries are settled only behind a checkpoint that
 //! covers them, so that a replay never lays out a settled segment anew.
 
+use bytes::BytesMut;
 use tidelog_protocol::types::{Offset, TimestampMs};
 
 use super::super::files::SegmentName;
@@ -152,6 +153,14 @@ impl PartitionLog {
         let removed = self.remove_settled(&mut self.writing.lock(), &change.sources);
         removed.map_err(|error| self.stop(error))?;
         Ok(true)
+    }
+
+    /// Names what compaction has left: another value, and records that were read before and after it do not belong
+    /// together.
+    pub fn settled_mark(&self) -> u32 {
+        let mut list = BytesMut::new();
+        self.state.lock().segments.settled.encode(&mut list);
+        crc32c::crc32c(&list)
     }
 
     /// Offset up to which retention (time, bytes, log start) lets settled segments go.

@@ -240,43 +240,55 @@ fn mutated_changes_of_a_log() {
     settle.check(5_000, &[payload]);
 }
 
-type PlainReset = (Identity, EntryId, Offset, Offset, ProducerStateTable);
+type PlainReset = (
+    Identity,
+    EntryId,
+    Offset,
+    Offset,
+    ProducerStateTable,
+    Settled,
+);
 
 #[test]
 fn mutated_resets() {
-    let payload = |producers| {
+    let payload = |producers, settled: &Settled| {
         let at = LogPosition {
             last: id(3, 9),
             next_offset: Offset(20),
             log_start: Offset(5),
             producers,
         };
-        encode_reset(&identity(), &at).concat()
+        encode_reset(&identity(), &at, settled).concat()
     };
     let codec = Codec {
         name: "Reset payload",
         decode: |bytes: &[u8]| {
-            let (identity, at) = decode_reset(&Bytes::copy_from_slice(bytes))?;
+            let (identity, at, settled) = decode_reset(&Bytes::copy_from_slice(bytes))?;
             let LogPosition {
                 last,
                 next_offset,
                 log_start,
                 producers,
             } = at;
-            Some((identity, last, next_offset, log_start, producers))
+            Some((identity, last, next_offset, log_start, producers, settled))
         },
-        encode: |(identity, last, next_offset, log_start, producers): &PlainReset| {
+        encode: |(identity, last, next_offset, log_start, producers, settled): &PlainReset| {
             let at = LogPosition {
                 last: *last,
                 next_offset: *next_offset,
                 log_start: *log_start,
                 producers: producers.clone(),
             };
-            encode_reset(identity, &at).concat()
+            encode_reset(identity, &at, settled).concat()
         },
         reseal: as_it_is,
     };
-    let corpus = [payload(producers()), payload(ProducerStateTable::default())];
+    let corpus = [
+        payload(producers(), &settled()),
+        payload(producers(), &Settled::default()),
+        payload(ProducerStateTable::default(), &settled()),
+        payload(ProducerStateTable::default(), &Settled::default()),
+    ];
     codec.check(5_000, &corpus);
 }
 

@@ -7,6 +7,7 @@ mod damage;
 mod every_write;
 mod full_disk;
 mod full_journal;
+mod install;
 mod left_out;
 mod life;
 mod many;
