@@ -30,8 +30,10 @@ mod producer;
 mod versions;
 
 pub use admin::{
-    Admin, CommittedOffset, ConfigChange, ConfigEntry, CreatedTopic, GroupDescription, GroupMember,
-    GroupSummary, ListedOffset, NewTopic, OffsetSpec, TopicSummary,
+    Admin, ClusterBroker, ClusterDescription, CommittedOffset, ConfigChange, ConfigEntry,
+    CreatedTopic, ElectionKind, ElectionOutcome, GroupDescription, GroupMember, GroupSummary,
+    ListedOffset, NewTopic, OffsetSpec, QuorumDescription, QuorumReplica, Reassignment,
+    TopicSummary,
 };
 pub use client::Client;
 pub use config::ClientConfig;

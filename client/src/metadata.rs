@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::MetadataResponse;
 use tidelog_protocol::messages::metadata_response::MetadataResponseTopic;
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName};
+use tidelog_protocol::{ErrorCode, StrBytes, messages};
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -72,16 +72,13 @@ impl Image {
         let now = Instant::now();
         let mut errors = HashMap::new();
         let brokers = reply.brokers.iter().map(|broker| {
-            let info = BrokerInfo {
-                id: BrokerId(broker.node_id.0),
-                address: host_port(broker.host.as_str(), broker.port),
-                rack: broker.rack.as_ref().map(ToString::to_string),
-            };
+            let address = host_port(broker.host.as_str(), broker.port);
+            let info = BrokerInfo::read(broker.node_id, address, &broker.rack);
             (info.id, info)
         });
         let mut image = Image {
             brokers: brokers.collect(),
-            controller: (reply.controller_id.0 >= 0).then_some(BrokerId(reply.controller_id.0)),
+            controller: broker_if_any(reply.controller_id),
             topics: if names_all {
                 HashMap::new()
             } else {
@@ -119,20 +116,27 @@ impl Image {
     }
 }
 
+impl BrokerInfo {
+    pub(crate) fn read(id: messages::BrokerId, address: String, rack: &Option<StrBytes>) -> Self {
+        BrokerInfo {
+            id: BrokerId(id.0),
+            address,
+            rack: rack.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
 impl TopicInfo {
     fn read(name: TopicName, topic: &MetadataResponseTopic) -> TopicInfo {
-        let ids = |ids: &[tidelog_protocol::messages::BrokerId]| {
-            ids.iter().map(|id| BrokerId(id.0)).collect()
-        };
         let mut partitions: Vec<_> = topic
             .partitions
             .iter()
             .map(|partition| PartitionInfo {
                 index: PartitionIndex(partition.partition_index),
-                leader: (partition.leader_id.0 >= 0).then_some(BrokerId(partition.leader_id.0)),
+                leader: broker_if_any(partition.leader_id),
                 leader_epoch: LeaderEpoch(partition.leader_epoch),
-                replicas: ids(&partition.replica_nodes),
-                in_sync: ids(&partition.isr_nodes),
+                replicas: broker_ids(&partition.replica_nodes),
+                in_sync: broker_ids(&partition.isr_nodes),
             })
             .collect();
         partitions.sort_by_key(|partition| partition.index);
@@ -150,6 +154,16 @@ impl TopicInfo {
             .iter()
             .find(|partition| partition.index == index)
     }
+}
+
+/// A broker where the wire may also say that there is none, by a negative id.
+pub(crate) fn broker_if_any(id: messages::BrokerId) -> Option<BrokerId> {
+    (id.0 >= 0).then_some(BrokerId(id.0))
+}
+
+/// Brokers as a reply lists them.
+pub(crate) fn broker_ids(ids: &[messages::BrokerId]) -> Vec<BrokerId> {
+    ids.iter().map(|id| BrokerId(id.0)).collect()
 }
 
 /// An IPv6 address gets its brackets.

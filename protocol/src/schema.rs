@@ -53,6 +53,21 @@ const INT32: Kind = Kind::Fixed(4);
 const INT64: Kind = Kind::Fixed(8);
 const UUID: Kind = Kind::Fixed(16);
 
+/// Topics by name, with indexes of their partitions.
+const TOPICS_WITH_INDEXES: Kind = Kind::List(&Kind::Struct(&[
+    all("name", Kind::Text),
+    all("partition_indexes", Kind::List(&INT32)),
+]));
+
+/// The same, with a struct for each index.
+const TOPICS_WITH_PARTITIONS: Kind = Kind::List(&Kind::Struct(&[
+    all("name", Kind::Text),
+    all(
+        "partitions",
+        Kind::List(&Kind::Struct(&[all("partition_index", INT32)])),
+    ),
+]));
+
 /// No version of the message is flexible.
 const NEVER: i16 = i16::MAX;
 
@@ -285,6 +300,11 @@ fn schema_of(api: ApiKey) -> Option<&'static Schema> {
         ApiKey::CreatePartitions => &admin::CREATE_PARTITIONS,
         ApiKey::IncrementalAlterConfigs => &admin::INCREMENTAL_ALTER_CONFIGS,
         ApiKey::ListConfigResources => &admin::LIST_CONFIG_RESOURCES,
+        ApiKey::ElectLeaders => &admin::ELECT_LEADERS,
+        ApiKey::AlterPartitionReassignments => &admin::ALTER_PARTITION_REASSIGNMENTS,
+        ApiKey::ListPartitionReassignments => &admin::LIST_PARTITION_REASSIGNMENTS,
+        ApiKey::DescribeQuorum => &admin::DESCRIBE_QUORUM,
+        ApiKey::UnregisterBroker => &admin::UNREGISTER_BROKER,
         _ => return None,
     })
 }

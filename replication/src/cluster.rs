@@ -77,7 +77,7 @@ pub fn tasks(
     session: Duration,
 ) -> Vec<Task> {
     let (sender, heartbeats) = mpsc::channel(HEARTBEATS_MAX);
-    let handler = ControlHandler::new(controller.clone(), sender);
+    let handler = ControlHandler::new(controller.clone(), peers.router.partitions(), sender);
     peers.router.answer_calls(Arc::new(handler));
     let patience = Patience {
         session,

@@ -136,7 +136,11 @@ impl Compactor {
 
     async fn compact(&self, partition: &Partition, found: Cleanable) {
         let id = partition.log().id();
-        match partition.compact(found, self.pace.clone()).await {
+        let follower_lag_max = self.hosted.compaction().follower_lag_max;
+        match partition
+            .compact(found, self.pace.clone(), follower_lag_max)
+            .await
+        {
             Ok(stats) => {
                 if stats.records_read == 0 {
                     self.logs.lock().resting.insert(id);

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::controller::METADATA_TOPIC_ID;
 use crate::limits::GROUPS_CHANGING_MAX;
-use crate::metadata::image::{MetadataImage, TopicImage};
+use crate::metadata::image::{MetadataImage, PartitionImage, TopicImage};
 use crate::metadata::state::MetadataDelta;
 use crate::notices::Notices;
 use crate::options::{CompactionOptions, ReplicationOptions};
@@ -87,6 +87,11 @@ impl HostedPartitions {
             visits: AtomicU64::new(0),
             settings: watch::Sender::default(),
         })
+    }
+
+    /// This broker.
+    pub fn broker(&self) -> BrokerId {
+        self.options.broker
     }
 
     /// A partition hosted here.
@@ -185,13 +190,19 @@ impl HostedPartitions {
         for (index, partition) in topic.partitions.iter().enumerate() {
             let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
             if !partition.replicas.contains(&self.options.broker) {
+                if let Some(gone) = self.take(topic.id, index) {
+                    self.spawn_removal(gone, gate, tasks);
+                }
                 continue;
             }
-            if let Some(partition) = self.get(topic.id, index) {
-                self.reconfigure(&partition, &settings, gate, tasks);
+            if let Some(hosted) = self.get(topic.id, index) {
+                self.reconfigure(&hosted, &settings, gate, tasks);
+                if partition.reassignment.is_some() {
+                    self.notices.moving.add(hosted.shared().group());
+                }
                 continue;
             }
-            let members = members(image, &partition.replicas);
+            let members = founders(image, partition, self.options.broker);
             let (hosted, gate, topic, settings) =
                 (self.clone(), gate.clone(), topic.clone(), settings.clone());
             tasks.spawn(async move {
@@ -336,12 +347,21 @@ impl HostedPartitions {
             return;
         };
         for partition in slots.into_iter().flatten() {
-            let (hosted, gate) = (self.clone(), gate.clone());
-            tasks.spawn(async move {
-                let _permit = gate.acquire().await;
-                hosted.remove(&partition).await;
-            });
+            self.spawn_removal(partition, gate, tasks);
         }
+    }
+
+    fn spawn_removal(
+        self: &Arc<Self>,
+        partition: Arc<Partition>,
+        gate: &Arc<Semaphore>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let (hosted, gate) = (self.clone(), gate.clone());
+        tasks.spawn(async move {
+            let _permit = gate.acquire().await;
+            hosted.remove(&partition).await;
+        });
     }
 
     /// Deletes a partition: first nobody reaches it, then its group ends, then its files and votes go.
@@ -418,6 +438,12 @@ impl HostedPartitions {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// Takes a partition out, so that nobody finds it any more.
+    fn take(&self, topic: TopicId, index: PartitionIndex) -> Option<Arc<Partition>> {
+        let index = usize::try_from(index.0).ok()?;
+        self.topics.write().get_mut(&topic)?.get_mut(index)?.take()
+    }
+
     fn put(&self, topic: TopicId, index: PartitionIndex, partition: Arc<Partition>) {
         let Ok(index) = usize::try_from(index.0) else {
             return;
@@ -472,8 +498,20 @@ fn is_assigned(
     known.is_some_and(|partition| partition.replicas.contains(&broker))
 }
 
-/// The replicas of a partition: registered brokers with their data directories.
-fn members(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<ReplicaId> {
+/// The first members of a partition's group, if a broker is one of them and may tell the group so. Those that a
+/// reassignment brings are told by the group's leader: a group that was there before must not begin anew.
+fn founders(image: &MetadataImage, partition: &PartitionImage, me: BrokerId) -> Vec<ReplicaId> {
+    let moving = partition.reassignment.as_deref();
+    let first = moving.map_or(&*partition.replicas, |it| &it.from);
+    if first.contains(&me) {
+        members(image, first)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Replicas: registered brokers with their data directories.
+pub fn members(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<ReplicaId> {
     let registered = replicas.iter().filter_map(|id| image.broker(*id));
     registered.map(|broker| broker.replica()).collect()
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod compaction;
 mod control;
 mod controller;
+mod election;
 mod errors;
 mod hosted;
 mod limits;
@@ -17,6 +18,7 @@ mod options;
 mod partition;
 mod peers;
 mod raft;
+mod reassign;
 mod replication;
 mod reporter;
 mod stored;
@@ -28,13 +30,16 @@ mod tests;
 pub use cluster::{Peers, introduce};
 pub use control::{ClusterDirectory, Introduction, Member};
 pub use controller::Controller;
+pub use controller::quorum::{Quorum, QuorumMember};
+pub use election::{ElectionError, ElectionKind};
 pub use errors::{
     AppendError, DeleteRecordsError, JoinError, NotLeader, StartError, SubmitError, WaitLedError,
 };
 pub use metadata::command::{
-    BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
+    BrokerRegistration, Command, CompletedReassignment, ConfigResource, LeaderReport,
+    MetadataError, Outcome,
 };
-pub use metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+pub use metadata::image::{BrokerImage, MetadataImage, PartitionImage, Reassignment, TopicImage};
 pub use options::{
     CompactionOptions, Endpoint, LogConfigSource, ReplicationOptions, SecurityProtocol,
 };

@@ -51,6 +51,9 @@ pub const GROUPS_CHANGING_MAX: usize = 256;
 /// Entries read at once for the state machine: headers only.
 pub const APPLY_HEADERS_MAX: usize = 4_096;
 
+/// Bytes of records in one answer to a replica that reads them from another one.
+pub const RECORDS_PIECE_BYTES: usize = 1 << 20;
+
 /// Bytes of entries read at once for a peer.
 pub const REPLICATION_READ_BYTES_MAX: usize = 1 << 20;
 

@@ -18,6 +18,8 @@ pub struct Notices {
     pub leaderless: Noted,
     /// Those that have applied something since their last checkpoint.
     pub unsaved: Noted,
+    /// Those whose replicas are being moved, or that began to lead meanwhile.
+    pub moving: Noted,
 }
 
 /// Partitions that are to be looked at, each once.

@@ -64,6 +64,9 @@ pub struct CompactionOptions {
     pub map_bytes_max: u64,
     /// `log.cleaner.io.max.bytes.per.second`: read and written, all passes together. Default without limit.
     pub bytes_per_second: f64,
+    /// Entries that a follower may lack and still be waited for before they are compacted. One that lacks more, as while
+    /// its broker is away, copies what is left if need be. Default 65,536.
+    pub follower_lag_max: u64,
 }
 
 impl Default for CompactionOptions {
@@ -73,6 +76,7 @@ impl Default for CompactionOptions {
             backoff: Duration::from_secs(15),
             map_bytes_max: 128 << 20,
             bytes_per_second: f64::MAX,
+            follower_lag_max: 65_536,
         }
     }
 }
@@ -102,6 +106,9 @@ pub struct ReplicationOptions {
     pub peer_address: Option<PeerAddress>,
     /// `broker.session.timeout.ms`: silence after which a broker counts as dead. Default 3 s.
     pub session_timeout: Duration,
+    /// `leader.imbalance.check.interval.seconds`: how often leaderships are given back to preferred replicas; `None`
+    /// (`auto.leader.rebalance.enable=false`): never. Default 5 minutes.
+    pub leader_rebalance_interval: Option<Duration>,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
 }
@@ -126,6 +133,7 @@ impl ReplicationOptions {
             retention_check_interval: Duration::from_secs(300),
             peer_address: None,
             session_timeout: Duration::from_secs(3),
+            leader_rebalance_interval: Some(Duration::from_secs(300)),
             start_timeout: Duration::from_secs(60),
         }
     }

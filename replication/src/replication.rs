@@ -14,6 +14,8 @@ use crate::cluster::{self, Peers};
 use crate::compaction;
 use crate::control::ControlClient;
 use crate::controller::Controller;
+use crate::controller::quorum::Quorum;
+use crate::election::{self, ElectionError, ElectionKind};
 use crate::errors::{StartError, SubmitError, WaitLedError};
 use crate::hosted::HostedPartitions;
 use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
@@ -27,6 +29,7 @@ use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
 use crate::raft::network::{NoPeers, PeerTransport};
 use crate::raft::types::ReplicaId;
+use crate::reassign::reassign;
 use crate::tasks;
 
 /// All consensus groups of this broker.
@@ -84,16 +87,17 @@ impl Replication {
             Some(pool) => Arc::new(pool.clone()),
             None => Arc::new(NoPeers),
         };
+        let control = Arc::new(ControlClient::new(me, pool));
         let context = GroupContext {
             me,
             kv: logs.kv().clone(),
             transport,
+            records: Some(control.clone()),
         };
         let founds = peers
             .as_ref()
             .is_none_or(|peers| peers.introduced_to.is_empty());
         let founders: &[ReplicaId] = if founds { &[me] } else { &[] };
-        let control = ControlClient::new(me, pool);
         let controller = Arc::new(Controller::start(&context, &logs, founders, control).await?);
         let running = Running::default();
         if let Some(peers) = &peers {
@@ -196,6 +200,22 @@ impl Replication {
             .unwrap_or(Err(WaitLedError::Timeout))
     }
 
+    /// Moves leaderships; returns one answer for each partition, in their order. Any broker may be asked.
+    pub async fn elect_leaders(
+        &self,
+        kind: ElectionKind,
+        partitions: Vec<(TopicId, PartitionIndex)>,
+        timeout: Duration,
+    ) -> Vec<Result<(), ElectionError>> {
+        let deadline = Instant::now() + timeout;
+        election::elect(&self.controller, &self.hosted, kind, &partitions, deadline).await
+    }
+
+    /// The controller group, asked of its leader. Any broker may be asked.
+    pub async fn describe_quorum(&self, timeout: Duration) -> Result<Quorum, SubmitError> {
+        self.controller.describe_quorum(timeout).await
+    }
+
     /// Gives what this broker leads to other brokers, where there are others in sync, and waits a little until they have
     /// taken it. For a stop, before requests of other brokers are refused.
     pub async fn hand_over(&self) {
@@ -246,11 +266,14 @@ impl Replication {
         )));
         if controller.control().has_peers() {
             let (controller, hosted) = (controller.clone(), hosted.clone());
-            spawn(Box::pin(tasks::report_in_sync(
-                controller,
-                hosted,
-                notices.clone(),
-            )));
+            if let Some(every) = self.options.leader_rebalance_interval {
+                let (controller, hosted) = (controller.clone(), hosted.clone());
+                spawn(Box::pin(election::restore_preferred(
+                    controller, hosted, every,
+                )));
+            }
+            spawn(Box::pin(reassign(controller.clone(), hosted.clone())));
+            spawn(Box::pin(tasks::report_in_sync(controller, hosted)));
         }
         spawn(Box::pin(tasks::elect_leaders(hosted.clone())));
         spawn(Box::pin(tasks::retain(

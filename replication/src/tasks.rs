@@ -136,11 +136,7 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
 }
 
 /// Reports replicas that have fallen behind or caught up, of the partitions that this broker leads.
-pub async fn report_in_sync(
-    controller: Arc<Controller>,
-    hosted: Arc<HostedPartitions>,
-    notices: Arc<Notices>,
-) {
+pub async fn report_in_sync(controller: Arc<Controller>, hosted: Arc<HostedPartitions>) {
     let mut ticks = interval(IN_SYNC_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -161,9 +157,7 @@ pub async fn report_in_sync(
                 continue;
             };
             if !same_brokers(&partition.in_sync(), &known.isr) {
-                notices
-                    .leading
-                    .report(partition.shared().group(), state.leader_epoch);
+                partition.shared().note_in_sync();
             }
         }
     }

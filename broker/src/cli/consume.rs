@@ -6,16 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use tidelog_client::{
     Admin, Client, ConsumedRecord, Consumer, ConsumerConfig, Error, GroupConfig, GroupConsumer,
-    Offset, OffsetReset, OffsetSpec, PartitionIndex, TopicName, TopicPartition,
+    Offset, OffsetReset, OffsetSpec, TopicName, TopicPartition,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::failure::{Failure, about_topic};
 use super::output::Output;
 use super::record_format::{Field, RecordFormat};
 use super::start_point::StartPoint;
-use super::{ConnectArgs, Format, seconds};
+use super::stop::Stop;
+use super::{ConnectArgs, Format, partitions, seconds};
 
 /// Longest wait for records between looks at what ends the command.
 const POLL_WAIT: Duration = Duration::from_millis(250);
@@ -111,18 +111,14 @@ pub(super) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     let client = args.connect.connect().await?;
     let mut stop = Stop::new()?;
     let admin = Admin::new(client.clone());
-    let name = TopicName::from(args.topic.as_str());
-    let about = |error: Error| about_topic(&error, &args.topic);
-    let topic = admin.describe_topic(&name).await.map_err(about)?;
-    let all: Vec<_> = topic.partitions.iter().map(|it| it.index).collect();
-    let partitions = chosen(&name, &all, &args.partition)?;
+    let partitions = partitions::find(&admin, &args.topic, &args.partition).await?;
     let mut ends = BTreeMap::new();
     if args.end {
         for of in &partitions {
             let end = admin
                 .list_offset(of, OffsetSpec::Latest)
                 .await
-                .map_err(about)?;
+                .map_err(|error| about_topic(&error, &args.topic))?;
             ends.insert(of.clone(), end.offset.unwrap_or_default());
         }
     }
@@ -258,78 +254,4 @@ async fn print(
         last = Instant::now();
     }
     Ok(())
-}
-
-/// The partitions to read, all of them if none is named.
-fn chosen(
-    topic: &TopicName,
-    all: &[PartitionIndex],
-    named: &[i32],
-) -> Result<Vec<TopicPartition>, Failure> {
-    let missing = named
-        .iter()
-        .find(|index| !all.contains(&PartitionIndex(**index)));
-    if let Some(index) = missing {
-        let last = all.len().saturating_sub(1);
-        return Err(Failure::Failed(format!(
-            "topic '{topic}' has no partition {index}: its partitions are 0 to {last}"
-        )));
-    }
-    Ok(all
-        .iter()
-        .filter(|index| named.is_empty() || named.contains(&index.0))
-        .map(|index| TopicPartition {
-            topic: topic.clone(),
-            partition: *index,
-        })
-        .collect())
-}
-
-/// Ctrl-C and SIGTERM, caught from the first moment on.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn new() -> Result<Self, Failure> {
-        let caught = |kind| {
-            signal(kind).map_err(|error| Failure::Failed(format!("cannot catch signals: {error}")))
-        };
-        Ok(Stop {
-            interrupt: caught(SignalKind::interrupt())?,
-            terminate: caught(SignalKind::terminate())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_are_all_or_the_named_ones() {
-        let topic = TopicName::from("t");
-        let all = [PartitionIndex(0), PartitionIndex(1), PartitionIndex(2)];
-        let indexes = |named: &[i32]| {
-            let chosen = chosen(&topic, &all, named).unwrap();
-            chosen.iter().map(|of| of.partition.0).collect::<Vec<_>>()
-        };
-        assert_eq!(indexes(&[]), [0, 1, 2]);
-        assert_eq!(indexes(&[2, 0]), [0, 2]);
-        let Err(Failure::Failed(message)) = chosen(&topic, &all, &[3]) else {
-            panic!("partition 3 does not exist");
-        };
-        assert_eq!(
-            message,
-            "topic 't' has no partition 3: its partitions are 0 to 2"
-        );
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use tidelog_client::Error;
+use tidelog_client::{BrokerId, Error, TopicPartition};
+
+use super::partitions::words_of;
 
 /// Kafka's code of a topic or partition that does not exist.
 pub(super) const UNKNOWN_TOPIC: i16 = 3;
@@ -12,6 +14,14 @@ pub(super) const TOPIC_EXISTS: i16 = 36;
 pub(super) const UNKNOWN_GROUP: i16 = 69;
 /// Kafka's code of a group that still has members.
 const GROUP_NOT_EMPTY: i16 = 68;
+/// Kafka's code of an election that would change nothing.
+pub(super) const ELECTION_NOT_NEEDED: i16 = 84;
+/// Kafka's code of a partition that stays where it is.
+const NO_REASSIGNMENT: i16 = 85;
+/// Kafka's code of brokers that cannot hold a partition.
+const INVALID_REPLICAS: i16 = 39;
+/// Kafka's code of a broker that is not of the cluster.
+const UNKNOWN_BROKER: i16 = 102;
 
 /// How a command ends without success.
 #[derive(Debug)]
@@ -85,5 +95,27 @@ pub(super) fn about_group(error: &Error, group: &str) -> Failure {
         Some(UNKNOWN_GROUP) => format!("group '{group}' does not exist"),
         Some(GROUP_NOT_EMPTY) => format!("group '{group}' has members: stop them first"),
         _ => words(error),
+    })
+}
+
+/// As [`words`], where it is known which broker the call was about.
+pub(super) fn about_broker(error: &Error, broker: BrokerId) -> Failure {
+    Failure::Failed(match error.code() {
+        Some(UNKNOWN_BROKER) => {
+            format!("broker {broker} is not in the cluster: `tidelog broker list` shows what is")
+        }
+        _ => words(error),
+    })
+}
+
+/// As [`words`], where it is known which partition was to be moved.
+pub(super) fn about_move(error: &Error, of: &TopicPartition) -> Failure {
+    Failure::Failed(match error.code() {
+        Some(NO_REASSIGNMENT) => format!(
+            "{} is not being moved: `tidelog partition reassignments` shows what is",
+            words_of(of)
+        ),
+        Some(INVALID_REPLICAS) => format!("{}: see `tidelog broker list`", words(error)),
+        _ => return about_topic(error, of.topic.as_str()),
     })
 }

@@ -14,7 +14,7 @@ use super::failure::{Failure, about_group, about_topic};
 use super::output::Output;
 use super::start_point::StartPoint;
 use super::table::Table;
-use super::{ConnectArgs, Format};
+use super::{ConnectArgs, Format, ShowArgs};
 
 /// Kafka's state of a group that does not exist.
 const DEAD: &str = "Dead";
@@ -23,7 +23,7 @@ const DEAD: &str = "Dead";
 #[derive(Debug, Subcommand)]
 pub enum GroupCommand {
     /// List groups.
-    List(ListArgs),
+    List(ShowArgs),
     /// Show a group's members, offsets and lag.
     Describe(DescribeArgs),
     /// Set what a group without members has committed for a topic.
@@ -32,26 +32,13 @@ pub enum GroupCommand {
     Delete(DeleteArgs),
 }
 
-/// Arguments of `group list`.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    output: Format,
-    #[command(flatten)]
-    connect: ConnectArgs,
-}
-
 /// Arguments of `group describe`.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     /// Name of the group
     group: String,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    output: Format,
     #[command(flatten)]
-    connect: ConnectArgs,
+    show: ShowArgs,
 }
 
 /// Arguments of `group reset-offsets`.
@@ -94,7 +81,7 @@ pub(super) async fn run(command: GroupCommand) -> Result<(), Failure> {
     }
 }
 
-async fn list(args: ListArgs) -> Result<(), Failure> {
+async fn list(args: ShowArgs) -> Result<(), Failure> {
     let admin = Admin::new(args.connect.connect().await?);
     let groups = admin.list_groups().await?;
     let mut output = Output::new();
@@ -137,7 +124,7 @@ impl Progress {
 type Partitions = BTreeMap<TopicPartition, Progress>;
 
 async fn describe(args: DescribeArgs) -> Result<(), Failure> {
-    let admin = Admin::new(args.connect.connect().await?);
+    let admin = Admin::new(args.show.connect.connect().await?);
     let about = |error: Error| about_group(&error, &args.group);
     let group = admin.describe_group(&args.group).await.map_err(about)?;
     if group.state == DEAD {
@@ -155,7 +142,7 @@ async fn describe(args: DescribeArgs) -> Result<(), Failure> {
             .and_then(|end| end.offset);
     }
     let mut output = Output::new();
-    match args.output {
+    match args.show.output {
         Format::Text => output.text(&describe_text(&group, &partitions)),
         Format::Json => output.json(&describe_json(&group, &partitions)),
     }

@@ -1,19 +1,28 @@
-//! The command line's client half: topics, groups, producing and consuming, all through `tidelog-client`, and
-//! load by `tidelog-driver`; and the look at a data directory that no broker uses.
+//! The command line's client half: topics, groups, producing and consuming, the cluster, its brokers and where
+//! partitions are, all through `tidelog-client`, and load by `tidelog-driver`; and the look at a data directory that
+//! no broker uses.
 //!
 //! Owns arguments, words and exit codes (0 done, 1 failed, 2 wrong usage). Knows nothing of the broker's inside: it
 //! speaks to any Kafka broker, or reads files through `tidelog-storage`.
 
 mod bench;
+mod broker;
+mod broker_rows;
+mod cluster;
 mod consume;
 mod delete_names;
 mod failure;
 mod group;
 mod output;
+mod partition;
+mod partitions;
 mod produce;
+mod quorum_rows;
 mod record_format;
 mod record_lines;
+mod replica_sizes;
 mod start_point;
+mod stop;
 mod storage;
 mod table;
 mod topic;
@@ -44,6 +53,15 @@ pub enum ClientCommand {
     /// List, describe, reset and delete consumer groups.
     #[command(subcommand)]
     Group(group::GroupCommand),
+    /// Show the state of the cluster.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// List and remove brokers.
+    #[command(subcommand)]
+    Broker(broker::BrokerCommand),
+    /// Move partitions to other brokers, have them elect their leaders.
+    #[command(subcommand)]
+    Partition(partition::PartitionCommand),
     /// Put load on a broker and measure it.
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -62,6 +80,16 @@ pub struct ConnectArgs {
     /// Seconds that a request may take, retries included
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     command_timeout: Duration,
+}
+
+/// What every command takes that shows what a broker says.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// How results are printed.
@@ -112,6 +140,9 @@ pub fn run(command: ClientCommand) -> ExitCode {
             ClientCommand::Produce(args) => produce::run(args).await,
             ClientCommand::Consume(args) => consume::run(args).await,
             ClientCommand::Group(command) => group::run(command).await,
+            ClientCommand::Cluster(command) => cluster::run(command).await,
+            ClientCommand::Broker(command) => broker::run(command).await,
+            ClientCommand::Partition(command) => partition::run(command).await,
             ClientCommand::Bench(command) => bench::run(command).await,
             // Nothing else runs on this runtime.
             ClientCommand::Storage(command) => storage::run(command),

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Stdout, Write};
 
 use serde_json::Value;
+use tidelog_client::BrokerId;
 
 use super::failure::Failure;
 
@@ -37,4 +38,9 @@ impl Output {
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         Ok(self.out.flush()?)
     }
+}
+
+/// Brokers as a JSON document lists them.
+pub(super) fn ids(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|broker| broker.0).collect()
 }

@@ -9,9 +9,9 @@ use tidelog_client::{Admin, ConfigChange, ConfigEntry, NewTopic, TopicInfo, Topi
 
 use super::delete_names::delete_each;
 use super::failure::{Failure, TOPIC_EXISTS, UNKNOWN_TOPIC, about_topic};
-use super::output::Output;
+use super::output::{Output, ids};
 use super::table::{Table, list};
-use super::{ConnectArgs, Format, assignment};
+use super::{ConnectArgs, Format, ShowArgs, assignment};
 
 /// What to do with topics.
 #[derive(Debug, Subcommand)]
@@ -45,11 +45,8 @@ pub struct CreateArgs {
     /// Succeed if the topic exists already
     #[arg(long)]
     if_not_exists: bool,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    output: Format,
     #[command(flatten)]
-    connect: ConnectArgs,
+    show: ShowArgs,
 }
 
 /// Arguments of `topic list`.
@@ -58,11 +55,8 @@ pub struct ListArgs {
     /// Include the topics in which brokers keep their own state
     #[arg(long)]
     internal: bool,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    output: Format,
     #[command(flatten)]
-    connect: ConnectArgs,
+    show: ShowArgs,
 }
 
 /// Arguments of `topic describe`.
@@ -74,11 +68,8 @@ pub struct DescribeArgs {
     /// Show all settings, not only those that were set on the topic
     #[arg(long)]
     all_configs: bool,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    output: Format,
     #[command(flatten)]
-    connect: ConnectArgs,
+    show: ShowArgs,
 }
 
 /// Arguments of `topic alter`.
@@ -130,10 +121,10 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
         replication_factor: args.replication_factor,
         configs: unique(args.config)?,
     };
-    let admin = Admin::new(args.connect.connect().await?);
+    let admin = Admin::new(args.show.connect.connect().await?);
     let mut output = Output::new();
     match admin.create_topic(&topic).await {
-        Ok(created) => match args.output {
+        Ok(created) => match args.show.output {
             Format::Text => output.text(&format!(
                 "created topic '{}' with {}\n",
                 args.topic,
@@ -148,7 +139,7 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
             })),
         },
         Err(error) if args.if_not_exists && error.code() == Some(TOPIC_EXISTS) => {
-            match args.output {
+            match args.show.output {
                 Format::Text => output.text(&format!("topic '{}' exists already\n", args.topic)),
                 Format::Json => output.json(&json!({ "topic": args.topic, "created": false })),
             }
@@ -158,11 +149,11 @@ async fn create(args: CreateArgs) -> Result<(), Failure> {
 }
 
 async fn list_topics(args: ListArgs) -> Result<(), Failure> {
-    let admin = Admin::new(args.connect.connect().await?);
+    let admin = Admin::new(args.show.connect.connect().await?);
     let mut topics = admin.list_topics().await?;
     topics.retain(|topic| args.internal || !topic.is_internal);
     let mut output = Output::new();
-    match args.output {
+    match args.show.output {
         Format::Text => {
             let mut table = Table::new(["TOPIC", "PARTITIONS", "REPLICAS"]);
             for topic in &topics {
@@ -190,7 +181,7 @@ async fn list_topics(args: ListArgs) -> Result<(), Failure> {
 }
 
 async fn describe(args: DescribeArgs) -> Result<(), Failure> {
-    let admin = Admin::new(args.connect.connect().await?);
+    let admin = Admin::new(args.show.connect.connect().await?);
     let mut output = Output::new();
     let mut described = Vec::new();
     let mut outcome = Ok(());
@@ -211,7 +202,7 @@ async fn describe(args: DescribeArgs) -> Result<(), Failure> {
             }
         }
     }
-    match args.output {
+    match args.show.output {
         Format::Text => {
             let texts: Vec<_> = described
                 .iter()
@@ -265,8 +256,8 @@ fn describe_json(topic: &TopicInfo, configs: &[ConfigEntry]) -> Value {
                 "partition": partition.index.0,
                 "leader": partition.leader.map(|leader| leader.0),
                 "leader_epoch": partition.leader_epoch.0,
-                "replicas": partition.replicas.iter().map(|id| id.0).collect::<Vec<_>>(),
-                "in_sync": partition.in_sync.iter().map(|id| id.0).collect::<Vec<_>>(),
+                "replicas": ids(&partition.replicas),
+                "in_sync": ids(&partition.in_sync),
             })
         })
         .collect();

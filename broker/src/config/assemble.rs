@@ -60,6 +60,8 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             replication: ReplicationConfig {
                 request_timeout: reader.millis("request.timeout.ms"),
                 session_timeout: reader.millis("broker.session.timeout.ms"),
+                leader_rebalance_interval: (reader.bool("auto.leader.rebalance.enable"))
+                    .then(|| reader.seconds("leader.imbalance.check.interval.seconds")),
             },
             groups: GroupsConfig {
                 initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),
@@ -98,6 +100,7 @@ fn compaction(reader: &Reader<'_>) -> CompactionOptions {
         backoff: reader.millis("log.cleaner.backoff.ms"),
         map_bytes_max: reader.long_positive("log.cleaner.dedupe.buffer.size"),
         bytes_per_second: reader.double("log.cleaner.io.max.bytes.per.second"),
+        ..CompactionOptions::default()
     }
 }
 
@@ -463,6 +466,10 @@ impl<'a> Reader<'a> {
 
     fn millis(&self, name: &str) -> Duration {
         Duration::from_millis(self.long_positive(name))
+    }
+
+    fn seconds(&self, name: &str) -> Duration {
+        Duration::from_secs(self.long_positive(name))
     }
 
     fn size(&self, name: &str) -> usize {

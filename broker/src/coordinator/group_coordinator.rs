@@ -129,13 +129,15 @@ impl GroupCoordinator {
         answer.await.map_err(|_| GroupError::NotCoordinator)
     }
 
-    /// Committed offsets of the partitions, in the order asked, or of all.
+    /// Committed offsets of the partitions, in the order asked, or of all. Not those of a broker that was cut off while
+    /// another one took its groups over.
     pub async fn fetch_offsets(
         self: &Arc<Self>,
         group: GroupId,
         partitions: Option<Vec<TopicPartition>>,
     ) -> Result<Vec<FetchedOffset>, GroupError> {
         let shard = self.shard_of(&group)?;
+        self.confirm(&group).await?;
         let (reply, answer) = oneshot::channel();
         shard
             .send(ShardRequest::Fetch {
@@ -226,6 +228,19 @@ impl GroupCoordinator {
             Some(leader) if leader == self.replication.broker() => Err(GroupError::LoadInProgress),
             _ => Err(GroupError::NotCoordinator),
         }
+    }
+
+    /// Makes sure that no other broker coordinates the group by now.
+    async fn confirm(&self, group: &GroupId) -> Result<(), GroupError> {
+        let image = self.replication.image();
+        let topic = image.topic(&TopicName::from(OFFSETS_TOPIC));
+        let partition = topic.and_then(|topic| {
+            let index = partition_of(group, topic.partitions.len())?;
+            self.replication.partition(topic.id, index)
+        });
+        let partition = partition.ok_or(GroupError::NotCoordinator)?;
+        let confirmed = partition.confirm_leadership().await;
+        confirmed.map_err(|_| GroupError::NotCoordinator)
     }
 
     fn create_topic(self: &Arc<Self>) {

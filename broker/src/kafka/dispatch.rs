@@ -19,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::{
-    HandlerError, alter_configs, api_versions, create_partitions, create_topics, delete_groups,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
-    describe_log_dirs, describe_producers, describe_topic_partitions, fetch, find_coordinator,
-    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_config_resources, list_groups, list_offsets, metadata, offset_commit, offset_delete,
-    offset_fetch, offset_for_leader_epoch, produce, sync_group,
+    HandlerError, alter_configs, alter_partition_reassignments, api_versions, create_partitions,
+    create_topics, delete_groups, delete_records, delete_topics, describe_cluster,
+    describe_configs, describe_groups, describe_log_dirs, describe_producers, describe_quorum,
+    describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
+    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
+    offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group, unregister_broker,
 };
 use crate::kafka::memory;
 
@@ -103,6 +104,11 @@ static APIS: &[Api] = &[
     api(ApiKey::IncrementalAlterConfigs, |cx, body| whole(cx, body, |cx, q| Box::pin(incremental_alter_configs::handle(cx, q)))),
     api(ApiKey::DescribeProducers, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_producers::handle(cx, q)))),
     api(ApiKey::ListConfigResources, |cx, body| whole(cx, body, |cx, q| Box::pin(list_config_resources::handle(cx, q)))),
+    api(ApiKey::ElectLeaders, |cx, body| whole(cx, body, |cx, q| Box::pin(elect_leaders::handle(cx, q)))),
+    api(ApiKey::AlterPartitionReassignments, |cx, body| whole(cx, body, |cx, q| Box::pin(alter_partition_reassignments::handle(cx, q)))),
+    api(ApiKey::ListPartitionReassignments, |cx, body| whole(cx, body, |cx, q| Box::pin(list_partition_reassignments::handle(cx, q)))),
+    api(ApiKey::DescribeQuorum, |cx, body| begun(cx, body, |cx, q| Box::pin(describe_quorum::handle(cx, q)))),
+    api(ApiKey::UnregisterBroker, |cx, body| whole(cx, body, |cx, q| Box::pin(unregister_broker::handle(cx, q)))),
     api(ApiKey::DescribeTopicPartitions, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_topic_partitions::handle(cx, q)))),
 ];
 

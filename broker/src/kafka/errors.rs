@@ -3,7 +3,9 @@
 //! A function for each operation; handlers call them and decide nothing themselves.
 
 use tidelog_protocol::ErrorCode;
-use tidelog_replication::{AppendError, DeleteRecordsError, MetadataError, SubmitError};
+use tidelog_replication::{
+    AppendError, DeleteRecordsError, ElectionError, MetadataError, SubmitError,
+};
 use tidelog_storage::log::LogError;
 
 /// Produce: the append of a batch.
@@ -52,6 +54,25 @@ pub fn read(error: &LogError) -> ErrorCode {
     }
 }
 
+/// ElectLeaders: one partition.
+pub fn election(error: &ElectionError) -> ErrorCode {
+    match error {
+        ElectionError::UnknownPartition => ErrorCode::UnknownTopicOrPartition,
+        ElectionError::NotNeeded => ErrorCode::ElectionNotNeeded,
+        ElectionError::PreferredNotAvailable(_) => ErrorCode::PreferredLeaderNotAvailable,
+        ElectionError::NotAvailable(_) => ErrorCode::EligibleLeadersNotAvailable,
+        ElectionError::Timeout => ErrorCode::RequestTimedOut,
+    }
+}
+
+/// UnregisterBroker, whose broker is the one that may be unknown.
+pub fn unregister_broker(error: &SubmitError) -> ErrorCode {
+    match error {
+        SubmitError::Metadata(MetadataError::UnknownBroker(_)) => ErrorCode::BrokerIdNotRegistered,
+        other => submit(other),
+    }
+}
+
 /// Changes of the cluster's metadata.
 pub fn submit(error: &SubmitError) -> ErrorCode {
     match error {
@@ -68,7 +89,11 @@ pub fn metadata(error: &MetadataError) -> ErrorCode {
     match error {
         MetadataError::TopicExists(_) => ErrorCode::TopicAlreadyExists,
         MetadataError::TopicIdExists => ErrorCode::UnknownServerError,
-        MetadataError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        MetadataError::UnknownTopic | MetadataError::UnknownPartition => {
+            ErrorCode::UnknownTopicOrPartition
+        }
+        MetadataError::NoReassignment => ErrorCode::NoReassignmentInProgress,
+        MetadataError::BrokerInUse(_) => ErrorCode::InvalidRequest,
         MetadataError::InvalidTopicName(_) | MetadataError::TopicNameCollision { .. } => {
             ErrorCode::InvalidTopicException
         }

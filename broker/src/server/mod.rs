@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidelog_protocol::types::TopicName;
 use tidelog_replication::{
     Endpoint, LogConfigSource, ReplicaId, Replication, ReplicationOptions, SecurityProtocol,
 };
@@ -34,13 +35,14 @@ use self::open_files::OpenFiles;
 use self::peers::PeerConnections;
 use self::storage::{DataDirectory, Storage};
 use crate::config::{BrokerConfig, ConfigManager, Loaded};
-use crate::coordinator::{CoordinatorConfig, GroupCoordinator};
+use crate::coordinator::{CoordinatorConfig, GroupCoordinator, OFFSETS_TOPIC};
 use crate::http::{Health, HttpServer};
 use crate::kafka::budget::MemoryBudget;
 use crate::kafka::dispatch;
 use crate::kafka::handlers::fetch::sessions::FetchSessions;
 use crate::kafka::handlers::init_producer_id::ProducerIds;
 use crate::kafka::request_metrics::RequestMetrics;
+use crate::topics::follow;
 
 /// Longest wait for answers to other brokers at the end.
 const PEERS_PATIENCE: Duration = Duration::from_secs(1);
@@ -115,6 +117,9 @@ impl Server {
         let broker = Arc::new(assemble(configs, cluster_id, replication, &storage));
         let tasks = TaskTracker::new();
         accept_all(&broker, bound, &tasks);
+        if peers.is_some() {
+            follow_internal_topics(&broker, &tasks);
+        }
         health.serve(Arc::clone(&broker));
         Ok(Server {
             broker,
@@ -244,6 +249,7 @@ fn replication_options(
         Arc::clone(configs) as Arc<dyn LogConfigSource>,
     );
     options.session_timeout = config.replication.session_timeout;
+    options.leader_rebalance_interval = config.replication.leader_rebalance_interval;
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;
     options.retention_check_interval = config.log.retention_check_interval;
@@ -282,6 +288,17 @@ fn assemble(
         draining: CancellationToken::new(),
         configs,
     }
+}
+
+/// Lets internal topics have as many replicas as they should, once there are brokers for them.
+fn follow_internal_topics(broker: &Arc<Broker>, tasks: &TaskTracker) {
+    let wanted = CoordinatorConfig::of(&broker.config())
+        .topic
+        .replication_factor;
+    let replication = Arc::clone(&broker.replication);
+    let follow = follow::follow(replication, TopicName::from(OFFSETS_TOPIC), wanted);
+    let until_stopped = broker.draining.clone().run_until_cancelled_owned(follow);
+    drop(tasks.spawn(until_stopped));
 }
 
 fn accept_all(broker: &Arc<Broker>, bound: Vec<Bound>, tasks: &TaskTracker) {

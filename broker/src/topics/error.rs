@@ -26,6 +26,12 @@ pub enum TopicError {
     /// There is no such topic.
     #[error("This server does not host this topic-partition.")]
     Unknown,
+    /// A topic or partition that a change names is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// No reassignment is there to be cancelled.
+    #[error("No partition reassignment is in progress.")]
+    NoReassignment,
     /// The number of partitions makes no sense.
     #[error("{0}")]
     InvalidPartitions(String),
@@ -60,7 +66,8 @@ impl TopicError {
                 ErrorCode::InvalidTopicException
             }
             TopicError::Exists(_) => ErrorCode::TopicAlreadyExists,
-            TopicError::Unknown => ErrorCode::UnknownTopicOrPartition,
+            TopicError::Unknown | TopicError::NotFound(_) => ErrorCode::UnknownTopicOrPartition,
+            TopicError::NoReassignment => ErrorCode::NoReassignmentInProgress,
             TopicError::InvalidPartitions(_) => ErrorCode::InvalidPartitions,
             TopicError::InvalidReplicationFactor(_) => ErrorCode::InvalidReplicationFactor,
             TopicError::InvalidAssignment(_) => ErrorCode::InvalidReplicaAssignment,
@@ -78,7 +85,10 @@ impl From<SubmitError> for TopicError {
     fn from(error: SubmitError) -> Self {
         match error {
             SubmitError::Metadata(MetadataError::TopicExists(name)) => TopicError::Exists(name),
-            SubmitError::Metadata(MetadataError::UnknownTopic) => TopicError::Unknown,
+            SubmitError::Metadata(
+                MetadataError::UnknownTopic | MetadataError::UnknownPartition,
+            ) => TopicError::Unknown,
+            SubmitError::Metadata(MetadataError::NoReassignment) => TopicError::NoReassignment,
             other => TopicError::Controller(other),
         }
     }

@@ -25,6 +25,13 @@ pub fn check(name: &str) -> Result<(), TopicError> {
     Err(TopicError::InvalidName(reason))
 }
 
+/// A name as an error message repeats it: no longer than a topic's can be, as a request may hold a longer one once for
+/// thousands of partitions, whose answers name it each.
+pub fn shown(name: &str) -> &str {
+    let end = name.floor_char_boundary(LENGTH_MAX);
+    name.get(..end).unwrap_or(name)
+}
+
 /// Checks that a new topic's name is legal, free, and does not collide with another one.
 pub fn check_new(image: &MetadataImage, name: &TopicName) -> Result<(), TopicError> {
     check(name.as_str())?;
@@ -64,5 +71,12 @@ mod tests {
         for bad in ["\u{e4}", "a/b", "a:b", &"x".repeat(250), "a\0"] {
             assert!(check(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn messages_repeat_no_more_of_a_name_than_a_topic_can_have() {
+        assert_eq!(shown("orders"), "orders");
+        assert_eq!(shown(&"x".repeat(30_000)).len(), LENGTH_MAX);
+        assert_eq!(shown(&"\u{e4}".repeat(30_000)).len(), LENGTH_MAX - 1);
     }
 }

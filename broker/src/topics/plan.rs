@@ -1,6 +1,6 @@
 //! What a new topic, or new partitions of one, will look like: checked against the image, carried out by the caller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicName};
@@ -68,13 +68,13 @@ pub fn plan_topic(
     } = topic;
     name::check_new(image, &name)?;
     topic_settings::validate(layers, &configs).map_err(TopicError::InvalidConfig)?;
-    let brokers: Vec<Arc<BrokerImage>> = image.brokers().cloned().collect();
     let assignments = match placement {
-        Placement::Manual(replicas) => manual(&brokers, replicas)?,
+        Placement::Manual(replicas) => manual(image, replicas)?,
         Placement::Automatic {
             partitions,
             replication_factor,
         } => {
+            let brokers = brokers(image);
             let live = brokers.iter().filter(|broker| !broker.fenced).count();
             let replicas = replica_count(replication_factor, defaults, live)?;
             let partitions = partition_count(partitions, defaults)?;
@@ -114,10 +114,10 @@ pub fn plan_partitions(
         .partitions
         .first()
         .map_or(1, |partition| partition.replicas.len());
-    let brokers: Vec<Arc<BrokerImage>> = image.brokers().cloned().collect();
     let Some(given) = manual_replicas else {
         check_total(added)?;
-        return placement::assign(&brokers, added, replicas, start.wrapping_add(existing));
+        let start = start.wrapping_add(existing);
+        return placement::assign(&brokers(image), added, replicas, start);
     };
     if given.len() != added {
         return Err(TopicError::InvalidAssignment(format!(
@@ -126,20 +126,26 @@ pub fn plan_partitions(
         )));
     }
     for (partition, brokers_given) in (existing..).zip(&given) {
-        check_replicas(&brokers, partition, brokers_given, Some(replicas))?;
+        check_replicas(image, partition, brokers_given, Some(replicas))?;
     }
     Ok(given)
 }
 
-/// Most partitions that one request may bring about, as in Kafka.
+fn brokers(image: &MetadataImage) -> Vec<Arc<BrokerImage>> {
+    image.brokers().cloned().collect()
+}
+
+/// Most partitions that one request may bring about or change, as in Kafka.
 pub const REQUEST_PARTITIONS_MAX: usize = 10_000;
+
+/// What a request for more is told.
+pub const TOO_MANY_PARTITIONS: &str = "Excessively large number of partitions per request.";
 
 /// Takes partitions out of what is left to a request.
 pub fn take_room(room: &mut usize, partitions: usize) -> Result<(), TopicError> {
-    *room = room.checked_sub(partitions).ok_or_else(|| {
-        let text = "Excessively large number of partitions per request.";
-        TopicError::PolicyViolation(text.to_owned())
-    })?;
+    *room = room
+        .checked_sub(partitions)
+        .ok_or_else(|| TopicError::PolicyViolation(TOO_MANY_PARTITIONS.to_owned()))?;
     Ok(())
 }
 
@@ -198,7 +204,7 @@ fn replica_count(wanted: i16, defaults: &TopicDefaults, live: usize) -> Result<u
 }
 
 fn manual(
-    brokers: &[Arc<BrokerImage>],
+    image: &MetadataImage,
     given: Vec<(PartitionIndex, Vec<BrokerId>)>,
 ) -> Result<Vec<Vec<BrokerId>>, TopicError> {
     let mut by_partition = BTreeMap::new();
@@ -210,7 +216,7 @@ fn manual(
             )));
         }
         let index = usize::try_from(partition.0).unwrap_or(usize::MAX);
-        check_replicas(brokers, index, &brokers_given, replicas)?;
+        check_replicas(image, index, &brokers_given, replicas)?;
         replicas = Some(brokers_given.len());
         by_partition.insert(partition, brokers_given);
     }
@@ -227,40 +233,47 @@ fn manual(
     Ok(by_partition.into_values().collect())
 }
 
+/// Checks the brokers that a client names for the replicas of one partition: there are some, all are registered, and none
+/// comes twice.
+pub fn check_named(image: &MetadataImage, given: &[BrokerId]) -> Result<(), TopicError> {
+    if given.is_empty() {
+        return Err(TopicError::InvalidAssignment(
+            "The manual partition assignment includes an empty replica list.".to_owned(),
+        ));
+    }
+    let mut sorted = given.to_vec();
+    sorted.sort_unstable();
+    let mut before = None;
+    for id in sorted {
+        if image.broker(id).is_none() {
+            return Err(unregistered(id));
+        }
+        if before == Some(id) {
+            return Err(TopicError::InvalidAssignment(format!(
+                "The manual partition assignment includes the broker {id} more than once."
+            )));
+        }
+        before = Some(id);
+    }
+    Ok(())
+}
+
 fn check_replicas(
-    brokers: &[Arc<BrokerImage>],
+    image: &MetadataImage,
     partition: usize,
     given: &[BrokerId],
     replicas: Option<usize>,
 ) -> Result<(), TopicError> {
-    let invalid = |message: String| Err(TopicError::InvalidAssignment(message));
-    if given.is_empty() {
-        return invalid(
-            "The manual partition assignment includes an empty replica list.".to_owned(),
-        );
-    }
-    let mut seen = BTreeSet::new();
-    let mut any_live = false;
-    for id in given {
-        if !seen.insert(*id) {
-            return invalid(format!(
-                "The manual partition assignment includes the broker {id} more than once."
-            ));
-        }
-        let broker = brokers
-            .iter()
-            .find(|broker| broker.id == *id)
-            .ok_or_else(|| unregistered(*id))?;
-        any_live |= !broker.fenced;
-    }
+    check_named(image, given)?;
     if let Some(replicas) = replicas.filter(|replicas| *replicas != given.len()) {
-        return invalid(format!(
+        return Err(TopicError::InvalidAssignment(format!(
             "The manual partition assignment includes a partition with {} replica(s), but this is not consistent with \
              previous partitions, which have {replicas} replica(s).",
             given.len()
-        ));
+        )));
     }
-    if !any_live {
+    let is_live = |id: &BrokerId| image.broker(*id).is_some_and(|broker| !broker.fenced);
+    if !given.iter().any(is_live) {
         return Err(all_fenced(PartitionIndex(
             i32::try_from(partition).unwrap_or(i32::MAX),
         )));

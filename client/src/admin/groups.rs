@@ -8,10 +8,10 @@ use tidelog_protocol::messages::{
     DeleteGroupsRequest, DescribeGroupsRequest, GroupId, ListGroupsRequest, OffsetCommitRequest,
     OffsetFetchRequest,
 };
-use tidelog_protocol::types::{Offset, PartitionIndex, TopicName, TopicPartition};
+use tidelog_protocol::types::{Offset, TopicName, TopicPartition};
 
-use super::{Admin, by_topic, check, only, text};
-use crate::client::{Lane, Topics};
+use super::{Admin, by_topic, check, only, partition_of, text};
+use crate::client::Topics;
 use crate::consumer::embedded;
 use crate::error::Error;
 
@@ -77,12 +77,7 @@ impl Admin {
         let mut groups = Vec::new();
         for broker in self.client.brokers() {
             let listed = self
-                .client
-                .retry(&[], async || {
-                    let connection = self.client.broker(broker.id, Lane::General).await?;
-                    let reply = connection
-                        .call(self.timeout(), |_| ListGroupsRequest::default())
-                        .await?;
+                .ask_broker(broker.id, ListGroupsRequest::default(), |reply| {
                     Error::check(reply.error_code, None)?;
                     Ok(reply.groups)
                 })
@@ -139,10 +134,7 @@ impl Admin {
                     if partition.committed_offset >= 0 {
                         let metadata = partition.metadata.as_ref().map(ToString::to_string);
                         offsets.push(CommittedOffset {
-                            partition: TopicPartition {
-                                topic: name.clone(),
-                                partition: PartitionIndex(partition.partition_index),
-                            },
+                            partition: partition_of(&name, partition.partition_index),
                             offset: Offset(partition.committed_offset),
                             metadata: metadata.unwrap_or_default(),
                         });

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidelog_protocol::ErrorCode;
 use tidelog_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use tidelog_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use tidelog_protocol::messages::delete_records_request::{
@@ -14,7 +13,7 @@ use tidelog_protocol::messages::{
 };
 use tidelog_protocol::types::{Offset, TopicId, TopicName, TopicPartition};
 
-use super::{Admin, check, only, text};
+use super::{Admin, check, final_unless_moved, only, text};
 use crate::client::Topics;
 use crate::error::Error;
 use crate::metadata::TopicInfo;
@@ -117,23 +116,26 @@ impl Admin {
 
     /// All topics, by name.
     pub async fn list_topics(&self) -> Result<Vec<TopicSummary>, Error> {
+        let topics = self.describe_topics().await?;
+        let summaries = topics.iter().map(|topic| TopicSummary {
+            name: topic.name.clone(),
+            id: topic.id,
+            is_internal: topic.is_internal,
+            partitions: topic.partitions.len(),
+            replication_factor: topic
+                .partitions
+                .first()
+                .map_or(0, |partition| partition.replicas.len()),
+        });
+        Ok(summaries.collect())
+    }
+
+    /// All topics with their partitions as the brokers know them now, by name.
+    pub async fn describe_topics(&self) -> Result<Vec<Arc<TopicInfo>>, Error> {
         self.client
             .retry(&[], async || self.client.refresh(Topics::All, false).await)
             .await?;
-        let image = self.client.image();
-        let mut topics: Vec<_> = image
-            .topics()
-            .map(|topic| TopicSummary {
-                name: topic.name.clone(),
-                id: topic.id,
-                is_internal: topic.is_internal,
-                partitions: topic.partitions.len(),
-                replication_factor: topic
-                    .partitions
-                    .first()
-                    .map_or(0, |partition| partition.replicas.len()),
-            })
-            .collect();
+        let mut topics: Vec<_> = self.client.image().topics().cloned().collect();
         topics.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(topics)
     }
@@ -190,14 +192,5 @@ impl Admin {
             Ok(Offset(result.low_watermark))
         })
         .await
-    }
-}
-
-/// An unknown topic is retriable where metadata lags; to a controller it is an answer.
-fn final_unless_moved(result: Result<(), Error>) -> Result<Result<(), Error>, Error> {
-    match result {
-        Err(error) if error.is(ErrorCode::UnknownTopicOrPartition) => Ok(Err(error)),
-        Err(error) => Err(error),
-        Ok(()) => Ok(Ok(())),
     }
 }

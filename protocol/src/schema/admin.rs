@@ -1,7 +1,16 @@
-//! Fields of the requests that change or describe topics and configs.
+//! Fields of the requests that change or describe topics, configs and the cluster.
 
-use super::Kind::{List, Struct, Text};
-use super::{BOOL, INT8, INT16, INT32, INT64, Schema, UUID, all, since, within};
+use super::Kind::{self, List, Struct, Text};
+use super::{
+    BOOL, INT8, INT16, INT32, INT64, Schema, TOPICS_WITH_INDEXES, TOPICS_WITH_PARTITIONS, UUID,
+    all, since, within,
+};
+
+/// Partitions, each with brokers for its replicas.
+const ASSIGNMENTS: Kind = List(&Struct(&[
+    all("partition_index", INT32),
+    all("broker_ids", List(&INT32)),
+]));
 
 pub(super) const CREATE_TOPICS: Schema = Schema {
     flexible: 5,
@@ -12,13 +21,7 @@ pub(super) const CREATE_TOPICS: Schema = Schema {
                 all("name", Text),
                 all("num_partitions", INT32),
                 all("replication_factor", INT16),
-                all(
-                    "assignments",
-                    List(&Struct(&[
-                        all("partition_index", INT32),
-                        all("broker_ids", List(&INT32)),
-                    ])),
-                ),
+                all("assignments", ASSIGNMENTS),
                 all(
                     "configs",
                     List(&Struct(&[all("name", Text), all("value", Text)])),
@@ -102,13 +105,7 @@ pub(super) const ALTER_CONFIGS: Schema = Schema {
 
 pub(super) const DESCRIBE_LOG_DIRS: Schema = Schema {
     flexible: 2,
-    fields: &[all(
-        "topics",
-        List(&Struct(&[
-            all("topic", Text),
-            all("partitions", List(&INT32)),
-        ])),
-    )],
+    fields: &[all("topics", TOPICS_WITH_INDEXES)],
 };
 
 pub(super) const CREATE_PARTITIONS: Schema = Schema {
@@ -155,4 +152,43 @@ pub(super) const INCREMENTAL_ALTER_CONFIGS: Schema = Schema {
 pub(super) const LIST_CONFIG_RESOURCES: Schema = Schema {
     flexible: 0,
     fields: &[since(1, "resource_types", List(&INT8))],
+};
+
+pub(super) const ELECT_LEADERS: Schema = Schema {
+    flexible: 2,
+    fields: &[
+        since(1, "election_type", INT8),
+        all("topic_partitions", TOPICS_WITH_INDEXES),
+        all("timeout_ms", INT32),
+    ],
+};
+
+pub(super) const ALTER_PARTITION_REASSIGNMENTS: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        all("timeout_ms", INT32),
+        since(1, "allow_replication_factor_change", BOOL),
+        all(
+            "topics",
+            List(&Struct(&[
+                all("name", Text),
+                all("partitions", ASSIGNMENTS),
+            ])),
+        ),
+    ],
+};
+
+pub(super) const LIST_PARTITION_REASSIGNMENTS: Schema = Schema {
+    flexible: 0,
+    fields: &[all("timeout_ms", INT32), all("topics", TOPICS_WITH_INDEXES)],
+};
+
+pub(super) const DESCRIBE_QUORUM: Schema = Schema {
+    flexible: 0,
+    fields: &[all("topics", TOPICS_WITH_PARTITIONS)],
+};
+
+pub(super) const UNREGISTER_BROKER: Schema = Schema {
+    flexible: 0,
+    fields: &[all("broker_id", INT32)],
 };

@@ -1,7 +1,9 @@
 //! Fields of the requests on records, partitions and the cluster.
 
 use super::Kind::{Blob, List, Optional, Struct, Text};
-use super::{BOOL, INT8, INT16, INT32, INT64, Schema, UUID, all, since, tagged, within};
+use super::{
+    BOOL, INT8, INT16, INT32, INT64, Schema, TOPICS_WITH_INDEXES, UUID, all, since, tagged, within,
+};
 
 pub(super) const PRODUCE: Schema = Schema {
     flexible: 9,
@@ -165,13 +167,7 @@ pub(super) const DESCRIBE_TOPIC_PARTITIONS: Schema = Schema {
 
 pub(super) const DESCRIBE_PRODUCERS: Schema = Schema {
     flexible: 0,
-    fields: &[all(
-        "topics",
-        List(&Struct(&[
-            all("name", Text),
-            all("partition_indexes", List(&INT32)),
-        ])),
-    )],
+    fields: &[all("topics", TOPICS_WITH_INDEXES)],
 };
 
 pub(super) const DESCRIBE_CLUSTER: Schema = Schema {

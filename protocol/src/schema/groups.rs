@@ -1,7 +1,7 @@
 //! Fields of the requests on consumer groups.
 
 use super::Kind::{Blob, List, Struct, Text};
-use super::{BOOL, INT8, INT32, INT64, NEVER, Schema, all, since, within};
+use super::{BOOL, INT8, INT32, INT64, NEVER, Schema, TOPICS_WITH_PARTITIONS, all, since, within};
 
 pub(super) const OFFSET_COMMIT: Schema = Schema {
     flexible: 8,
@@ -155,17 +155,5 @@ pub(super) const DELETE_GROUPS: Schema = Schema {
 
 pub(super) const OFFSET_DELETE: Schema = Schema {
     flexible: NEVER,
-    fields: &[
-        all("group_id", Text),
-        all(
-            "topics",
-            List(&Struct(&[
-                all("name", Text),
-                all(
-                    "partitions",
-                    List(&Struct(&[all("partition_index", INT32)])),
-                ),
-            ])),
-        ),
-    ],
+    fields: &[all("group_id", Text), all("topics", TOPICS_WITH_PARTITIONS)],
 };

@@ -154,10 +154,15 @@ fn for_each_api(test: &mut impl Each) {
         .visit::<DescribeLogDirsRequest>()
         .visit::<CreatePartitionsRequest>()
         .visit::<DeleteGroupsRequest>()
+        .visit::<ElectLeadersRequest>()
         .visit::<IncrementalAlterConfigsRequest>()
+        .visit::<AlterPartitionReassignmentsRequest>()
+        .visit::<ListPartitionReassignmentsRequest>()
         .visit::<OffsetDeleteRequest>()
+        .visit::<DescribeQuorumRequest>()
         .visit::<DescribeClusterRequest>()
         .visit::<DescribeProducersRequest>()
+        .visit::<UnregisterBrokerRequest>()
         .visit::<ListConfigResourcesRequest>()
         .visit::<DescribeTopicPartitionsRequest>();
     assert_eq!(

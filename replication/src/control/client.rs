@@ -3,17 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use tidelog_protocol::types::BrokerId;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::codec;
 use super::message::{Reply, Request};
-use crate::peers::{PeerPool, RequestError};
+use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
+use crate::peers::{Lane, PeerPool, PeerStatus, RequestError};
 use crate::raft::types::ReplicaId;
 
 /// Longest wait for one broker's answer; the next may know more.
 const ONE_BROKER: Duration = Duration::from_secs(5);
+
+/// Pause between two looks whether a lane is connected.
+const CONNECTING: Duration = Duration::from_millis(20);
 
 /// Why nobody answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +59,16 @@ impl ControlClient {
         let me = self.me;
         let others = brokers.into_iter().filter(|replica| *replica != me);
         *self.brokers.write() = others.map(|replica| (replica.broker, replica)).collect();
+    }
+
+    /// Whether a broker answers, as far as its connection shows.
+    pub fn is_connected(&self, broker: BrokerId) -> bool {
+        let replica = self.brokers.read().get(&broker).copied();
+        let (Some(pool), Some(replica)) = (&self.pool, replica) else {
+            return false;
+        };
+        let status = pool.statuses().borrow().get(&replica).cloned();
+        matches!(status, Some(PeerStatus::Connected { .. }))
     }
 
     /// Asks the controller. `hint` is the broker that is asked first; one that says who leads is believed, others are
@@ -106,5 +121,39 @@ impl ControlClient {
             .min(ONE_BROKER);
         let answer = pool.call(broker, kind, body, patience).await?;
         Ok(codec::decode_reply(answer)?)
+    }
+}
+
+impl RecordSource for ControlClient {
+    fn read(
+        &self,
+        from: BrokerId,
+        wanted: RecordsWanted,
+    ) -> BoxFuture<'_, Result<RecordsRead, String>> {
+        Box::pin(async move {
+            let unknown = || format!("broker {from} is not known");
+            let replica = self.brokers.read().get(&from).copied();
+            let replica = replica.ok_or_else(unknown)?;
+            let pool = self.pool.as_ref().ok_or_else(unknown)?;
+            let (kind, body) = codec::encode_request(&Request::ReadRecords(wanted));
+            let deadline = Instant::now() + ONE_BROKER;
+            let answer = loop {
+                let asked = pool.call_on(replica, Lane::Bulk, kind, body.clone(), ONE_BROKER);
+                match asked.await {
+                    Ok(answer) => break answer,
+                    // The lane is connected when it is wanted first.
+                    Err(RequestError::Unreachable(_)) if Instant::now() < deadline => {
+                        sleep(CONNECTING).await;
+                    }
+                    Err(error) => return Err(error.to_string()),
+                }
+            };
+            match codec::decode_reply(answer) {
+                Ok(Reply::Records(read)) => Ok(read),
+                Ok(Reply::NotNow(reason)) => Err(reason),
+                Ok(other) => Err(format!("broker {from} answered {other:?}")),
+                Err(error) => Err(error.to_string()),
+            }
+        })
     }
 }

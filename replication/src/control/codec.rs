@@ -3,20 +3,29 @@
 //! Every body opens as those of the consensus groups: version (u8), the writer's feature level (u16), big-endian. Texts
 //! are a length (u16) and UTF-8. Numbers of kinds and tags stand for good.
 
+use std::time::Duration;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tidelog_protocol::types::{BrokerId, ProducerId, TopicId, TopicName};
+use tidelog_protocol::types::{BrokerId, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
 use uuid::Uuid;
 
 use super::message::{Introduction, Member, Reply, Request};
+use crate::controller::quorum::{Quorum, QuorumMember};
+use crate::election::{Elected, ElectionError};
 use crate::limits::CONTROL_MEMBERS_MAX;
 use crate::metadata::command::{MetadataError, Outcome};
+use crate::partition::records::{RecordsRead, RecordsWanted};
 use crate::peers::{CallKind, PeerAddress, get_text, put_text};
 use crate::raft::codec::{CodecError, check_header, get_replica, header, put_replica};
+use crate::raft::types::{GroupId, ReplicaId};
 
 const INTRODUCE: CallKind = CallKind(1);
 const SUBMIT: CallKind = CallKind(2);
 const READ_INDEX: CallKind = CallKind(3);
 const HEARTBEAT: CallKind = CallKind(4);
+const HAND_OVER: CallKind = CallKind(5);
+const DESCRIBE_QUORUM: CallKind = CallKind(6);
+const READ_RECORDS: CallKind = CallKind(7);
 
 const INTRODUCED: u8 = 1;
 const SUBMITTED: u8 = 2;
@@ -24,6 +33,9 @@ const APPLIED: u8 = 3;
 const HEARD: u8 = 4;
 const NOT_CONTROLLER: u8 = 5;
 const NOT_NOW: u8 = 6;
+const HANDED_OVER: u8 = 7;
+const QUORUM: u8 = 8;
+const RECORDS: u8 = 9;
 
 /// Stands for no broker; real ids are not negative.
 const NO_BROKER: i32 = -1;
@@ -44,6 +56,19 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             bytes.put_i64(*epoch);
             HEARTBEAT
         }
+        Request::HandOver(groups) => {
+            put_count(&mut bytes, groups.len());
+            groups.iter().for_each(|group| put_group(&mut bytes, group));
+            HAND_OVER
+        }
+        Request::DescribeQuorum => DESCRIBE_QUORUM,
+        Request::ReadRecords(wanted) => {
+            put_group(&mut bytes, &wanted.group);
+            bytes.put_i64(wanted.from.0);
+            bytes.put_i64(wanted.upto.0);
+            bytes.put_u32(wanted.skip);
+            READ_RECORDS
+        }
     };
     (kind, bytes.freeze())
 }
@@ -62,6 +87,14 @@ pub fn decode_request(kind: CallKind, mut bytes: Bytes) -> Result<Option<Request
             broker: BrokerId(bytes.try_get_i32()?),
             epoch: bytes.try_get_i64()?,
         },
+        HAND_OVER => Request::HandOver(get_all(&mut bytes, get_group)?),
+        DESCRIBE_QUORUM => Request::DescribeQuorum,
+        READ_RECORDS => Request::ReadRecords(RecordsWanted {
+            group: get_group(&mut bytes)?,
+            from: Offset(bytes.try_get_i64()?),
+            upto: Offset(bytes.try_get_i64()?),
+            skip: bytes.try_get_u32()?,
+        }),
         _ => return Ok(None),
     }))
 }
@@ -95,6 +128,32 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             bytes.put_u8(NOT_NOW);
             put_text(&mut bytes, text);
         }
+        Reply::HandedOver(answers) => {
+            bytes.put_u8(HANDED_OVER);
+            put_count(&mut bytes, answers.len());
+            for answer in answers {
+                put_elected(&mut bytes, answer);
+            }
+        }
+        Reply::Quorum(quorum) => {
+            bytes.put_u8(QUORUM);
+            bytes.put_i32(quorum.leader.0);
+            bytes.put_i32(quorum.epoch);
+            bytes.put_i64(quorum.high_watermark);
+            for members in [&quorum.voters, &quorum.observers] {
+                put_count(&mut bytes, members.len());
+                for member in members {
+                    put_quorum_member(&mut bytes, member);
+                }
+            }
+        }
+        Reply::Records(read) => {
+            bytes.put_u8(RECORDS);
+            bytes.put_u32(read.mark);
+            bytes.put_i64(read.next.0);
+            bytes.put_u32(read.piece_bytes);
+            bytes.put_slice(&read.bytes);
+        }
     }
     bytes.freeze()
 }
@@ -113,7 +172,91 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, CodecError> {
         HEARD => Reply::Heard,
         NOT_CONTROLLER => Reply::NotController(get_broker(&mut bytes)?),
         NOT_NOW => Reply::NotNow(get_text(&mut bytes)?),
+        RECORDS => Reply::Records(RecordsRead {
+            mark: bytes.try_get_u32()?,
+            next: Offset(bytes.try_get_i64()?),
+            piece_bytes: bytes.try_get_u32()?,
+            bytes,
+        }),
+        HANDED_OVER => Reply::HandedOver(get_all(&mut bytes, get_elected)?),
+        QUORUM => Reply::Quorum(Quorum {
+            leader: BrokerId(bytes.try_get_i32()?),
+            epoch: bytes.try_get_i32()?,
+            high_watermark: bytes.try_get_i64()?,
+            voters: get_all(&mut bytes, get_quorum_member)?,
+            observers: get_all(&mut bytes, get_quorum_member)?,
+        }),
         _ => return Err(CodecError::Damaged("answer tag")),
+    })
+}
+
+fn put_count(bytes: &mut BytesMut, count: usize) {
+    bytes.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// So many things as the count says; nothing is allocated for what is not there.
+fn get_all<T>(
+    bytes: &mut Bytes,
+    get: impl Fn(&mut Bytes) -> Result<T, CodecError>,
+) -> Result<Vec<T>, CodecError> {
+    let count = bytes.try_get_u32()?;
+    (0..count).map(|_| get(bytes)).collect()
+}
+
+fn put_group(bytes: &mut BytesMut, group: &GroupId) {
+    bytes.put_u128(group.topic.0.as_u128());
+    bytes.put_i32(group.partition.0);
+}
+
+fn get_group(bytes: &mut Bytes) -> Result<GroupId, CodecError> {
+    Ok(GroupId {
+        topic: TopicId(Uuid::from_u128(bytes.try_get_u128()?)),
+        partition: PartitionIndex(bytes.try_get_i32()?),
+    })
+}
+
+fn put_elected(bytes: &mut BytesMut, answer: &Elected) {
+    let (tag, text) = match answer {
+        Ok(()) => (0, ""),
+        Err(ElectionError::UnknownPartition) => (1, ""),
+        Err(ElectionError::NotNeeded) => (2, ""),
+        Err(ElectionError::PreferredNotAvailable(text)) => (3, text.as_str()),
+        Err(ElectionError::NotAvailable(text)) => (4, text.as_str()),
+        Err(ElectionError::Timeout) => (5, ""),
+    };
+    bytes.put_u8(tag);
+    put_text(bytes, text);
+}
+
+fn get_elected(bytes: &mut Bytes) -> Result<Elected, CodecError> {
+    let (tag, text) = (bytes.try_get_u8()?, get_text(bytes)?);
+    Ok(Err(match tag {
+        0 => return Ok(Ok(())),
+        1 => ElectionError::UnknownPartition,
+        2 => ElectionError::NotNeeded,
+        3 => ElectionError::PreferredNotAvailable(text),
+        5 => ElectionError::Timeout,
+        // Also a reason of a newer version: what it says is all that is known.
+        _ => ElectionError::NotAvailable(text),
+    }))
+}
+
+fn put_quorum_member(bytes: &mut BytesMut, member: &QuorumMember) {
+    put_replica(bytes, &member.replica());
+    bytes.put_i64(member.log_end);
+    let silent_ms = |silent: Duration| i64::try_from(silent.as_millis()).unwrap_or(i64::MAX);
+    bytes.put_i64(member.silent.map_or(-1, silent_ms));
+}
+
+fn get_quorum_member(bytes: &mut Bytes) -> Result<QuorumMember, CodecError> {
+    let ReplicaId { broker, directory } = get_replica(bytes)?;
+    Ok(QuorumMember {
+        broker,
+        directory_id: directory,
+        log_end: bytes.try_get_i64()?,
+        silent: u64::try_from(bytes.try_get_i64()?)
+            .ok()
+            .map(Duration::from_millis),
     })
 }
 
@@ -215,6 +358,9 @@ fn put_error(bytes: &mut BytesMut, error: &MetadataError) {
         MetadataError::ProducerIds(text) => (11, text.clone()),
         MetadataError::InvalidFeature(text) => (12, text.clone()),
         MetadataError::Unsupported(text) => (13, text.clone()),
+        MetadataError::UnknownPartition => (14, String::new()),
+        MetadataError::NoReassignment => (15, String::new()),
+        MetadataError::BrokerInUse(text) => (16, text.clone()),
     };
     bytes.put_u8(ERROR + tag);
     put_text(bytes, &text);
@@ -268,6 +414,9 @@ fn get_error(tag: u8, text: String) -> Result<MetadataError, CodecError> {
         11 => MetadataError::ProducerIds(text),
         12 => MetadataError::InvalidFeature(text),
         13 => MetadataError::Unsupported(text),
+        14 => MetadataError::UnknownPartition,
+        15 => MetadataError::NoReassignment,
+        16 => MetadataError::BrokerInUse(text),
         // A rule of a newer version: what it says is all that is known.
         _ => MetadataError::Unsupported(text),
     })

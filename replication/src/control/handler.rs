@@ -1,6 +1,6 @@
 //! Answers the control plane's requests for this broker.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +11,15 @@ use tokio::time::Instant;
 use super::codec;
 use super::message::{Introduction, Member, Reply, Request};
 use crate::controller::Controller;
+use crate::election;
+use crate::hosted::HostedPartitions;
 use crate::metadata::image::MetadataImage;
+use crate::partition::records::RecordsWanted;
 use crate::peers::{CallHandler, CallKind, Refusal, RefusalCode, Served};
 use crate::raft::types::ReplicaId;
+
+/// Why a broker that starts does nothing for others yet.
+const STARTING: &str = "this broker is starting";
 
 /// Longest time that a command of another broker is waited for.
 const SUBMIT_MAX: Duration = Duration::from_secs(60);
@@ -33,26 +39,22 @@ pub struct Heartbeat {
 #[derive(Debug)]
 pub struct ControlHandler {
     controller: Arc<Controller>,
+    hosted: Arc<OnceLock<Arc<HostedPartitions>>>,
     heartbeats: mpsc::Sender<Heartbeat>,
 }
 
 impl ControlHandler {
-    /// A handler; heartbeats go to whoever looks after the brokers.
-    pub fn new(controller: Arc<Controller>, heartbeats: mpsc::Sender<Heartbeat>) -> ControlHandler {
+    /// A handler; heartbeats go to whoever looks after the brokers. The partitions are there later.
+    pub fn new(
+        controller: Arc<Controller>,
+        hosted: Arc<OnceLock<Arc<HostedPartitions>>>,
+        heartbeats: mpsc::Sender<Heartbeat>,
+    ) -> ControlHandler {
         ControlHandler {
             controller,
+            hosted,
             heartbeats,
         }
-    }
-
-    fn heard(&self, broker: BrokerId, epoch: i64) -> Reply {
-        if !self.controller.leads() {
-            return Reply::NotController(self.controller.leader());
-        }
-        let at = Instant::now();
-        // A full mailbox has many others of the same brokers.
-        let _ = self.heartbeats.try_send(Heartbeat { broker, epoch, at });
-        Reply::Heard
     }
 }
 
@@ -75,23 +77,63 @@ impl CallHandler for ControlHandler {
                 format!("{from} has not joined the cluster"),
             );
         }
-        let controller = self.controller.clone();
-        let reply = match request {
-            Request::Introduce => Ok(introduce(&controller.shared().image(), controller.leader())),
-            Request::Heartbeat { broker, epoch } => Ok(self.heard(broker, epoch)),
-            later => Err(later),
-        };
+        let (controller, hosted) = (self.controller.clone(), self.hosted.get().cloned());
+        let heartbeats = self.heartbeats.clone();
         Box::pin(async move {
-            let reply = match reply {
-                Ok(reply) => reply,
-                Err(Request::Submit { record, timeout_ms }) => {
+            let image = controller.shared().image();
+            let reply = match request {
+                Request::Introduce => introduce(&image, controller.leader()),
+                Request::Heartbeat { broker, epoch } => {
+                    heard(&controller, &heartbeats, broker, epoch)
+                }
+                Request::Submit { record, timeout_ms } => {
                     let patience = Duration::from_millis(timeout_ms.into()).min(SUBMIT_MAX);
                     controller.submit_here(record, patience).await
                 }
-                Err(_) => controller.read_index().await,
+                Request::ReadIndex => controller.read_index().await,
+                Request::DescribeQuorum => match controller.quorum() {
+                    Some(quorum) => Reply::Quorum(quorum),
+                    None => Reply::NotController(controller.leader()),
+                },
+                Request::HandOver(groups) => match hosted {
+                    Some(hosted) => {
+                        Reply::HandedOver(election::hand_over(&image, &hosted, &groups).await)
+                    }
+                    None => Reply::NotNow(STARTING.into()),
+                },
+                Request::ReadRecords(wanted) => read_records(hosted, wanted).await,
             };
             Ok(codec::encode_reply(&reply))
         })
+    }
+}
+
+fn heard(
+    controller: &Controller,
+    heartbeats: &mpsc::Sender<Heartbeat>,
+    broker: BrokerId,
+    epoch: i64,
+) -> Reply {
+    if !controller.leads() {
+        return Reply::NotController(controller.leader());
+    }
+    let at = Instant::now();
+    // A full mailbox has many others of the same brokers.
+    let _ = heartbeats.try_send(Heartbeat { broker, epoch, at });
+    Reply::Heard
+}
+
+async fn read_records(hosted: Option<Arc<HostedPartitions>>, wanted: RecordsWanted) -> Reply {
+    let Some(hosted) = hosted else {
+        return Reply::NotNow(STARTING.into());
+    };
+    let RecordsWanted { group, .. } = wanted;
+    match hosted.get(group.topic, group.partition) {
+        Some(partition) => match partition.read_records(wanted).await {
+            Ok(read) => Reply::Records(read),
+            Err(error) => Reply::NotNow(error.to_string()),
+        },
+        None => Reply::NotNow("this broker has no replica of the partition".into()),
     }
 }
 

@@ -4,9 +4,12 @@ use bytes::Bytes;
 use tidelog_protocol::types::BrokerId;
 use uuid::Uuid;
 
+use crate::controller::quorum::Quorum;
+use crate::election::Elected;
 use crate::metadata::command::{MetadataError, Outcome};
+use crate::partition::records::{RecordsRead, RecordsWanted};
 use crate::peers::PeerAddress;
-use crate::raft::types::ReplicaId;
+use crate::raft::types::{GroupId, ReplicaId};
 
 /// What a broker asks another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,12 @@ pub enum Request {
         /// Epoch of its registration.
         epoch: i64,
     },
+    /// Hand partitions that the asked broker leads over to the replicas that are preferred.
+    HandOver(Vec<GroupId>),
+    /// Who is in the controller group? Only the controller knows.
+    DescribeQuorum,
+    /// Records of a partition that the asked broker has.
+    ReadRecords(RecordsWanted),
 }
 
 /// What it answers.
@@ -47,6 +56,12 @@ pub enum Reply {
     Applied(u64),
     /// To [`Request::Heartbeat`].
     Heard,
+    /// To [`Request::HandOver`]: what came of each, in their order.
+    HandedOver(Vec<Elected>),
+    /// To [`Request::DescribeQuorum`].
+    Quorum(Quorum),
+    /// To [`Request::ReadRecords`].
+    Records(RecordsRead),
     /// Another broker is the controller, where known.
     NotController(Option<BrokerId>),
     /// It could not be done now, and nothing of it was.

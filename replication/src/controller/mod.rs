@@ -4,6 +4,7 @@
 //! replica alike; the image that follows is what the rest of the broker sees.
 
 pub mod liveness;
+pub mod quorum;
 pub mod shared;
 pub mod state_machine;
 mod submit;
@@ -30,12 +31,12 @@ use crate::control::ControlClient;
 use crate::controller::shared::ControllerShared;
 use crate::controller::state_machine::ControllerStateMachine;
 pub use crate::controller::state_machine::metadata_snapshot_end;
-use crate::controller::voters::Members;
 use crate::errors::StartError;
 use crate::partition::group::GroupContext;
 use crate::raft::codec::entry_index;
 use crate::raft::config;
 use crate::raft::log_store::GroupLog;
+use crate::raft::members::Members;
 use crate::raft::network::GroupNetwork;
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupId, GroupTypes, LogId, ReplicaId};
@@ -57,7 +58,7 @@ pub struct Controller {
     raft: Raft<GroupTypes, ControllerStateMachine>,
     shared: Arc<ControllerShared>,
     state: GroupStateStore,
-    control: ControlClient,
+    control: Arc<ControlClient>,
     me: ReplicaId,
 }
 
@@ -76,7 +77,7 @@ impl Controller {
         context: &GroupContext,
         logs: &LogManager,
         members: &[ReplicaId],
-        control: ControlClient,
+        control: Arc<ControlClient>,
     ) -> Result<Controller, StartError> {
         let metadata = |error: &dyn fmt::Display| StartError::Metadata(error.to_string());
         let log = logs
@@ -147,13 +148,7 @@ impl Controller {
 
     /// Who votes in the group, and who listens, as far as this broker knows.
     pub(crate) fn members(&self) -> Members {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        Members {
-            voters: membership.voter_ids().collect(),
-            learners: membership.learner_ids().collect(),
-        }
+        Members::of(&self.raft.metrics().borrow_watched())
     }
 
     /// The same, once the group has read them from its log: it does so beside, at its start.

@@ -15,11 +15,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Controller;
 use super::liveness::{Event, KnownBroker, Liveness, Moment, Patience, SetFenced};
-use super::voters::{self, Candidate, Members, Step};
+use super::voters::{self, Candidate, Step};
 use crate::control::Heartbeat;
 use crate::metadata::command::Command;
 use crate::metadata::image::MetadataImage;
 use crate::peers::{Loss, PeerStatus, PeerStatuses};
+use crate::raft::members::{Members, caught_up};
 use crate::raft::types::ReplicaId;
 
 /// Longest wait for a decision to be committed.
@@ -185,24 +186,9 @@ impl Tender {
 
     fn next_step(&self) -> Option<Step> {
         let metrics = self.controller.raft().metrics().borrow_watched().clone();
-        let membership = metrics.membership_config.membership();
         // One change at a time.
-        if metrics.membership_config != metrics.committed_membership_config
-            || membership.get_joint_config().len() > 1
-        {
-            return None;
-        }
-        let voters: BTreeSet<ReplicaId> = membership.voter_ids().collect();
-        let learners = membership.learner_ids().collect();
-        let last = metrics.last_log_index.unwrap_or(0);
-        let caught_up = |replica: &ReplicaId| {
-            let matched = metrics
-                .replication
-                .as_ref()
-                .and_then(|all| all.get(replica));
-            *replica == self.me
-                || matched.is_some_and(|id| id.is_some_and(|id| id.index + LAG_MAX >= last))
-        };
+        let members = Members::committed(&metrics)?;
+        let caught_up = caught_up(&metrics, LAG_MAX);
         let image = self.controller.shared().image();
         let candidates: Vec<Candidate> = image
             .brokers()
@@ -211,7 +197,7 @@ impl Tender {
                 Candidate {
                     rack: broker.rack.clone(),
                     live: !broker.fenced,
-                    caught_up: caught_up(&replica),
+                    caught_up: caught_up.contains(&replica),
                     replica,
                 }
             })
@@ -220,7 +206,7 @@ impl Tender {
         if candidates.is_empty() {
             return None;
         }
-        voters::next_step(&candidates, &Members { voters, learners }, self.me)
+        voters::next_step(&candidates, &members, self.me)
     }
 
     /// Carries a step out beside; one that fails is planned again.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::raft::members::Members;
 use crate::raft::types::ReplicaId;
 
 /// Most voters: more make each change slower and survive no more than two losses at once in practice.
@@ -22,22 +23,6 @@ pub struct Candidate {
     pub live: bool,
     /// Has all but the newest entries.
     pub caught_up: bool,
-}
-
-/// The members of the group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    /// Those that vote.
-    pub voters: BTreeSet<ReplicaId>,
-    /// Those that only listen.
-    pub learners: BTreeSet<ReplicaId>,
-}
-
-impl Members {
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.voters.len() + self.learners.len()
-    }
 }
 
 /// A change of the members.
@@ -58,10 +43,11 @@ pub enum Step {
 pub fn next_step(brokers: &[Candidate], members: &Members, leader: ReplicaId) -> Option<Step> {
     let known: BTreeMap<ReplicaId, &Candidate> =
         (brokers.iter().map(|broker| (broker.replica, broker))).collect();
-    let is_member = |replica: &ReplicaId| {
-        members.voters.contains(replica) || members.learners.contains(replica)
-    };
-    if let Some(new) = known.keys().find(|replica| !is_member(replica)) {
+    if let Some(next) = &members.next {
+        // A leader was lost in the middle of a change: it is ended first.
+        return Some(Step::ReplaceVoters(next.clone()));
+    }
+    if let Some(new) = known.keys().find(|replica| !members.contains(replica)) {
         return Some(Step::AddLearner(*new));
     }
     let wanted = wanted_voters(brokers, members);
@@ -210,7 +196,7 @@ mod tests {
         (
             Members {
                 voters,
-                learners: BTreeSet::new(),
+                ..Members::default()
             },
             replica(1),
         )
@@ -263,7 +249,7 @@ mod tests {
         let voters = set(&[1, 2, 3]);
         let mut members = Members {
             voters: voters.clone(),
-            learners: BTreeSet::new(),
+            ..Members::default()
         };
         let mut leader = replica(1);
         let mut brokers = vec![broker(1, None), broker(2, None), broker(3, None)];
@@ -284,7 +270,7 @@ mod tests {
         let voters = set(&[1, 2, 3]);
         let mut members = Members {
             voters,
-            learners: BTreeSet::new(),
+            ..Members::default()
         };
         let mut leader = replica(1);
         let brokers = [broker(2, None), broker(3, None)];
@@ -294,10 +280,25 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_lost_its_leader_is_ended() {
+        let members = Members {
+            voters: set(&[1, 2, 3]),
+            learners: BTreeSet::new(),
+            next: Some(set(&[2, 3])),
+        };
+        let brokers = [broker(2, None), broker(3, None)];
+        assert_eq!(
+            next_step(&brokers, &members, replica(2)),
+            Some(Step::ReplaceVoters(set(&[2, 3])))
+        );
+    }
+
+    #[test]
     fn nothing_is_proposed_that_those_who_are_there_cannot_commit() {
         let mut members = Members {
             voters: set(&[1, 2, 3]),
             learners: set(&[4, 5]),
+            next: None,
         };
         let mut brokers: Vec<Candidate> = (1..=5).map(|id| broker(id, None)).collect();
         brokers[1].live = false;
@@ -324,7 +325,7 @@ mod tests {
                 let there = brokers.iter().filter(|it| it.live && voters.contains(&it.replica));
                 there.count() > voters.len() / 2
             };
-            let mut members = Members { voters, learners: BTreeSet::new() };
+            let mut members = Members { voters, ..Members::default() };
             let mut leader = *members.voters.first().expect("one at least");
             for _ in 0..100 {
                 let Some(step) = next_step(&brokers, &members, leader) else { break };

@@ -58,6 +58,17 @@ pub struct LeaderReport {
     pub isr: Vec<BrokerId>,
 }
 
+/// A partition whose replicas are the ones that a reassignment asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompletedReassignment {
+    /// Topic.
+    pub topic: TopicId,
+    /// Partition.
+    pub partition: PartitionIndex,
+    /// [`Reassignment::since`](super::image::Reassignment::since): a later one is not complete by this.
+    pub since: u64,
+}
+
 /// A change of the cluster's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -101,6 +112,22 @@ pub enum Command {
         id: TopicId,
         /// Replicas of each new partition.
         assignments: Vec<Vec<BrokerId>>,
+    },
+    /// A partition gets other replicas, or those it had before its reassignment.
+    AlterReassignment {
+        /// Topic.
+        topic: TopicId,
+        /// Partition.
+        partition: PartitionIndex,
+        /// The replicas that it is to have, the first preferred as leader; `None`: the reassignment is cancelled.
+        target: Option<Vec<BrokerId>>,
+    },
+    /// Leaders say that reassignments are done.
+    CompleteReassignments(Vec<CompletedReassignment>),
+    /// A broker that has stopped and holds no replica is forgotten.
+    UnregisterBroker {
+        /// Its id.
+        broker: BrokerId,
     },
     /// Configuration changes, all or none.
     AlterConfigs {
@@ -184,6 +211,15 @@ pub enum MetadataError {
     /// A named broker is not registered.
     #[error("unknown broker {0}")]
     UnknownBroker(BrokerId),
+    /// The topic has no such partition.
+    #[error("unknown partition")]
+    UnknownPartition,
+    /// Nothing is there to cancel.
+    #[error("no partition reassignment is in progress")]
+    NoReassignment,
+    /// A broker that is to be forgotten is needed.
+    #[error("{0}")]
+    BrokerInUse(String),
     /// A key or value is too long, or there are too many.
     #[error("invalid configuration: {0}")]
     InvalidConfig(String),

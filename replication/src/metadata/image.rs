@@ -49,11 +49,32 @@ impl BrokerImage {
     }
 }
 
+/// Replicas on their way to other brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reassignment {
+    /// The replicas before; a cancellation goes back to them.
+    pub from: Vec<BrokerId>,
+    /// The replicas that are wanted.
+    pub to: Vec<BrokerId>,
+    /// Version of the image that asked for it first.
+    pub since: u64,
+}
+
+impl Reassignment {
+    /// Whether it was cancelled, and only takes away again what it had brought.
+    pub fn is_cancelled(&self) -> bool {
+        self.from == self.to
+    }
+}
+
 /// One partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionImage {
-    /// All replicas; the first is preferred as leader.
+    /// All replicas; the first is preferred as leader. During a reassignment the wanted ones come first, then those that
+    /// will go.
     pub replicas: Arc<[BrokerId]>,
+    /// The reassignment in progress.
+    pub reassignment: Option<Arc<Reassignment>>,
     /// Replicas in sync.
     pub isr: Arc<[BrokerId]>,
     /// Leader, once one reported.
@@ -62,6 +83,38 @@ pub struct PartitionImage {
     pub leader_epoch: LeaderEpoch,
     /// Rises with each change of this partition's metadata.
     pub partition_epoch: i32,
+}
+
+impl PartitionImage {
+    /// The reassignment in progress, as an operator sees it: one that was cancelled is over.
+    pub fn moving(&self) -> Option<&Reassignment> {
+        let reassignment = self.reassignment.as_deref();
+        reassignment.filter(|it| !it.is_cancelled())
+    }
+
+    /// Brokers that get a replica.
+    pub fn adding(&self) -> Vec<BrokerId> {
+        self.moving()
+            .map_or_else(Vec::new, |it| without(&it.to, &it.from))
+    }
+
+    /// Brokers that lose theirs.
+    pub fn removing(&self) -> Vec<BrokerId> {
+        self.moving()
+            .map_or_else(Vec::new, |it| without(&it.from, &it.to))
+    }
+
+    /// The replicas that it has, or is to have once a reassignment is done.
+    pub fn wanted(&self) -> &[BrokerId] {
+        let reassignment = self.reassignment.as_deref();
+        reassignment.map_or(&*self.replicas, |it| &it.to)
+    }
+}
+
+/// Those that are not among others.
+fn without(some: &[BrokerId], others: &[BrokerId]) -> Vec<BrokerId> {
+    let left = some.iter().filter(|broker| !others.contains(broker));
+    left.copied().collect()
 }
 
 /// One topic.
@@ -81,6 +134,11 @@ impl TopicImage {
     /// One partition.
     pub fn partition(&self, index: PartitionIndex) -> Option<&PartitionImage> {
         self.partitions.get(usize::try_from(index.0).ok()?)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn partition_mut(&mut self, index: PartitionIndex) -> Option<&mut PartitionImage> {
+        self.partitions.get_mut(usize::try_from(index.0).ok()?)
     }
 }
 
@@ -192,6 +250,20 @@ impl MetadataImage {
         index: PartitionIndex,
     ) -> Option<&PartitionImage> {
         self.topic_by_id(topic)?.partition(index)
+    }
+
+    /// The partitions of which a broker has, or is to have, a replica.
+    pub fn partitions_of(&self, broker: BrokerId) -> Vec<TopicPartition> {
+        let of_topic = |topic: &'_ Arc<TopicImage>| {
+            let indexes = (0..).map(PartitionIndex).zip(&topic.partitions);
+            let held = indexes.filter(|(_, partition)| partition.replicas.contains(&broker));
+            let named = held.map(|(partition, _)| TopicPartition {
+                topic: topic.name.clone(),
+                partition,
+            });
+            named.collect::<Vec<_>>()
+        };
+        self.topics().flat_map(of_topic).collect()
     }
 
     /// Configuration of a resource that differs from the default.

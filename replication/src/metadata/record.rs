@@ -13,7 +13,9 @@ use tidelog_protocol::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, To
 use uuid::Uuid;
 
 use crate::limits::METADATA_RECORD_BYTES_MAX;
-use crate::metadata::command::{BrokerRegistration, Command, ConfigResource, LeaderReport};
+use crate::metadata::command::{
+    BrokerRegistration, Command, CompletedReassignment, ConfigResource, LeaderReport,
+};
 use crate::options::{Endpoint, SecurityProtocol};
 use crate::peers::PeerAddress;
 
@@ -36,6 +38,9 @@ const ALLOCATE_PRODUCER_IDS: u16 = 7;
 const REPORT_LEADERS: u16 = 8;
 const SET_FEATURE: u16 = 9;
 const SET_BROKER_FENCED: u16 = 10;
+const ALTER_REASSIGNMENT: u16 = 11;
+const COMPLETE_REASSIGNMENTS: u16 = 12;
+const UNREGISTER_BROKER: u16 = 13;
 
 /// Why bytes are not a record of this version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -113,6 +118,24 @@ struct DeleteTopicFields {
 struct CreatePartitionsFields {
     id: u128,
     assignments: Vec<Vec<i32>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AlterReassignmentFields {
+    topic: u128,
+    partition: i32,
+    target: Option<Vec<i32>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CompleteReassignmentsFields {
+    /// Topic, partition, version of the image that asked for it.
+    completed: Vec<(u128, i32, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct UnregisterBrokerFields {
+    broker: i32,
 }
 
 /// A configuration resource as stored; the image's snapshot holds it too.
@@ -206,6 +229,31 @@ pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
                 id: id.0.as_u128(),
                 assignments: raw_assignments(assignments),
             }),
+        ),
+        Command::AlterReassignment {
+            topic,
+            partition,
+            target,
+        } => (
+            ALTER_REASSIGNMENT,
+            json(&AlterReassignmentFields {
+                topic: topic.0.as_u128(),
+                partition: partition.0,
+                target: target.as_deref().map(raw_brokers),
+            }),
+        ),
+        Command::CompleteReassignments(completed) => {
+            let fields =
+                |it: &CompletedReassignment| (it.topic.0.as_u128(), it.partition.0, it.since);
+            let completed = completed.iter().map(fields).collect();
+            (
+                COMPLETE_REASSIGNMENTS,
+                json(&CompleteReassignmentsFields { completed }),
+            )
+        }
+        Command::UnregisterBroker { broker } => (
+            UNREGISTER_BROKER,
+            json(&UnregisterBrokerFields { broker: broker.0 }),
         ),
         Command::AlterConfigs { resource, changes } => (
             ALTER_CONFIGS,
@@ -314,6 +362,31 @@ pub fn decode(bytes: &[u8]) -> Result<Command, RecordError> {
                 assignments: assignments(fields.assignments),
             }
         }
+        ALTER_REASSIGNMENT => {
+            let fields: AlterReassignmentFields = parse(fields)?;
+            Command::AlterReassignment {
+                topic: TopicId(Uuid::from_u128(fields.topic)),
+                partition: PartitionIndex(fields.partition),
+                target: fields.target.map(brokers),
+            }
+        }
+        COMPLETE_REASSIGNMENTS => {
+            let fields: CompleteReassignmentsFields = parse(fields)?;
+            let completed = (fields.completed.into_iter()).map(|(topic, partition, since)| {
+                CompletedReassignment {
+                    topic: TopicId(Uuid::from_u128(topic)),
+                    partition: PartitionIndex(partition),
+                    since,
+                }
+            });
+            Command::CompleteReassignments(completed.collect())
+        }
+        UNREGISTER_BROKER => {
+            let fields: UnregisterBrokerFields = parse(fields)?;
+            Command::UnregisterBroker {
+                broker: BrokerId(fields.broker),
+            }
+        }
         ALTER_CONFIGS => {
             let fields: AlterConfigsFields = parse(fields)?;
             Command::AlterConfigs {
@@ -352,17 +425,22 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
     serde_json::from_slice(bytes).map_err(|error| RecordError::Damaged(error.to_string()))
 }
 
+pub(super) fn raw_brokers(brokers: &[BrokerId]) -> Vec<i32> {
+    brokers.iter().map(|broker| broker.0).collect()
+}
+
+pub(super) fn brokers(raw: Vec<i32>) -> Vec<BrokerId> {
+    raw.into_iter().map(BrokerId).collect()
+}
+
 fn raw_assignments(assignments: &[Vec<BrokerId>]) -> Vec<Vec<i32>> {
-    assignments
-        .iter()
-        .map(|replicas| replicas.iter().map(|broker| broker.0).collect())
+    (assignments.iter())
+        .map(|replicas| raw_brokers(replicas))
         .collect()
 }
 
 fn assignments(raw: Vec<Vec<i32>>) -> Vec<Vec<BrokerId>> {
-    raw.into_iter()
-        .map(|replicas| replicas.into_iter().map(BrokerId).collect())
-        .collect()
+    raw.into_iter().map(brokers).collect()
 }
 
 fn registration_fields(registration: &BrokerRegistration) -> RegisterBrokerFields {
@@ -403,7 +481,7 @@ fn report_fields(report: &LeaderReport) -> ReportFields {
         p: report.partition.0,
         l: report.leader.0,
         e: report.epoch.0,
-        isr: report.isr.iter().map(|broker| broker.0).collect(),
+        isr: raw_brokers(&report.isr),
     }
 }
 
@@ -413,7 +491,7 @@ fn report(fields: ReportFields) -> LeaderReport {
         partition: PartitionIndex(fields.p),
         leader: BrokerId(fields.l),
         epoch: LeaderEpoch(fields.e),
-        isr: fields.isr.into_iter().map(BrokerId).collect(),
+        isr: brokers(fields.isr),
     }
 }
 

@@ -11,9 +11,11 @@ use tidelog_protocol::types::{BrokerId, LeaderEpoch, TopicId, TopicName};
 use uuid::Uuid;
 
 use crate::metadata::command::ConfigResource;
-use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
+use crate::metadata::image::{
+    BrokerImage, MetadataImage, PartitionImage, Reassignment, TopicImage, fold_name,
+};
 use crate::metadata::record::{
-    EndpointFields, FEATURE_LEVEL, PeerFields, RecordError, ResourceFields,
+    EndpointFields, FEATURE_LEVEL, PeerFields, RecordError, ResourceFields, brokers, raw_brokers,
 };
 use crate::options::Endpoint;
 
@@ -54,9 +56,20 @@ enum Line {
     },
 }
 
-/// Replicas, replicas in sync (empty: all), leader (-1: none), leader epoch, partition epoch.
+/// Replicas, replicas in sync (empty: all), leader (-1: none), leader epoch, partition epoch, reassignment.
 #[derive(Serialize, Deserialize)]
-struct PartitionFields(Vec<i32>, Vec<i32>, i32, i32, i32);
+struct PartitionFields(
+    Vec<i32>,
+    Vec<i32>,
+    i32,
+    i32,
+    i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<ReassignmentFields>,
+);
+
+/// Replicas before, replicas that are wanted, version of the image that asked for them.
+#[derive(Serialize, Deserialize)]
+struct ReassignmentFields(Vec<i32>, Vec<i32>, u64);
 
 /// Bytes of an image.
 pub fn encode(image: &MetadataImage) -> Result<Vec<u8>, RecordError> {
@@ -159,18 +172,21 @@ fn topic_line(topic: &TopicImage) -> Line {
 }
 
 fn partition_fields(partition: &PartitionImage) -> PartitionFields {
-    let raw = |brokers: &[BrokerId]| brokers.iter().map(|broker| broker.0).collect::<Vec<_>>();
     let isr = if partition.isr == partition.replicas {
         Vec::new()
     } else {
-        raw(&partition.isr)
+        raw_brokers(&partition.isr)
     };
+    let reassignment = partition.reassignment.as_deref();
+    let reassignment = reassignment
+        .map(|it| ReassignmentFields(raw_brokers(&it.from), raw_brokers(&it.to), it.since));
     PartitionFields(
-        raw(&partition.replicas),
+        raw_brokers(&partition.replicas),
         isr,
         partition.leader.map_or(-1, |leader| leader.0),
         partition.leader_epoch.0,
         partition.partition_epoch,
+        reassignment,
     )
 }
 
@@ -251,16 +267,24 @@ fn read_line(image: &mut MetadataImage, line: Line) -> Result<(), RecordError> {
 }
 
 fn partition_image(fields: PartitionFields) -> PartitionImage {
-    let PartitionFields(replicas, isr, leader, leader_epoch, partition_epoch) = fields;
-    let brokers = |raw: Vec<i32>| -> Arc<[BrokerId]> { raw.into_iter().map(BrokerId).collect() };
-    let replicas = brokers(replicas);
+    let PartitionFields(replicas, isr, leader, leader_epoch, partition_epoch, reassignment) =
+        fields;
+    let replicas: Arc<[BrokerId]> = Arc::from(brokers(replicas));
     let isr = if isr.is_empty() {
         replicas.clone()
     } else {
-        brokers(isr)
+        Arc::from(brokers(isr))
     };
+    let reassignment = reassignment.map(|ReassignmentFields(from, to, since)| {
+        Arc::new(Reassignment {
+            from: brokers(from),
+            to: brokers(to),
+            since,
+        })
+    });
     PartitionImage {
         replicas,
+        reassignment,
         isr,
         leader: (leader >= 0).then_some(BrokerId(leader)),
         leader_epoch: LeaderEpoch(leader_epoch),
@@ -326,6 +350,20 @@ pub(crate) mod tests {
                 epoch: LeaderEpoch(4),
                 isr: vec![BrokerId(1)],
             }]),
+            Command::RegisterBroker(BrokerRegistration {
+                broker: BrokerId(2),
+                directory_id: Uuid::from_u128(3),
+                incarnation: Uuid::from_u128(4),
+                rack: None,
+                endpoints: Vec::new(),
+                peer_address: None,
+                feature_level_max: 1,
+            }),
+            Command::AlterReassignment {
+                topic: id,
+                partition: PartitionIndex(0),
+                target: Some(vec![BrokerId(2)]),
+            },
         ]
     }
 
@@ -348,7 +386,7 @@ pub(crate) mod tests {
         assert_eq!(back.brokers, image.brokers);
         assert_eq!(back.configs, image.configs);
         assert_eq!(back.next_producer_id, 10);
-        assert_eq!(back.next_broker_epoch, 2);
+        assert_eq!(back.next_broker_epoch, 3);
         assert_eq!(back.partition_count, 2);
         assert_eq!(back.topic(&"a.b".into()), image.topic(&"a.b".into()));
         assert_eq!(back.colliding_topic(&"a_b".into()), Some(&"a.b".into()));

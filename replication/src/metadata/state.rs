@@ -18,6 +18,8 @@ use crate::metadata::command::{
 use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
 use crate::metadata::record::FEATURE_LEVEL;
 
+mod reassign;
+
 /// What changed since it was last taken, for those who act on changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataDelta {
@@ -101,6 +103,16 @@ impl MetadataState {
             Command::CreatePartitions { id, assignments } => {
                 self.create_partitions(id, &assignments)
             }
+            Command::AlterReassignment {
+                topic,
+                partition,
+                target,
+            } => self.alter_reassignment(topic, partition, target, version),
+            Command::CompleteReassignments(completed) => {
+                self.complete_reassignments(completed);
+                Ok(Outcome::Done)
+            }
+            Command::UnregisterBroker { broker } => self.unregister_broker(broker),
             Command::AlterConfigs { resource, changes } => self.alter_configs(resource, changes),
             Command::AllocateProducerIds { broker, count } => {
                 self.allocate_producer_ids(broker, count)
@@ -353,9 +365,7 @@ impl MetadataState {
             let mut topic = TopicImage::clone(&topic);
             let mut changed = false;
             for report in reports {
-                let partition = usize::try_from(report.partition.0)
-                    .ok()
-                    .and_then(|i| topic.partitions.get_mut(i));
+                let partition = topic.partition_mut(report.partition);
                 changed |= partition.is_some_and(|partition| accept_report(partition, &report));
             }
             if changed {
@@ -411,6 +421,19 @@ impl MetadataState {
     }
 
     fn new_partition(&self, replicas: &[BrokerId]) -> Result<PartitionImage, MetadataError> {
+        self.check_replicas(replicas)?;
+        let replicas: Arc<[BrokerId]> = Arc::from(replicas);
+        Ok(PartitionImage {
+            isr: replicas.clone(),
+            replicas,
+            reassignment: None,
+            leader: None,
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: 0,
+        })
+    }
+
+    fn check_replicas(&self, replicas: &[BrokerId]) -> Result<(), MetadataError> {
         if replicas.is_empty() || replicas.len() > PARTITION_REPLICAS_MAX {
             return Err(MetadataError::InvalidReplicaAssignment(format!(
                 "{} replicas",
@@ -427,14 +450,7 @@ impl MetadataState {
                 )));
             }
         }
-        let replicas: Arc<[BrokerId]> = Arc::from(replicas);
-        Ok(PartitionImage {
-            isr: replicas.clone(),
-            replicas,
-            leader: None,
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: 0,
-        })
+        Ok(())
     }
 }
 

@@ -2,12 +2,15 @@
 //! the log takes out of them what newer records have replaced.
 //!
 //! Each replica compacts its own log. Entries that were compacted cannot be sent one by one any more: a replica that
-//! lacks them needs the records themselves. Until snapshots carry them, only groups of one voter are compacted.
+//! lacks them begins anew with the records themselves (see `records`). So that this stays rare, a leader keeps the
+//! entries that its followers are about to get.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidelog_storage::log::{CleanStats, Cleanable, CleanerPace, CleaningBasis, LogError};
+use tidelog_storage::log::{
+    CleanStats, Cleanable, CleanerPace, CleaningBasis, EntryIndex, LogError,
+};
 
 use super::Partition;
 use super::retention::now;
@@ -22,6 +25,8 @@ pub(super) struct Looks {
     /// What the last one was due to, if it found nothing.
     clean: Option<CleaningBasis>,
     count: u64,
+    /// When another replica read records last.
+    pub(super) read_at: Option<Instant>,
 }
 
 impl Partition {
@@ -29,7 +34,7 @@ impl Partition {
     /// nothing.
     pub(crate) async fn cleanable(&self) -> Result<Option<Cleanable>, LogError> {
         let log = self.log().clone();
-        if !log.config().compact || log.stopped().is_some() || self.shared().voter_count() != 1 {
+        if !log.config().compact || log.stopped().is_some() || self.is_read_by_others() {
             return Ok(None);
         }
         // Also not what an open transaction may still abort.
@@ -62,8 +67,9 @@ impl Partition {
         &self,
         found: Cleanable,
         pace: Arc<CleanerPace>,
+        follower_lag_max: u64,
     ) -> Result<CleanStats, LogError> {
-        if let Some(boundary) = found.boundary {
+        if let Some(boundary) = self.forgettable(found.boundary, follower_lag_max) {
             let _guard = self.retention.lock().await;
             let log = self.log().clone();
             let position = tokio::task::spawn_blocking(move || log.position_at(boundary)).await;
@@ -76,5 +82,12 @@ impl Partition {
             }
         }
         self.log().clean(pace, found.upto, now()).await
+    }
+
+    /// Up to which entry the group may forget what compaction found; `None`: there is nothing new.
+    fn forgettable(&self, found: Option<EntryIndex>, follower_lag_max: u64) -> Option<EntryIndex> {
+        let held = self.group()?.held_by_all(follower_lag_max);
+        let boundary = found?.min(held);
+        (boundary > self.log().bounds().purged.index).then_some(boundary)
     }
 }

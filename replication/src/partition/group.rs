@@ -1,6 +1,6 @@
 //! The consensus group of a partition on this replica: start, stop, election, leases.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{Config, Instant as _, Raft, ReadPolicy};
+use openraft::{ChangeMembers, Config, Instant as _, Raft, ReadPolicy};
 use tidelog_storage::kv::KeyValueStore;
 use tidelog_storage::log::{EntryIndex, PartitionLog};
 
+use super::reassignment::Step;
+use super::records::RecordSource;
 use super::shared::PartitionShared;
 use super::state_machine::PartitionStateMachine;
 use crate::raft::codec::{self, Checkpoint};
 use crate::raft::config::PARTITION_LEASE_MS;
 use crate::raft::log_store::GroupLog;
+use crate::raft::members::{self, Members};
 use crate::raft::network::{GroupNetwork, PeerTransport};
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupCommand, GroupTypes, LogId, ReplicaId};
@@ -34,6 +37,8 @@ pub struct GroupContext {
     pub kv: Arc<dyn KeyValueStore>,
     /// Connections to other brokers.
     pub transport: Arc<dyn PeerTransport>,
+    /// Where records are read that cannot be sent as entries; `None`: nowhere.
+    pub records: Option<Arc<dyn RecordSource>>,
 }
 
 impl fmt::Debug for GroupContext {
@@ -70,6 +75,7 @@ impl PartitionGroup {
     ) -> Result<PartitionGroup, io::Error> {
         warm_up(shared.log()).await?;
         let state = GroupStateStore::new(context.kv.clone(), shared.log().id());
+        end_installation(shared.log(), &state).await?;
         let checkpoint = start_point(shared.log(), &state)?;
         if let Some((checkpoint, older)) = &checkpoint {
             shared.restore(checkpoint, older.clone());
@@ -83,7 +89,7 @@ impl PartitionGroup {
             checkpoint,
         )?;
         let pristine = log.is_pristine();
-        let machine = PartitionStateMachine::new(shared.clone(), state);
+        let machine = PartitionStateMachine::new(shared.clone(), state, context.records.clone());
         let network = GroupNetwork::new(shared.group(), context.transport.clone());
         let raft = Raft::new(context.me, config, network, log, machine)
             .await
@@ -112,6 +118,7 @@ impl PartitionGroup {
     /// Asks for the leadership. A group that was never told its members is told them first: the replica that had to do
     /// it may be gone. Those that do it at the same time write the same.
     pub async fn ask_for_leadership(&self) {
+        // One that a reassignment brought has none to tell, and is told by the leader.
         if !self.members.is_empty() && matches!(self.raft.is_initialized().await, Ok(false)) {
             let members: BTreeMap<ReplicaId, ()> =
                 self.members.iter().map(|member| (*member, ())).collect();
@@ -229,17 +236,60 @@ impl PartitionGroup {
         }
     }
 
-    /// Replicas that have everything but a little; only a leader knows.
+    /// Voters that have everything but a little; only a leader knows.
     pub fn in_sync(&self, lag_max: u64) -> Vec<ReplicaId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let votes = |replica: &ReplicaId| configs.iter().any(|config| config.contains(replica));
         let in_sync =
             |matched: &Option<LogId>| matched.is_some_and(|id| id.index + lag_max >= last);
         let all = metrics.replication.iter().flatten();
-        all.filter(|(_, matched)| in_sync(matched))
+        all.filter(|(replica, matched)| in_sync(matched) && votes(replica))
             .map(|(replica, _)| *replica)
             .collect()
+    }
+
+    /// The last entry that all followers have which do not lack more than so many; of a follower the last of all.
+    pub fn held_by_all(&self, lag_max: u64) -> EntryIndex {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or(0);
+        let matched = metrics.replication.iter().flatten();
+        let matched = matched.filter_map(|(_, id)| Some((*id)?.index));
+        let near = matched.filter(|index| index.saturating_add(lag_max) >= last);
+        codec::entry_index(near.min().unwrap_or(last))
+    }
+
+    /// The members, and those of them that have everything but a little; `None` while a change is not committed. Only a
+    /// leader knows.
+    pub fn standing(&self, lag_max: u64) -> Option<(Members, BTreeSet<ReplicaId>)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let members = Members::committed(&metrics)?;
+        Some((members, members::caught_up(&metrics, lag_max)))
+    }
+
+    /// Carries out a step of a reassignment and waits until it is committed.
+    pub async fn carry_out(&self, step: Step) -> Result<(), io::Error> {
+        let changed = match step {
+            Step::Wait | Step::Done => return Ok(()),
+            Step::HandOver(heir) => {
+                self.hand_over(heir).await;
+                return Ok(());
+            }
+            Step::AddLearner(replica) => self.raft.add_learner(replica, (), false).await,
+            Step::ReplaceVoters(voters) => {
+                let change = ChangeMembers::ReplaceAllVoters(voters);
+                self.raft.change_membership(change, false).await
+            }
+            Step::RemoveLearner(replica) => {
+                let change = ChangeMembers::RemoveNodes(BTreeSet::from([replica]));
+                self.raft.change_membership(change, false).await
+            }
+        };
+        changed.map(drop).map_err(io::Error::other)
     }
 
     /// Whether the group's task runs.
@@ -263,6 +313,20 @@ async fn warm_up(log: &Arc<PartitionLog>) -> Result<(), io::Error> {
     let log = log.clone();
     let read = tokio::task::spawn_blocking(move || log.producers().map(drop)).await;
     read.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+/// Ends what a process that died had begun: either its log begins where the snapshot ends, and all that is missing is the
+/// snapshot's place in the store, or it is as it was before.
+async fn end_installation(log: &PartitionLog, state: &GroupStateStore) -> Result<(), io::Error> {
+    let Some(bytes) = state.read_installing()? else {
+        return Ok(());
+    };
+    let snapshot = codec::decode_snapshot(bytes.clone()).map_err(io::Error::other)?;
+    if log.bounds().purged == snapshot.position.last {
+        let checkpoint = snapshot.checkpoint().map_err(io::Error::other)?;
+        return state.write_snapshot(bytes, Some(&checkpoint)).await;
+    }
+    state.forget_installing().await
 }
 
 /// Where the state machine of a group starts, and the membership before that if it may be needed. Under `os` a power

@@ -7,6 +7,8 @@ pub mod append;
 mod compaction;
 pub mod group;
 mod order;
+pub mod reassignment;
+pub mod records;
 mod retention;
 pub mod shared;
 pub mod state;
@@ -15,6 +17,7 @@ pub mod submission;
 pub mod waiters;
 
 use std::future::IntoFuture;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,16 +33,18 @@ use tidelog_protocol::types::{
 use tidelog_storage::log::{LogError, PartitionLog, SequenceError};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use crate::election::ElectionError;
 use crate::errors::{AppendError, DeleteRecordsError, NotLeader};
 use crate::limits::PARTITION_IN_FLIGHT_BATCHES_MAX;
 use crate::partition::append::{Acks, AppendRequest, AppendTicket, Appended};
 use crate::partition::group::PartitionGroup;
 use crate::partition::order::Placement;
+use crate::partition::reassignment::Step;
 use crate::partition::shared::PartitionShared;
 use crate::partition::state::{PartitionState, Role};
 use crate::partition::submission::{InFlight, Submission};
 use crate::partition::waiters::WaiterRegistration;
-use crate::raft::types::{GroupCommand, GroupResponder};
+use crate::raft::types::{GroupCommand, GroupResponder, ReplicaId};
 
 /// From one replica's turn to ask for the leadership to the next.
 const ELECTION_STAGGER: Duration = Duration::from_millis(200);
@@ -246,6 +251,51 @@ impl Partition {
             group.elect().await;
             tokio::time::sleep(ELECTION_STAGGER).await;
         }
+    }
+
+    /// Gives the leadership to the replica of a broker.
+    pub(crate) async fn hand_over_to(&self, broker: BrokerId) -> Result<(), ElectionError> {
+        let not_available = |why: &str| {
+            let text = format!("the replica of broker {broker} {why}");
+            Err(ElectionError::PreferredNotAvailable(text))
+        };
+        if broker == self.shared.me().broker {
+            return Err(ElectionError::NotNeeded);
+        }
+        let Some(group) = self.group().filter(|_| self.state().is_leader()) else {
+            return Err(ElectionError::NotAvailable("the leader has changed".into()));
+        };
+        let in_sync = group.in_sync(IN_SYNC_LAG_ENTRIES);
+        let Some(heir) = in_sync.into_iter().find(|it| it.broker == broker) else {
+            return not_available("is not in sync with the leader");
+        };
+        // What is not confirmed may be somebody else's already.
+        if !group.confirm().await {
+            return not_available("cannot be asked: most replicas do not answer");
+        }
+        group.hand_over(heir).await;
+        Ok(())
+    }
+
+    /// What is to be done next for the group to consist of these replicas; only a leader knows.
+    pub(crate) fn reassignment_step(&self, wanted: &[ReplicaId]) -> Option<Step> {
+        let group = self.group().filter(|_| self.state().is_leader())?;
+        let me = self.shared.me();
+        let Some((members, caught_up)) = group.standing(IN_SYNC_LAG_ENTRIES) else {
+            return Some(Step::Wait);
+        };
+        Some(reassignment::next_step(wanted, &members, &caught_up, me))
+    }
+
+    /// Carries it out.
+    pub(crate) async fn carry_out(&self, step: Step) -> Result<(), io::Error> {
+        let group = self.group();
+        let group = group.ok_or_else(|| io::Error::other("the group does not run"))?;
+        // An idle leader has to renew its lease before it may change anything.
+        if !group.confirm().await {
+            return Err(io::Error::other("most replicas do not answer"));
+        }
+        group.carry_out(step).await
     }
 
     /// Gives the leadership to another replica in sync; false if this one does not lead or there is none.

@@ -213,6 +213,14 @@ impl PartitionShared {
         self.leadership.lock().role == Role::Leader
     }
 
+    /// The replicas in sync may have changed: the controller is to know, if this replica leads.
+    pub fn note_in_sync(&self) {
+        let leadership = self.leadership.lock();
+        if leadership.role == Role::Leader {
+            self.notices.leading.report(self.group, leadership.epoch);
+        }
+    }
+
     /// A sweep found no leader. Whether it is time to ask for an election: one that is under way needs a moment, and
     /// one that cannot succeed is asked for less and less often.
     pub fn election_due(&self) -> bool {
@@ -397,6 +405,7 @@ impl PartitionShared {
         self.order.lock().begin(epoch, producers, log_end);
         self.waiters.notify();
         self.notices.leading.report(self.group, epoch);
+        self.notices.moving.add(self.group);
     }
 
     fn follow(&self, leader: Option<BrokerId>, epoch: Option<LeaderEpoch>) {

@@ -6,30 +6,113 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog};
+use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog, RecordCopy};
 
+use super::records::{RecordSource, RecordsRead, RecordsWanted};
 use super::shared::PartitionShared;
 use crate::limits::APPLY_HEADERS_MAX;
-use crate::raft::codec::{self, Checkpoint, PartitionSnapshot, tag};
+use crate::raft::codec::{self, PartitionSnapshot, tag};
 use crate::raft::network::Snapshot;
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupCommand, GroupReply, GroupTypes, LogId, StoredMembership};
+
+/// Copies of records that are begun before it is left to the next try.
+const COPIES_MAX: usize = 5;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct PartitionStateMachine {
     shared: Arc<PartitionShared>,
     state: GroupStateStore,
+    records: Option<Arc<dyn RecordSource>>,
 }
 
 impl PartitionStateMachine {
     /// State machine of a replica.
-    pub fn new(shared: Arc<PartitionShared>, state: GroupStateStore) -> Self {
-        PartitionStateMachine { shared, state }
+    pub fn new(
+        shared: Arc<PartitionShared>,
+        state: GroupStateStore,
+        records: Option<Arc<dyn RecordSource>>,
+    ) -> Self {
+        PartitionStateMachine {
+            shared,
+            state,
+            records,
+        }
+    }
+
+    /// Lets the log begin where a snapshot ends, with what compaction has left before that.
+    async fn begin_anew(&self, position: LogPosition, snapshot: Bytes) -> Result<(), io::Error> {
+        let log = self.shared.log();
+        let copy = if position.log_start < position.next_offset {
+            Some(self.copy_records(&position).await?)
+        } else {
+            None
+        };
+        self.state.write_installing(snapshot).await?;
+        let begun = match copy {
+            Some(copy) => log.install(position, copy).await,
+            None => log.reset(position).await,
+        };
+        begun.map_err(io::Error::other)
+    }
+
+    /// Copies the records up to a position from the leader, anew if compaction changed them meanwhile.
+    async fn copy_records(&self, position: &LogPosition) -> Result<RecordCopy, io::Error> {
+        let name = self.shared.name();
+        tracing::info!(partition = %name, upto = %position.next_offset, "records are copied from the leader");
+        for _ in 0..COPIES_MAX {
+            if let Some(copy) = self.try_copy(position).await? {
+                return Ok(copy);
+            }
+            tracing::debug!(partition = %name, "compaction changed the records that were being copied");
+        }
+        Err(io::Error::other(
+            "the records change faster than they are copied",
+        ))
+    }
+
+    /// `None`: what was read does not belong together.
+    async fn try_copy(&self, position: &LogPosition) -> Result<Option<RecordCopy>, io::Error> {
+        let log = self.shared.log().clone();
+        let mut wanted = RecordsWanted {
+            group: self.shared.group(),
+            from: position.log_start,
+            upto: position.next_offset,
+            skip: 0,
+        };
+        let mut copy = blocking(move || log.begin_copy(wanted.from)).await?;
+        let (mut mark, mut piece) = (None, BytesMut::new());
+        while wanted.from < wanted.upto {
+            let read = self.read_records(wanted).await?;
+            if *mark.get_or_insert(read.mark) != read.mark {
+                return Ok(None);
+            }
+            piece.extend_from_slice(&read.bytes);
+            wanted.skip = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+            if wanted.skip < read.piece_bytes && !read.bytes.is_empty() {
+                continue;
+            }
+            if read.next <= wanted.from || wanted.skip != read.piece_bytes {
+                return Err(io::Error::other("the leader's answer makes no sense"));
+            }
+            (wanted.from, wanted.skip) = (read.next, 0);
+            let whole = piece.split().freeze();
+            copy = blocking(move || copy.put(whole).map(|()| copy)).await?;
+        }
+        Ok(Some(copy))
+    }
+
+    async fn read_records(&self, wanted: RecordsWanted) -> Result<RecordsRead, io::Error> {
+        let leader = self.shared.state().leader;
+        let leader = leader.ok_or_else(|| io::Error::other("no replica leads"))?;
+        let source = self.records.as_ref();
+        let source = source.ok_or_else(|| io::Error::other("there are no other brokers"))?;
+        source.read(leader, wanted).await.map_err(io::Error::other)
     }
 
     fn apply_payload(
@@ -94,34 +177,18 @@ impl RaftStateMachine<GroupTypes> for PartitionStateMachine {
         meta: &openraft::alias::SnapshotMetaOf<GroupTypes>,
         snapshot: Bytes,
     ) -> Result<(), io::Error> {
-        let PartitionSnapshot {
-            position,
-            membership,
-        } = codec::decode_snapshot(snapshot.clone()).map_err(io::Error::other)?;
-        let applied = meta
-            .last_log_id
-            .ok_or_else(|| io::Error::other("a snapshot of nothing"))?;
-        if codec::log_id(position.last) != Some(applied) {
+        let described = codec::decode_snapshot(snapshot.clone()).map_err(io::Error::other)?;
+        let checkpoint = described.checkpoint().map_err(io::Error::other)?;
+        if Some(checkpoint.applied) != meta.last_log_id {
             return Err(io::Error::other(
                 "the snapshot is not the one that was announced",
             ));
         }
-        if position.log_start < position.next_offset {
-            // Better no replica than one with a hole.
-            return Err(io::Error::other(
-                "the snapshot is of a compacted log, whose records it does not carry",
-            ));
-        }
-        let checkpoint = Checkpoint {
-            applied,
-            high_watermark: position.next_offset,
-            log_start: position.log_start,
-            membership,
-        };
         // What the log holds beyond the snapshot is worth more than a place to begin.
-        let log = self.shared.log();
-        if log.entry_id(position.last.index) != Some(position.last) {
-            log.reset(position).await.map_err(io::Error::other)?;
+        let last = described.position.last;
+        if self.shared.log().entry_id(last.index) != Some(last) {
+            self.begin_anew(described.position, snapshot.clone())
+                .await?;
         }
         self.state
             .write_snapshot(snapshot, Some(&checkpoint))

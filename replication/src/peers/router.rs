@@ -30,7 +30,7 @@ pub trait CallHandler: Debug + Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct GroupRouter {
     controller: OnceLock<Arc<Controller>>,
-    hosted: OnceLock<Arc<HostedPartitions>>,
+    hosted: Arc<OnceLock<Arc<HostedPartitions>>>,
     calls: OnceLock<Arc<dyn CallHandler>>,
 }
 
@@ -54,6 +54,11 @@ impl GroupRouter {
     /// Partitions are hosted. The first ones stay.
     pub(crate) fn serve_partitions(&self, hosted: Arc<HostedPartitions>) {
         drop(self.hosted.set(hosted));
+    }
+
+    /// The partitions, once they are hosted.
+    pub(crate) fn partitions(&self) -> Arc<OnceLock<Arc<HostedPartitions>>> {
+        self.hosted.clone()
     }
 
     fn find(&self, id: GroupId) -> Result<Group, Refusal> {

@@ -122,6 +122,18 @@ impl PeerPool {
         } else {
             Lane::Bulk
         };
+        self.call_on(peer, lane, kind, body, patience).await
+    }
+
+    /// The same over a lane: calls with long answers belong into the bulk lane.
+    pub async fn call_on(
+        &self,
+        peer: ReplicaId,
+        lane: Lane,
+        kind: CallKind,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Bytes, RequestError> {
         let link = self.link(peer, lane);
         let connection = link.connection().ok_or(RequestError::Unreachable(peer))?;
         call_over(&connection, kind, body, patience).await

@@ -77,6 +77,19 @@ pub struct PartitionSnapshot {
     pub membership: StoredMembership,
 }
 
+impl PartitionSnapshot {
+    /// Progress of a group whose log begins at the boundary.
+    pub fn checkpoint(&self) -> Result<Checkpoint, CodecError> {
+        Ok(Checkpoint {
+            applied: log_id(self.position.last)
+                .ok_or(CodecError::Damaged("a snapshot of nothing"))?,
+            high_watermark: self.position.next_offset,
+            log_start: self.position.log_start,
+            membership: self.membership.clone(),
+        })
+    }
+}
+
 /// Index of an entry in the log: openraft counts from 0, the log from 1.
 pub fn entry_index(raft_index: u64) -> EntryIndex {
     EntryIndex(raft_index.saturating_add(1))

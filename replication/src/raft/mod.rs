@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod config;
 pub mod log_store;
+pub mod members;
 pub mod network;
 pub mod state_store;
 pub mod types;

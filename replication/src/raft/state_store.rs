@@ -18,6 +18,7 @@ use super::types::Vote;
 const VOTE: u8 = 1;
 const CHECKPOINT: u8 = 2;
 const SNAPSHOT: u8 = 3;
+const INSTALLING: u8 = 4;
 
 /// State of one group beside its log.
 #[derive(Clone)]
@@ -66,15 +67,36 @@ impl GroupStateStore {
         self.read(SNAPSHOT, Ok)
     }
 
-    /// Saves a snapshot and, in one step with it, a checkpoint; durable when it returns.
+    /// Saves a snapshot and, in one step with it, a checkpoint; durable when it returns. None is being installed then.
     pub async fn write_snapshot(
         &self,
         snapshot: Bytes,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), io::Error> {
-        let mut writes = vec![self.put(SNAPSHOT, snapshot)];
+        let mut writes = vec![self.put(SNAPSHOT, snapshot), self.not_installing()];
         writes.extend(checkpoint.map(|checkpoint| self.checkpoint_write(checkpoint)));
         self.write(writes, SyncPoint::GroupSnapshot).await
+    }
+
+    /// The snapshot that was about to be installed when the process ended.
+    pub fn read_installing(&self) -> Result<Option<Bytes>, io::Error> {
+        self.read(INSTALLING, Ok)
+    }
+
+    /// Notes that the log is about to begin anew where a snapshot ends; durable when it returns.
+    pub async fn write_installing(&self, snapshot: Bytes) -> Result<(), io::Error> {
+        let writes = vec![self.put(INSTALLING, snapshot)];
+        self.write(writes, SyncPoint::GroupInstalling).await
+    }
+
+    /// Notes that it did not. What a power loss brings back is noticed again.
+    pub async fn forget_installing(&self) -> Result<(), io::Error> {
+        let written = write(&*self.kv, vec![self.not_installing()], None).await;
+        written.map_err(io::Error::other)
+    }
+
+    fn not_installing(&self) -> KvWrite {
+        KvWrite::Delete(KeySpace::Vote, key(self.log, INSTALLING))
     }
 
     /// The write that forgets everything of a group.
@@ -148,7 +170,7 @@ pub fn check(key: &[u8], value: Bytes) -> (Option<StorageLogId>, Result<(), Stri
         CHECKPOINT => {
             (codec::decode_checkpoint(value).map(drop)).map_err(|it| format!("checkpoint: {it}"))
         }
-        SNAPSHOT => {
+        SNAPSHOT | INSTALLING => {
             (codec::decode_snapshot(value).map(drop)).map_err(|it| format!("snapshot: {it}"))
         }
         _ => Err(format!("a value of unknown kind {kind}")),
@@ -176,19 +198,20 @@ mod tests {
         kv.leave_out(left_out);
         let store = GroupStateStore::new(kv.clone(), StorageLogId(7));
         let snapshot = Bytes::from_static(b"snapshot");
+        let mut points = vec![
+            SyncPoint::GroupVote,
+            SyncPoint::GroupSnapshot,
+            SyncPoint::GroupInstalling,
+        ];
         // The one that is looked at is the last: each takes along what was written before it.
-        if left_out == Some(SyncPoint::GroupVote) {
-            store
-                .write_snapshot(snapshot, None)
-                .await
-                .expect("is written");
-            store.write_vote(&vote()).await.expect("is written");
-        } else {
-            store.write_vote(&vote()).await.expect("is written");
-            store
-                .write_snapshot(snapshot, None)
-                .await
-                .expect("is written");
+        points.sort_by_key(|point| Some(*point) == left_out);
+        for point in points {
+            let written = match point {
+                SyncPoint::GroupVote => store.write_vote(&vote()).await,
+                SyncPoint::GroupSnapshot => store.write_snapshot(snapshot.clone(), None).await,
+                _ => store.write_installing(snapshot.clone()).await,
+            };
+            written.expect("is written");
         }
         kv.power_loss();
         store
@@ -207,6 +230,21 @@ mod tests {
         let store = after_power_loss(None).await;
         assert_eq!(store.read_vote().expect("is read"), Some(vote()));
         assert!(store.read_snapshot().expect("is read").is_some());
+        assert!(store.read_installing().expect("is read").is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_installed_is_not_being_installed() {
+        let store = after_power_loss(None).await;
+        let snapshot = Bytes::from_static(b"snapshot");
+        store
+            .write_snapshot(snapshot.clone(), None)
+            .await
+            .expect("is written");
+        assert_eq!(store.read_installing().expect("is read"), None);
+        store.write_installing(snapshot).await.expect("is written");
+        store.forget_installing().await.expect("is written");
+        assert_eq!(store.read_installing().expect("is read"), None);
     }
 
     #[tokio::test]
@@ -215,5 +253,7 @@ mod tests {
         assert_eq!(store.read_vote().expect("is read"), None);
         let store = after_power_loss(Some(SyncPoint::GroupSnapshot)).await;
         assert_eq!(store.read_snapshot().expect("is read"), None);
+        let store = after_power_loss(Some(SyncPoint::GroupInstalling)).await;
+        assert_eq!(store.read_installing().expect("is read"), None);
     }
 }

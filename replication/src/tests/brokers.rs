@@ -5,21 +5,24 @@ use std::net::SocketAddr;
 use tidelog_protocol::types::TopicPartition;
 
 use super::*;
-use crate::controller::voters::Members;
 use crate::peers::{
     GroupRouter, LinkContext, LocalPeer, PeerAddress, PeerPatience, PeerPool, PeerServer,
 };
+use crate::raft::members::Members;
 use crate::raft::types::ReplicaId;
 use crate::{ClusterDirectory, Peers, StartError, introduce};
 
 /// One broker of a cluster.
-struct Node {
+pub struct Node {
     directory: TempDir,
-    replication: Arc<Replication>,
+    pub replication: Arc<Replication>,
     logs: Arc<LogManager>,
     pool: PeerPool,
     server: PeerServer,
 }
+
+/// Changes options before a broker starts.
+pub type Tune = fn(&mut ReplicationOptions);
 
 fn replica(id: i32) -> ReplicaId {
     ReplicaId {
@@ -34,21 +37,30 @@ fn loopback(port: u16) -> SocketAddr {
 
 impl Node {
     /// The first broker of a cluster.
-    async fn found() -> Node {
+    pub async fn found() -> Node {
         let directory = tempfile::tempdir().expect("a temporary directory");
         Node::run(1, directory, None).await.expect("starts")
     }
 
     /// A broker with an empty data directory that joins the cluster of another.
-    async fn join(id: i32, contact: &Node) -> Result<Node, StartError> {
+    pub async fn join(id: i32, contact: &Node) -> Result<Node, StartError> {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Node::run(id, directory, Some(contact.server.address())).await
+        Node::run(id, directory, Some(contact.address())).await
     }
 
     async fn run(
         id: i32,
         directory: TempDir,
         join: Option<SocketAddr>,
+    ) -> Result<Node, StartError> {
+        Node::run_tuned(id, directory, join, |_| {}).await
+    }
+
+    pub async fn run_tuned(
+        id: i32,
+        directory: TempDir,
+        join: Option<SocketAddr>,
+        tune: Tune,
     ) -> Result<Node, StartError> {
         let patience = PeerPatience::default();
         let cluster = Uuid::from_u128(99);
@@ -81,7 +93,7 @@ impl Node {
             BrokerId(id),
             replica(id).directory,
             cluster,
-            Arc::new(TestConfigs::default()),
+            Arc::new(TestConfigs::new()),
         );
         let port = server.address().port();
         options.peer_address = Some(PeerAddress {
@@ -89,6 +101,8 @@ impl Node {
             port,
         });
         options.session_timeout = Duration::from_secs(5);
+        options.leader_rebalance_interval = None;
+        tune(&mut options);
         let peers = Peers {
             pool: pool.clone(),
             router,
@@ -113,8 +127,13 @@ impl Node {
         }
     }
 
+    /// Where it listens for others.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
     /// As if the process were killed: connections are cut, nothing is handed over.
-    async fn kill(self) -> TempDir {
+    pub async fn kill(self) -> TempDir {
         self.server.shutdown(Duration::ZERO).await;
         self.pool.shutdown().await;
         self.replication.abandon().await;
@@ -123,7 +142,7 @@ impl Node {
         self.directory
     }
 
-    async fn stop(self) -> TempDir {
+    pub async fn stop(self) -> TempDir {
         self.replication.hand_over().await;
         self.server.shutdown(Duration::from_secs(5)).await;
         self.replication.shutdown().await;
@@ -133,27 +152,38 @@ impl Node {
         self.directory
     }
 
-    fn image(&self) -> Arc<MetadataImage> {
+    pub fn image(&self) -> Arc<MetadataImage> {
         self.replication.image()
     }
 
-    fn members(&self) -> Members {
+    pub fn members(&self) -> Members {
         self.replication.controller().members()
     }
 
-    fn partition(&self, topic: TopicId) -> Arc<Partition> {
+    pub fn partition(&self, topic: TopicId) -> Arc<Partition> {
         self.replication
             .partition(topic, PartitionIndex(0))
             .expect("is hosted")
     }
 
-    async fn create(&self, name: &str, replicas: &[i32]) -> TopicId {
+    pub async fn create(&self, name: &str, replicas: &[i32]) -> TopicId {
+        self.create_with(name, replicas, &[]).await
+    }
+
+    pub async fn create_with(
+        &self,
+        name: &str,
+        replicas: &[i32],
+        configs: &[(&str, &str)],
+    ) -> TopicId {
+        let configs = configs.iter();
+        let configs = configs.map(|(key, value)| (key.to_string(), value.to_string()));
         let id = TopicId(Uuid::new_v4());
         let command = Command::CreateTopic {
             name: TopicName::from(name),
             id,
             assignments: vec![replicas.iter().copied().map(BrokerId).collect()],
-            configs: BTreeMap::new(),
+            configs: configs.collect(),
         };
         let created = self
             .replication
@@ -169,11 +199,17 @@ impl Node {
     }
 }
 
-async fn three() -> Vec<Node> {
-    let mut nodes = vec![Node::found().await];
-    for id in [2, 3] {
-        let node = Node::join(id, &nodes[0]).await.expect("joins");
-        nodes.push(node);
+pub async fn three() -> Vec<Node> {
+    three_tuned(|_| {}).await
+}
+
+pub async fn three_tuned(tune: Tune) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for id in 1..=3 {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let contact = nodes.first().map(Node::address);
+        let node = Node::run_tuned(id, directory, contact, tune).await;
+        nodes.push(node.expect("starts"));
     }
     for node in &nodes {
         eventually("all three vote", || node.members().voters.len() == 3).await;
@@ -182,7 +218,7 @@ async fn three() -> Vec<Node> {
 }
 
 /// The broker that leads a partition, as the image of another says.
-async fn leader_of(node: &Node, name: &str, not: Option<i32>) -> i32 {
+pub async fn leader_of(node: &Node, name: &str, not: Option<i32>) -> i32 {
     let partition = TopicPartition {
         topic: TopicName::from(name),
         partition: PartitionIndex(0),
@@ -202,7 +238,7 @@ async fn leader_of(node: &Node, name: &str, not: Option<i32>) -> i32 {
 }
 
 /// Appends on whichever node leads, as a client does.
-async fn produce(nodes: &[Node], topic: TopicId, batch: RecordBatch) -> Offset {
+pub async fn produce(nodes: &[Node], topic: TopicId, batch: RecordBatch) -> Offset {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         for node in nodes {
@@ -263,7 +299,7 @@ async fn what_a_killed_broker_led_is_led_by_others_and_it_comes_back() {
         produce(&nodes, topic, batch_of(4, number, 1)).await;
     }
     // The first broker leads the controller's group as well.
-    let contact = nodes[1].server.address();
+    let contact = nodes[1].address();
     let directory = nodes.remove(0).kill().await;
     let leader = leader_of(&nodes[0], "orders", Some(1)).await;
     assert_ne!(leader, 1);

@@ -137,6 +137,7 @@ impl Replica {
             me: id,
             kv: logs.kv().clone(),
             transport: net.transport(id),
+            records: None,
         };
         let config = config::partition(durability).expect("valid");
         let started = PartitionGroup::start(&context, partition.shared(), config, members)

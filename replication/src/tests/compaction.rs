@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn keyed(producer: i64, sequence: i32, keys: std::ops::Range<u8>) -> RecordBatch {
+pub fn keyed(producer: i64, sequence: i32, keys: std::ops::Range<u8>) -> RecordBatch {
     let mut builder = BatchBuilder::new(Compression::None).producer(
         ProducerId(producer),
         ProducerEpoch(0),
@@ -77,7 +77,7 @@ async fn compacted_entries_are_forgotten_and_their_records_stay() {
 }
 
 /// Base offsets of all batches from an offset on, over the ends of segments.
-fn stored_offsets_from(partition: &Partition, from: i64) -> Vec<i64> {
+pub fn stored_offsets_from(partition: &Partition, from: i64) -> Vec<i64> {
     let end = partition.state().high_watermark;
     let (mut next, mut offsets) = (Offset(from), Vec::new());
     while next < end {

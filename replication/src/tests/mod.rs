@@ -8,6 +8,7 @@ mod damage;
 mod hostile;
 mod idle;
 mod lifecycle;
+mod moving;
 mod produce;
 pub mod proxy;
 mod retention;
@@ -53,6 +54,7 @@ impl TestConfigs {
         TestConfigs {
             compaction: Mutex::new(CompactionOptions {
                 backoff: Duration::from_millis(50),
+                follower_lag_max: 16,
                 ..CompactionOptions::default()
             }),
             ..TestConfigs::default()

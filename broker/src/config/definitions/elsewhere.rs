@@ -10,7 +10,6 @@ const PLUGIN: &str = "Tidelog loads no plug-ins.";
 const PRODUCERS: &str = "Tidelog forgets idle producers as it goes.";
 const CLUSTER: &str = "Tidelog decides by broker.session.timeout.ms and by how far replicas are.";
 const QUOTAS: &str = "Tidelog does not have quotas yet.";
-const LEADERS: &str = "Tidelog elects and balances leaders itself.";
 const RUNTIME: &str = "Tidelog sizes its threads and queues itself.";
 const CONTROLLER: &str =
     "Tidelog's controller runs inside its brokers and needs no settings of its own.";
@@ -44,8 +43,6 @@ pub static DEFINITIONS: &[Definition] = &[
     no_effect("quota.window.size.seconds", Int(1, I32), Some("1"), Low, QUOTAS),
     no_effect("replication.quota.window.num", Int(1, I32), Some("11"), Low, QUOTAS),
     no_effect("replication.quota.window.size.seconds", Int(1, I32), Some("1"), Low, QUOTAS),
-    no_effect("auto.leader.rebalance.enable", Bool, Some("true"), High, LEADERS),
-    no_effect("leader.imbalance.check.interval.seconds", Long(1, I64), Some("300"), High, LEADERS),
     no_effect("background.threads", Int(1, I32), Some("10"), High, RUNTIME),
     no_effect("delete.records.purgatory.purge.interval.requests", Int(I32_MIN, I32), Some("1"), Medium, RUNTIME),
     no_effect("fetch.purgatory.purge.interval.requests", Int(I32_MIN, I32), Some("1000"), Medium, RUNTIME),

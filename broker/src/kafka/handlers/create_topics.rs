@@ -19,10 +19,7 @@ use crate::kafka::context::RequestContext;
 use crate::kafka::handlers::HandlerError;
 use crate::topics::create::{create, random_start, wait_led};
 use crate::topics::plan::{REQUEST_PARTITIONS_MAX, plan_topic, take_room};
-use crate::topics::{NewTopic, Placement, TopicError, TopicPlan};
-
-/// Topic that Kafka keeps its cluster's metadata in: clients may not make it.
-const METADATA_TOPIC: &str = "__cluster_metadata";
+use crate::topics::{METADATA_TOPIC, NewTopic, Placement, TopicError, TopicPlan};
 
 /// A topic that was planned and, unless the client only wanted to know, created.
 struct Created {

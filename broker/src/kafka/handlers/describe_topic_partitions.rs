@@ -7,12 +7,12 @@ use tidelog_protocol::messages::describe_topic_partitions_response::{
 use tidelog_protocol::messages::{
     self, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
-use tidelog_protocol::types::{BrokerId, TopicName};
+use tidelog_protocol::types::TopicName;
 use tidelog_protocol::{ErrorCode, StrBytes};
 use tidelog_replication::{MetadataImage, PartitionImage, TopicImage};
 
 use crate::kafka::context::RequestContext;
-use crate::kafka::handlers::metadata::offline;
+use crate::kafka::handlers::metadata::{ids, offline};
 use crate::kafka::handlers::{HandlerError, authorized_operations};
 
 /// Answers from the image of the cluster's metadata, beginning at the cursor.
@@ -164,8 +164,4 @@ fn cursor(topic: &str, partition: usize) -> Cursor {
 
 fn name_of(name: &str) -> messages::TopicName {
     StrBytes::from_string(name.to_owned()).into()
-}
-
-fn ids(brokers: &[BrokerId]) -> Vec<messages::BrokerId> {
-    brokers.iter().map(|broker| broker.0.into()).collect()
 }

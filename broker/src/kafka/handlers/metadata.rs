@@ -219,7 +219,8 @@ impl Answerer<'_> {
     }
 }
 
-fn ids(brokers: &[BrokerId]) -> Vec<messages::BrokerId> {
+/// Brokers as messages name them.
+pub fn ids(brokers: &[BrokerId]) -> Vec<messages::BrokerId> {
     brokers.iter().map(|broker| broker.0.into()).collect()
 }
 

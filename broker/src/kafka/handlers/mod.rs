@@ -6,6 +6,7 @@
 //! `dispatch::APIS`.
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod authorized_operations;
 mod auto_create;
@@ -20,7 +21,9 @@ pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod elect_leaders;
 pub mod endpoints;
 pub mod fetch;
 pub mod find_coordinator;
@@ -33,6 +36,7 @@ pub mod leave_group;
 pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -41,6 +45,7 @@ pub mod offset_for_leader_epoch;
 pub mod partitions;
 pub mod produce;
 pub mod sync_group;
+pub mod unregister_broker;
 
 use tidelog_protocol::encode::EncodeError;
 use tidelog_protocol::frame::DecodeError;

@@ -1,38 +1,8 @@
 use tidelog_protocol::ErrorCode;
-use tidelog_protocol::types::TopicId;
-use tidelog_replication::{BrokerRegistration, Command};
-use uuid::Uuid;
 
 use super::*;
 use crate::config::{LoadArgs, load};
-
-/// A cluster of brokers 1 to `brokers`.
-fn cluster(brokers: u128) -> MetadataImage {
-    (1..=brokers).fold(MetadataImage::default(), |image, id| {
-        let registration = BrokerRegistration {
-            broker: BrokerId(i32::try_from(id).expect("small")),
-            directory_id: Uuid::from_u128(id),
-            incarnation: Uuid::from_u128(id),
-            rack: None,
-            endpoints: Vec::new(),
-            peer_address: None,
-            feature_level_max: 1,
-        };
-        image
-            .after(Command::RegisterBroker(registration))
-            .expect("registered")
-    })
-}
-
-fn with_topic(image: &MetadataImage, name: &str, partitions: usize) -> MetadataImage {
-    let command = Command::CreateTopic {
-        name: TopicName::from(name),
-        id: TopicId(Uuid::from_u128(77)),
-        assignments: vec![vec![BrokerId(1)]; partitions],
-        configs: BTreeMap::new(),
-    };
-    image.after(command).expect("created")
-}
+use crate::topics::test_images::{cluster, ids, with_topic};
 
 fn automatic(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
     NewTopic {
@@ -48,12 +18,7 @@ fn automatic(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {
 fn manual_topic(replicas: &[(i32, &[i32])]) -> NewTopic {
     let replicas = replicas
         .iter()
-        .map(|(partition, brokers)| {
-            (
-                PartitionIndex(*partition),
-                brokers.iter().map(|id| BrokerId(*id)).collect(),
-            )
-        })
+        .map(|(partition, brokers)| (PartitionIndex(*partition), ids(brokers)))
         .collect();
     NewTopic {
         placement: Placement::Manual(replicas),
@@ -77,7 +42,7 @@ fn numbers_default_to_the_brokers() {
 
 #[test]
 fn topics_that_cannot_be_created() {
-    let one = with_topic(&cluster(1), "a.b", 1);
+    let one = with_topic(&cluster(1), "a.b", 1, &[1]);
     let mut bad_config = automatic("t", 1, 1);
     bad_config
         .configs
@@ -194,7 +159,7 @@ fn internal_topics_may_be_compacted() {
 
 #[test]
 fn partitions_only_grow() {
-    let image = with_topic(&cluster(1), "t", 3);
+    let image = with_topic(&cluster(1), "t", 3, &[1]);
     let topic = image.topic(&TopicName::from("t")).expect("there");
     let grow = |count, manual| plan_partitions(&image, topic, count, manual, 0);
     assert_eq!(grow(5, None), Ok(vec![vec![BrokerId(1)]; 2]));

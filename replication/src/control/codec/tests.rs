@@ -10,6 +10,10 @@ fn replica(id: i32) -> crate::raft::types::ReplicaId {
 }
 
 fn requests() -> Vec<Request> {
+    let group = GroupId {
+        topic: TopicId(Uuid::from_u128(5)),
+        partition: PartitionIndex(7),
+    };
     vec![
         Request::Introduce,
         Request::Submit {
@@ -21,6 +25,14 @@ fn requests() -> Vec<Request> {
             broker: BrokerId(3),
             epoch: 1 << 40,
         },
+        Request::HandOver(vec![group; 2]),
+        Request::DescribeQuorum,
+        Request::ReadRecords(RecordsWanted {
+            group,
+            from: Offset(5),
+            upto: Offset(1 << 40),
+            skip: 3,
+        }),
     ]
 }
 
@@ -41,6 +53,9 @@ fn errors() -> Vec<MetadataError> {
         MetadataError::ProducerIds(text()),
         MetadataError::InvalidFeature(text()),
         MetadataError::Unsupported(text()),
+        MetadataError::UnknownPartition,
+        MetadataError::NoReassignment,
+        MetadataError::BrokerInUse(text()),
     ]
 }
 
@@ -83,7 +98,40 @@ fn replies() -> Vec<Reply> {
         result,
         applied: 77,
     });
+    let elected = vec![
+        Ok(()),
+        Err(ElectionError::UnknownPartition),
+        Err(ElectionError::NotNeeded),
+        Err(ElectionError::PreferredNotAvailable("why".into())),
+        Err(ElectionError::NotAvailable("why not".into())),
+        Err(ElectionError::Timeout),
+    ];
+    let quorum_member = |broker, silent| QuorumMember {
+        broker: BrokerId(broker),
+        directory_id: Uuid::from_u128(8),
+        log_end: 1 << 40,
+        silent,
+    };
+    let quorum = Quorum {
+        leader: BrokerId(2),
+        epoch: 3,
+        high_watermark: 1 << 41,
+        voters: vec![
+            quorum_member(2, Some(Duration::ZERO)),
+            quorum_member(1, None),
+        ],
+        observers: vec![quorum_member(3, Some(Duration::from_millis(12)))],
+    };
+    let records = RecordsRead {
+        mark: 7,
+        next: Offset(1 << 40),
+        piece_bytes: 12,
+        bytes: Bytes::from_static(b"batches"),
+    };
     let others = [
+        Reply::Records(records),
+        Reply::HandedOver(elected),
+        Reply::Quorum(quorum),
         Reply::Introduced(introduction),
         Reply::Applied(u64::MAX),
         Reply::Heard,

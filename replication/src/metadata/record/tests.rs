@@ -25,10 +25,10 @@ fn registration_of(broker: i32) -> BrokerRegistration {
 fn commands() -> impl Strategy<Value = Command> {
     let name = "[a-z.]{1,9}";
     let id = any::<u128>().prop_map(|id| TopicId(Uuid::from_u128(id)));
-    let assignments = prop::collection::vec(
-        prop::collection::vec(any::<i32>().prop_map(BrokerId), 0..4),
-        0..5,
-    );
+    let replicas = prop::collection::vec(any::<i32>().prop_map(BrokerId), 0..4);
+    let assignments = prop::collection::vec(replicas.clone(), 0..5);
+    let index = any::<i32>().prop_map(PartitionIndex);
+    let moved = (id.clone(), index, any::<u64>());
     let resource = prop_oneof![
         name.prop_map(|name| ConfigResource::Topic(TopicName::from(name.as_str()))),
         any::<i32>().prop_map(|id| ConfigResource::Broker(Some(BrokerId(id)))),
@@ -81,6 +81,27 @@ fn commands() -> impl Strategy<Value = Command> {
             )
         }),
         (".{0,9}", any::<i16>()).prop_map(|(name, level)| Command::SetFeature { name, level }),
+        (moved.clone(), prop::option::of(replicas)).prop_map(|((topic, partition, _), target)| {
+            Command::AlterReassignment {
+                topic,
+                partition,
+                target,
+            }
+        }),
+        prop::collection::vec(moved, 0..4).prop_map(|moved| {
+            let completed =
+                moved
+                    .into_iter()
+                    .map(|(topic, partition, since)| CompletedReassignment {
+                        topic,
+                        partition,
+                        since,
+                    });
+            Command::CompleteReassignments(completed.collect())
+        }),
+        any::<i32>().prop_map(|id| Command::UnregisterBroker {
+            broker: BrokerId(id)
+        }),
     ]
 }
 

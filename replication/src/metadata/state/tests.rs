@@ -1,6 +1,7 @@
 use tidelog_protocol::types::PartitionIndex;
 
 use super::*;
+use crate::metadata::command::CompletedReassignment;
 
 fn state() -> MetadataState {
     let mut state = MetadataState::default();
@@ -297,4 +298,167 @@ fn an_old_image_does_not_see_later_changes() {
     apply(&mut state, create("b", 2, 1)).expect("creates");
     apply(&mut state, Command::DeleteTopic { id: id(1) }).expect("deletes");
     assert!(old.topic(&"a".into()).is_some() && old.topic(&"b".into()).is_none());
+}
+
+fn move_to(target: Option<&[i32]>) -> Command {
+    Command::AlterReassignment {
+        topic: id(1),
+        partition: PartitionIndex(0),
+        target: target.map(ids),
+    }
+}
+
+fn ids(raw: &[i32]) -> Vec<BrokerId> {
+    raw.iter().copied().map(BrokerId).collect()
+}
+
+fn first_partition(state: &MetadataState) -> &PartitionImage {
+    let partition = state.image().partition_by_id(id(1), PartitionIndex(0));
+    partition.expect("is there")
+}
+
+fn complete(since: u64) -> Command {
+    Command::CompleteReassignments(vec![
+        CompletedReassignment {
+            topic: id(1),
+            partition: PartitionIndex(0),
+            since,
+        },
+        CompletedReassignment {
+            topic: id(77),
+            partition: PartitionIndex(0),
+            since,
+        },
+    ])
+}
+
+#[test]
+fn a_reassignment_names_all_that_may_hold_something_until_it_is_complete() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    apply(&mut state, move_to(Some(&[2]))).expect("is taken");
+    let first = state.image().version();
+    assert_eq!(*first_partition(&state).replicas, *ids(&[2, 1]));
+    // Another target before the first is reached: what goes back is what there was at first.
+    apply(&mut state, move_to(Some(&[3]))).expect("is taken");
+    let second = state.image().version();
+    let moving = first_partition(&state);
+    assert_eq!(*moving.replicas, *ids(&[3, 2, 1]));
+    assert_eq!(
+        (moving.adding(), moving.removing(), moving.wanted()),
+        (ids(&[3]), ids(&[1]), &*ids(&[3]))
+    );
+    state.take_delta();
+    apply(&mut state, complete(first)).expect("is taken");
+    assert!(first_partition(&state).moving().is_some(), "a stale word");
+    assert_eq!(state.take_delta(), MetadataDelta::default());
+    apply(&mut state, complete(second)).expect("is taken");
+    let done = first_partition(&state);
+    assert_eq!((&*done.replicas, &done.reassignment), (&*ids(&[3]), &None));
+    assert_eq!(state.take_delta().topics, HashSet::from([id(1)]));
+}
+
+#[test]
+fn a_cancelled_reassignment_is_over_for_all_but_its_leader() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    apply(&mut state, move_to(Some(&[2, 3]))).expect("is taken");
+    apply(&mut state, move_to(None)).expect("is cancelled");
+    let since = state.image().version();
+    let cancelled = first_partition(&state);
+    assert_eq!(*cancelled.replicas, *ids(&[1, 2, 3]));
+    assert!(cancelled.moving().is_none() && cancelled.reassignment.is_some());
+    assert_eq!(
+        apply(&mut state, move_to(None)),
+        Err(MetadataError::NoReassignment)
+    );
+    apply(&mut state, complete(since)).expect("is taken");
+    let done = first_partition(&state);
+    assert_eq!((&*done.replicas, &done.reassignment), (&*ids(&[1]), &None));
+}
+
+#[test]
+fn another_order_of_the_same_replicas_needs_nobody() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    apply(&mut state, move_to(Some(&[1, 2]))).expect("is taken");
+    let since = state.image().version();
+    apply(&mut state, complete(since)).expect("is taken");
+    apply(&mut state, move_to(Some(&[2, 1]))).expect("is taken");
+    let done = first_partition(&state);
+    assert_eq!(
+        (&*done.replicas, &done.reassignment),
+        (&*ids(&[2, 1]), &None)
+    );
+}
+
+#[test]
+fn reassignments_that_make_no_sense_are_refused() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    let refused = [
+        (
+            move_to(Some(&[9])),
+            MetadataError::UnknownBroker(BrokerId(9)),
+        ),
+        (
+            move_to(Some(&[])),
+            MetadataError::InvalidReplicaAssignment("0 replicas".into()),
+        ),
+        (
+            move_to(Some(&[1, 1])),
+            MetadataError::InvalidReplicaAssignment("broker 1 twice".into()),
+        ),
+        (move_to(None), MetadataError::NoReassignment),
+        (
+            Command::AlterReassignment {
+                topic: id(1),
+                partition: PartitionIndex(1),
+                target: Some(ids(&[2])),
+            },
+            MetadataError::UnknownPartition,
+        ),
+        (
+            Command::AlterReassignment {
+                topic: id(2),
+                partition: PartitionIndex(0),
+                target: Some(ids(&[2])),
+            },
+            MetadataError::UnknownTopic,
+        ),
+    ];
+    for (command, error) in refused {
+        assert_eq!(apply(&mut state, command), Err(error));
+    }
+}
+
+#[test]
+fn a_broker_is_forgotten_only_if_it_is_down_and_holds_nothing() {
+    let mut state = state();
+    apply(&mut state, create("a", 1, 1)).expect("creates");
+    let remove = |broker| Command::UnregisterBroker {
+        broker: BrokerId(broker),
+    };
+    let fence = |state: &MetadataState, broker| Command::SetBrokerFenced {
+        broker: BrokerId(broker),
+        epoch: state
+            .image()
+            .broker(BrokerId(broker))
+            .expect("is there")
+            .epoch,
+        fenced: true,
+    };
+    let in_use = |refused| matches!(refused, Err(MetadataError::BrokerInUse(_)));
+    assert!(in_use(apply(&mut state, remove(2))), "it is up");
+    for broker in [1, 2] {
+        let fence = fence(&state, broker);
+        apply(&mut state, fence).expect("is fenced");
+    }
+    assert!(in_use(apply(&mut state, remove(1))), "it has a replica");
+    assert_eq!(apply(&mut state, remove(2)), Ok(Outcome::Done));
+    assert_eq!(state.image().brokers().count(), 2);
+    assert_eq!(
+        apply(&mut state, remove(2)),
+        Err(MetadataError::UnknownBroker(BrokerId(2)))
+    );
 }

@@ -1,0 +1,125 @@
+//! Replicas that move to other brokers, and brokers that are forgotten.
+//!
+//! A reassignment is asked for here and carried out by the partition's leader, which says when it is done. Meanwhile the
+//! partition names all brokers that may hold anything of it, so that none of them removes what the others need.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId};
+
+use super::MetadataState;
+use crate::metadata::command::{CompletedReassignment, MetadataError, Outcome};
+use crate::metadata::image::{PartitionImage, Reassignment, TopicImage};
+
+impl MetadataState {
+    pub(super) fn alter_reassignment(
+        &mut self,
+        id: TopicId,
+        index: PartitionIndex,
+        target: Option<Vec<BrokerId>>,
+        version: u64,
+    ) -> Result<Outcome, MetadataError> {
+        if let Some(target) = &target {
+            self.check_replicas(target)?;
+        }
+        let mut topic = TopicImage::clone(&*self.topic(id)?);
+        let partition = topic
+            .partition_mut(index)
+            .ok_or(MetadataError::UnknownPartition)?;
+        let changed = match target {
+            Some(target) => partition.reassign(target, version),
+            None => {
+                let from = partition.moving().map(|it| it.from.clone());
+                partition.reassign(from.ok_or(MetadataError::NoReassignment)?, version)
+            }
+        };
+        if changed {
+            self.put_topic(topic);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Those that were asked for anew meanwhile, or whose topic is gone, are skipped.
+    pub(super) fn complete_reassignments(&mut self, completed: Vec<CompletedReassignment>) {
+        let mut by_topic: BTreeMap<TopicId, Vec<CompletedReassignment>> = BTreeMap::new();
+        for one in completed {
+            by_topic.entry(one.topic).or_default().push(one);
+        }
+        for (id, completed) in by_topic {
+            let Ok(topic) = self.topic(id) else { continue };
+            let mut topic = TopicImage::clone(&topic);
+            let mut changed = false;
+            for one in completed {
+                let partition = topic.partition_mut(one.partition);
+                changed |= partition.is_some_and(|partition| partition.complete(one.since));
+            }
+            if changed {
+                self.put_topic(topic);
+            }
+        }
+    }
+
+    pub(super) fn unregister_broker(&mut self, id: BrokerId) -> Result<Outcome, MetadataError> {
+        let broker = self
+            .image
+            .broker(id)
+            .ok_or(MetadataError::UnknownBroker(id))?;
+        if !broker.fenced {
+            return Err(MetadataError::BrokerInUse(format!(
+                "broker {id} is up: stop it before it is removed"
+            )));
+        }
+        let held = self.image.partitions_of(id);
+        if let Some(example) = held.first() {
+            return Err(MetadataError::BrokerInUse(format!(
+                "broker {id} has replicas of {} partition(s), {example} among them: reassign them to other brokers, or \
+                 delete their topics, before it is removed",
+                held.len()
+            )));
+        }
+        Arc::make_mut(&mut self.image.brokers).remove(&id);
+        Ok(Outcome::Done)
+    }
+}
+
+impl PartitionImage {
+    /// Asks for other replicas. Returns whether that changes anything.
+    fn reassign(&mut self, to: Vec<BrokerId>, version: u64) -> bool {
+        if self.wanted() == to {
+            return false;
+        }
+        let set = |brokers: &[BrokerId]| brokers.iter().copied().collect::<BTreeSet<_>>();
+        self.partition_epoch = self.partition_epoch.wrapping_add(1);
+        if self.reassignment.is_none() && set(&self.replicas) == set(&to) {
+            // Another one is preferred as leader, and that is all.
+            self.replicas = Arc::from(to);
+            return true;
+        }
+        let known = self.reassignment.as_deref();
+        let from = known.map_or_else(|| self.replicas.to_vec(), |it| it.from.clone());
+        let rest = (self.replicas.iter()).filter(|broker| !to.contains(broker));
+        self.replicas = to.iter().chain(rest).copied().collect();
+        self.reassignment = Some(Arc::new(Reassignment {
+            from,
+            to,
+            since: version,
+        }));
+        true
+    }
+
+    /// The group has the replicas that the reassignment of that version asked for. Returns whether it is that one.
+    fn complete(&mut self, since: u64) -> bool {
+        let Some(done) = self.reassignment.take_if(|it| it.since == since) else {
+            return false;
+        };
+        self.replicas = Arc::from(done.to.as_slice());
+        let (replicas, isr) = (self.replicas.clone(), self.isr.clone());
+        let stays = |broker: &BrokerId| replicas.contains(broker);
+        self.isr = isr.iter().copied().filter(stays).collect();
+        // Its leader said so, and is one of them.
+        self.leader = self.leader.filter(stays);
+        self.partition_epoch = self.partition_epoch.wrapping_add(1);
+        true
+    }
+}
