@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("harness.cluster")
 
 from harness.broker import new_broker  # noqa: E402
 from harness.topics import Topics  # noqa: E402

@@ -4,121 +4,21 @@ Tidelog's own: brokers join by its flag. What is checked is what any client sees
 the order of its partition, and what a group has committed stays committed.
 """
 
-import os
 import time
-from collections import defaultdict
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from harness.broker import TidelogBroker, free_ports
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("TIDELOG_TEST_BROKER", "tidelog") != "tidelog", reason="brokers join by Tidelog's own flag"
-)
+from harness.cluster import IS_TIDELOG, PARTITIONS, PATIENCE_S, Load, bootstrap, check_books, create, node, running
 
-PARTITIONS = 3
-PATIENCE_S = 60
-# What a broker says of others that are killed.
-EXPECTED = [r"broker is not heard of and is fenced", r"not every request was answered", r"no connection: ", r"connection of a broker refused: .* secret", r"the controller does not know"]
-
-
-def node(folder, number, contact=None):
-    (peers,) = free_ports(1)
-    settings = {
-        "node.id": str(number),
-        "inter.broker.listener": f"127.0.0.1:{peers}",
-        "offsets.topic.num.partitions": "3",
-    }
-    if contact:
-        settings["cluster.join"] = contact
-    broker = TidelogBroker(folder / f"broker{number}", settings)
-    broker.peer_address = settings["inter.broker.listener"]
-    return broker
+pytestmark = pytest.mark.skipif(not IS_TIDELOG, reason="brokers join by Tidelog's own flag")
 
 
 @pytest.fixture
 def cluster(tmp_path):
-    brokers = [node(tmp_path, 1).start()]
-    for number in (2, 3):
-        brokers.append(node(tmp_path, number, brokers[0].peer_address).start())
-    yield brokers
-    for broker in brokers:
-        if broker.process.poll() is None:
-            broker.stop()
-        assert broker.complaints(EXPECTED) == []
-        broker.discard()
-
-
-def bootstrap(brokers):
-    return ",".join(broker.address for broker in brokers)
-
-
-def create(brokers, name, replicas=-1):
-    admin = AdminClient({"bootstrap.servers": bootstrap(brokers)})
-    future = admin.create_topics([NewTopic(name, num_partitions=PARTITIONS, replication_factor=replicas)])[name]
-    future.result(PATIENCE_S)
-    return admin.list_topics(name, timeout=PATIENCE_S).topics[name].partitions
-
-
-class Load:
-    """An idempotent producer that remembers what was acknowledged, partition by partition."""
-
-    def __init__(self, brokers, topic):
-        self.topic, self.acknowledged, self.failed, self.next = topic, defaultdict(list), [], 0
-        self.producer = Producer({
-            "bootstrap.servers": bootstrap(brokers), "enable.idempotence": True, "acks": "all", "linger.ms": 5,
-            "message.timeout.ms": 120_000, "socket.timeout.ms": 5_000, "retry.backoff.ms": 50, "topic.metadata.refresh.interval.ms": 1_000,
-        })  # fmt: skip
-
-    def _delivered(self, error, message):
-        if error is not None:
-            self.failed.append(str(error))
-        else:
-            self.acknowledged[message.partition()].append((message.offset(), message.value()))
-
-    def run(self, seconds):
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for _ in range(20):
-                self.producer.produce(self.topic, str(self.next).encode(), partition=self.next % PARTITIONS, callback=self._delivered)
-                self.next += 1
-            self.producer.poll(0.02)
-
-    def finish(self):
-        assert self.producer.flush(120) == 0
-        assert self.failed == []
-        return self.acknowledged
-
-
-def read_all(brokers, topic, ends):
-    """Everything below the ends, by partition."""
-    consumer = Consumer({"bootstrap.servers": bootstrap(brokers), "group.id": "reader", "auto.offset.reset": "earliest"})
-    consumer.assign([TopicPartition(topic, p, 0) for p in ends])
-    read = defaultdict(list)
-    deadline = time.monotonic() + PATIENCE_S
-    while any(len(read[p]) < end for p, end in ends.items()):
-        assert time.monotonic() < deadline, {p: (len(read[p]), end) for p, end in ends.items()}
-        message = consumer.poll(1)
-        if message is None:
-            continue
-        if message.error():
-            assert message.error().code() == KafkaError._PARTITION_EOF or message.error().retriable(), message.error()
-            continue
-        read[message.partition()].append((message.offset(), message.value()))
-    consumer.close()
-    return read
-
-
-def check_books(brokers, topic, acknowledged):
-    ends = {p: len(records) for p, records in acknowledged.items()}
-    read = read_all(brokers, topic, ends)
-    for partition, records in acknowledged.items():
-        assert [offset for offset, _ in read[partition]] == list(range(ends[partition]))
-        # The producer sends in order, so the values of a partition are read as they were sent.
-        assert sorted(records) == read[partition]
-        values = [int(value) for _, value in read[partition]]
-        assert values == sorted(set(values))
+    with running(tmp_path, 3) as brokers:
+        yield brokers
 
 
 def committed(brokers, topic):

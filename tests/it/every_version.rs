@@ -459,6 +459,59 @@ fn administration(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
     true
 }
 
+/// Leaders, replicas, brokers and the controllers of a cluster in which nothing moves.
+fn placement(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
+    match api {
+        ApiKey::ElectLeaders => {
+            use elect_leaders_request::TopicPartitions;
+            let asked = TopicPartitions::default()
+                .with_topic(topic())
+                .with_partitions(vec![0]);
+            let request = ElectLeadersRequest::default()
+                .with_topic_partitions(Some(vec![asked]))
+                .with_timeout_ms(10_000);
+            let reply: ElectLeadersResponse = asker.ask(api, version, &request);
+            let result = &reply.replica_election_results[0].partition_result[0];
+            assert_eq!(result.error_code, 84);
+        }
+        ApiKey::AlterPartitionReassignments => {
+            use alter_partition_reassignments_request::{ReassignablePartition, ReassignableTopic};
+            let partitions = vec![ReassignablePartition::default().with_replicas(None)];
+            let asked = ReassignableTopic::default()
+                .with_name(topic())
+                .with_partitions(partitions);
+            let request = AlterPartitionReassignmentsRequest::default()
+                .with_topics(vec![asked])
+                .with_timeout_ms(10_000);
+            let reply: AlterPartitionReassignmentsResponse = asker.ask(api, version, &request);
+            assert_eq!(reply.responses[0].partitions[0].error_code, 85);
+        }
+        ApiKey::ListPartitionReassignments => {
+            let request = ListPartitionReassignmentsRequest::default().with_topics(None);
+            let reply: ListPartitionReassignmentsResponse = asker.ask(api, version, &request);
+            assert_eq!((reply.error_code, reply.topics.len()), (0, 0));
+        }
+        ApiKey::DescribeQuorum => {
+            use describe_quorum_request::{PartitionData, TopicData};
+            let asked = TopicData::default()
+                .with_topic_name(TopicName(text("__cluster_metadata")))
+                .with_partitions(vec![PartitionData::default()]);
+            let request = DescribeQuorumRequest::default().with_topics(vec![asked]);
+            let reply: DescribeQuorumResponse = asker.ask(api, version, &request);
+            let partition = &reply.topics[0].partitions[0];
+            assert_eq!((reply.error_code, partition.error_code), (0, 0));
+            assert_eq!(partition.current_voters.len(), 1);
+        }
+        ApiKey::UnregisterBroker => {
+            let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(77));
+            let reply: UnregisterBrokerResponse = asker.ask(api, version, &request);
+            assert_eq!(reply.error_code, 102);
+        }
+        _ => return false,
+    }
+    true
+}
+
 fn configurations(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
     const TOPIC_RESOURCE: i8 = 2;
     match api {
@@ -524,6 +577,7 @@ pub fn ask_everything(address: &str) -> Asker {
                 || cluster(&mut asker, range.key, version)
                 || groups(&mut asker, range.key, version)
                 || administration(&mut asker, range.key, version)
+                || placement(&mut asker, range.key, version)
                 || configurations(&mut asker, range.key, version);
             assert!(asked, "no request for {:?} here", range.key);
         }
