@@ -21,12 +21,17 @@ const RUN_GAP: u64 = 1 << 20;
 /// Bytes that pad a group to whole blocks.
 static PADDING: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
 
+/// Bytes of unsynced groups after which the system is asked to write them.
+const WRITE_BACK_BYTES: u64 = 2 << 20;
+
 /// The end of a chain of groups.
 #[derive(Debug)]
 pub(super) struct Appender {
     pub(super) round: RoundFile,
     /// Where the next group goes.
     position: u64,
+    /// What lies before is on its way to stable storage, or there.
+    on_its_way: u64,
     file_first: GroupSequence,
     next: GroupSequence,
     last: Link,
@@ -44,6 +49,7 @@ impl Appender {
         Appender {
             round,
             position: end.place.position,
+            on_its_way: end.place.position,
             file_first: if end.place.position == FIRST_GROUP {
                 next
             } else {
@@ -143,7 +149,19 @@ impl Appender {
     pub(super) fn sync(&mut self, point: SyncPoint) -> io::Result<()> {
         self.round.file.sync_data(point)?;
         self.synced_through = self.last.sequence;
+        self.on_its_way = self.position;
         Ok(())
+    }
+
+    /// Lets the system begin to write what nobody waits for, a stretch at a time: when the file is left all of it has to be
+    /// on stable storage, and appends wait for what is not.
+    pub(super) fn hurry(&mut self) {
+        let len = self.position.saturating_sub(self.on_its_way);
+        if len >= WRITE_BACK_BYTES {
+            // A hint; the sync that counts comes later.
+            let _ = self.round.file.start_write_back(self.on_its_way, len);
+            self.on_its_way = self.position;
+        }
     }
 
     /// Goes on in another file; everything in the one before must be durable. Returns that one.
@@ -153,6 +171,7 @@ impl Appender {
             "a file is left only when all of it is durable"
         );
         self.position = FIRST_GROUP;
+        self.on_its_way = FIRST_GROUP;
         self.file_first = self.next;
         std::mem::replace(&mut self.round, round)
     }

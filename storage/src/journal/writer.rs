@@ -140,6 +140,7 @@ impl Writer {
         for item in done {
             item.complete(Ok(generation));
         }
+        self.appender.hurry();
         self.update_pin(complete > 0);
         if !self.asked && self.appender.is_half_full() {
             self.asked = true;
