@@ -96,23 +96,20 @@ pub fn tasks(
     ]
 }
 
-/// Takes over who is in the cluster, and where.
+/// Takes over who is in the cluster, and where. As long as this broker has not heard from a leader, others may be there that
+/// only its log names, or that it was introduced to.
 fn know_brokers(peers: &Peers, controller: &Controller, me: ReplicaId) {
     let image = controller.shared().image();
-    let brokers: Vec<ReplicaId> = image.brokers().map(|broker| broker.replica()).collect();
-    if brokers.is_empty() {
-        let introduced: Vec<_> = (peers.introduced_to.iter())
-            .map(|member| member.replica)
-            .collect();
-        introduced
-            .iter()
-            .for_each(|replica| peers.pool.keep(*replica));
-        return controller.control().know(introduced);
-    }
+    let mut brokers: HashSet<ReplicaId> = image.brokers().map(|broker| broker.replica()).collect();
     peers.directory.follow(&image);
-    let others: HashSet<ReplicaId> = brokers.iter().copied().filter(|it| *it != me).collect();
-    others.iter().for_each(|replica| peers.pool.keep(*replica));
-    peers.pool.retain(&others);
+    if brokers.is_empty() || controller.leader().is_none() {
+        peers.directory.know(controller.named());
+        let others = controller.named().iter().chain(&peers.introduced_to);
+        brokers.extend(others.map(|member| member.replica));
+    }
+    brokers.remove(&me);
+    brokers.iter().for_each(|replica| peers.pool.keep(*replica));
+    peers.pool.retain(&brokers);
     controller.control().know(brokers);
 }
 

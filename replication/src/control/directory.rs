@@ -30,6 +30,18 @@ impl ClusterDirectory {
         }
     }
 
+    /// Knows these brokers as well, but for those that it knows already.
+    pub fn know(&self, members: &[Member]) {
+        let mut addresses = Addresses::clone(&self.addresses.load());
+        for member in members {
+            if let Some(address) = &member.address {
+                let known = addresses.entry(member.replica.broker);
+                known.or_insert_with(|| address.clone());
+            }
+        }
+        self.set(addresses);
+    }
+
     /// Takes over what the image says. Brokers that it does not name yet stay known.
     pub fn follow(&self, image: &MetadataImage) {
         let known = self.addresses.load();
@@ -42,7 +54,11 @@ impl ClusterDirectory {
                     .map(|address| (broker.id, address)),
             );
         }
-        if addresses != **known {
+        self.set(addresses);
+    }
+
+    fn set(&self, addresses: Addresses) {
+        if addresses != **self.addresses.load() {
             self.addresses.store(Arc::new(addresses));
             self.changes.send_modify(|version| *version += 1);
         }

@@ -4,6 +4,7 @@
 //! replica alike; the image that follows is what the rest of the broker sees.
 
 pub mod liveness;
+mod named;
 pub mod quorum;
 pub mod shared;
 pub mod state_machine;
@@ -27,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::control::ControlClient;
+use crate::control::{ControlClient, Member};
 use crate::controller::shared::ControllerShared;
 use crate::controller::state_machine::ControllerStateMachine;
 pub use crate::controller::state_machine::metadata_snapshot_end;
@@ -60,6 +61,7 @@ pub struct Controller {
     state: GroupStateStore,
     control: Arc<ControlClient>,
     me: ReplicaId,
+    named: Vec<Member>,
 }
 
 impl fmt::Debug for Controller {
@@ -100,6 +102,8 @@ impl Controller {
             ControllerStateMachine::restore(shared.clone(), state.clone(), context.kv.clone())
                 .map_err(|error| metadata(&error))?;
         let purged = log.bounds().purged;
+        let named = named::named_in(log.clone()).await;
+        let named = named.map_err(|error| metadata(&error))?;
         let store = GroupLog::open(log, state.clone(), context.me, shared.clone(), committed)
             .map_err(|error| metadata(&error))?;
         let pristine = store.is_pristine();
@@ -133,7 +137,13 @@ impl Controller {
             state,
             control,
             me: context.me,
+            named,
         })
+    }
+
+    /// Brokers that the log named at the start, whether that was committed or not.
+    pub(crate) fn named(&self) -> &[Member] {
+        &self.named
     }
 
     /// Whether this broker leads the group, as far as it knows.

@@ -243,17 +243,11 @@ pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
             }),
         ),
         Command::CompleteReassignments(completed) => {
-            let fields =
-                |it: &CompletedReassignment| (it.topic.0.as_u128(), it.partition.0, it.since);
-            let completed = completed.iter().map(fields).collect();
-            (
-                COMPLETE_REASSIGNMENTS,
-                json(&CompleteReassignmentsFields { completed }),
-            )
+            (COMPLETE_REASSIGNMENTS, json(&completed_fields(completed)))
         }
-        Command::UnregisterBroker { broker } => (
+        Command::UnregisterBroker { broker: id } => (
             UNREGISTER_BROKER,
-            json(&UnregisterBrokerFields { broker: broker.0 }),
+            json(&UnregisterBrokerFields { broker: id.0 }),
         ),
         Command::AlterConfigs { resource, changes } => (
             ALTER_CONFIGS,
@@ -283,7 +277,11 @@ pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
             }),
         ),
     };
-    let json = json?;
+    frame(kind, &json?)
+}
+
+/// A record of these fields.
+fn frame(kind: u16, json: &[u8]) -> Result<Bytes, RecordError> {
     if json.len() > METADATA_RECORD_BYTES_MAX {
         return Err(RecordError::TooLarge(json.len()));
     }
@@ -292,37 +290,13 @@ pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
     bytes.put_u16(FEATURE_LEVEL);
     bytes.put_u16(kind);
     bytes.put_u16(VERSION);
-    bytes.put_slice(&json);
+    bytes.put_slice(json);
     Ok(bytes.freeze())
 }
 
 /// The command that [`encode`] wrote.
 pub fn decode(bytes: &[u8]) -> Result<Command, RecordError> {
-    let Some((
-        &[
-            format,
-            level_high,
-            level_low,
-            kind_high,
-            kind_low,
-            version_high,
-            version_low,
-        ],
-        fields,
-    )) = bytes.split_first_chunk::<HEADER_BYTES>()
-    else {
-        return Err(RecordError::Damaged(format!("{} bytes", bytes.len())));
-    };
-    let kind = u16::from_be_bytes([kind_high, kind_low]);
-    let version = u16::from_be_bytes([version_high, version_low]);
-    let unknown = RecordError::Unknown {
-        kind,
-        version,
-        level: u16::from_be_bytes([level_high, level_low]),
-    };
-    if format != FORMAT || version != VERSION {
-        return Err(unknown);
-    }
+    let (kind, fields, unknown) = unframe(bytes)?;
     let command = match kind {
         BOOTSTRAP => {
             let fields: BootstrapFields = parse(fields)?;
@@ -417,6 +391,36 @@ pub fn decode(bytes: &[u8]) -> Result<Command, RecordError> {
     Ok(command)
 }
 
+/// Kind and fields of a record, and what to say if the kind is not known.
+fn unframe(bytes: &[u8]) -> Result<(u16, &[u8], RecordError), RecordError> {
+    let Some((
+        &[
+            format,
+            level_high,
+            level_low,
+            kind_high,
+            kind_low,
+            version_high,
+            version_low,
+        ],
+        fields,
+    )) = bytes.split_first_chunk::<HEADER_BYTES>()
+    else {
+        return Err(RecordError::Damaged(format!("{} bytes", bytes.len())));
+    };
+    let kind = u16::from_be_bytes([kind_high, kind_low]);
+    let version = u16::from_be_bytes([version_high, version_low]);
+    let unknown = RecordError::Unknown {
+        kind,
+        version,
+        level: u16::from_be_bytes([level_high, level_low]),
+    };
+    if format != FORMAT || version != VERSION {
+        return Err(unknown);
+    }
+    Ok((kind, fields, unknown))
+}
+
 fn json(fields: &impl Serialize) -> Result<Vec<u8>, RecordError> {
     serde_json::to_vec(fields).map_err(|error| RecordError::Damaged(error.to_string()))
 }
@@ -473,6 +477,13 @@ fn registration(fields: RegisterBrokerFields) -> Result<BrokerRegistration, Reco
         peer_address: fields.peer.map(PeerAddress::from),
         feature_level_max: fields.feature_level_max,
     })
+}
+
+fn completed_fields(completed: &[CompletedReassignment]) -> CompleteReassignmentsFields {
+    let fields = |it: &CompletedReassignment| (it.topic.0.as_u128(), it.partition.0, it.since);
+    CompleteReassignmentsFields {
+        completed: completed.iter().map(fields).collect(),
+    }
 }
 
 fn report_fields(report: &LeaderReport) -> ReportFields {

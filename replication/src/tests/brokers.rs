@@ -62,6 +62,16 @@ impl Node {
         join: Option<SocketAddr>,
         tune: Tune,
     ) -> Result<Node, StartError> {
+        Node::run_at(loopback(0), id, directory, join, tune).await
+    }
+
+    async fn run_at(
+        at: SocketAddr,
+        id: i32,
+        directory: TempDir,
+        join: Option<SocketAddr>,
+        tune: Tune,
+    ) -> Result<Node, StartError> {
         let patience = PeerPatience::default();
         let cluster = Uuid::from_u128(99);
         let mut members = Vec::new();
@@ -79,7 +89,7 @@ impl Node {
         }
         let local = LocalPeer::new(replica(id), cluster, None);
         let router = Arc::new(GroupRouter::default());
-        let server = PeerServer::bind(loopback(0), local.clone(), router.clone(), patience.clone())
+        let server = PeerServer::bind(at, local.clone(), router.clone(), patience.clone())
             .await
             .expect("listens");
         let known = Arc::new(ClusterDirectory::new(&members));
@@ -388,4 +398,29 @@ async fn an_id_that_is_in_use_is_refused() {
     drop(directory);
     second.stop().await;
     first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_young_cluster_comes_back_after_all_of_it_was_killed_at_once() {
+    let nodes = three().await;
+    let topic = nodes[0].create("orders", &[1, 2, 3]).await;
+    produce(&nodes, topic, batch_of(4, 0, 1)).await;
+    let mut killed = Vec::new();
+    for (id, node) in (1..).zip(nodes) {
+        let at = node.address();
+        killed.push((at, id, node.kill().await));
+    }
+    // Nobody has noted yet how far the metadata was committed.
+    let starts = killed
+        .into_iter()
+        .map(|(at, id, directory)| tokio::spawn(Node::run_at(at, id, directory, None, |_| {})));
+    let mut nodes = Vec::new();
+    for start in starts.collect::<Vec<_>>() {
+        let started = start.await.expect("does not panic");
+        nodes.push(started.unwrap_or_else(|error| panic!("{error}")));
+    }
+    assert_eq!(produce(&nodes, topic, batch_of(4, 1, 1)).await, Offset(1));
+    for node in nodes {
+        node.stop().await;
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId};
 
 use super::MetadataState;
-use crate::metadata::command::{CompletedReassignment, MetadataError, Outcome};
+use crate::metadata::command::{CompletedReassignment, ConfigResource, MetadataError, Outcome};
 use crate::metadata::image::{PartitionImage, Reassignment, TopicImage};
 
 impl MetadataState {
@@ -79,6 +79,12 @@ impl MetadataState {
             )));
         }
         Arc::make_mut(&mut self.image.brokers).remove(&id);
+        // Another one may get its id later.
+        let own = ConfigResource::Broker(Some(id));
+        if self.image.configs.contains_key(&own) {
+            Arc::make_mut(&mut self.image.configs).remove(&own);
+            self.delta.broker_configs = true;
+        }
         Ok(Outcome::Done)
     }
 }
