@@ -468,3 +468,26 @@ def read_to_end(brokers, topic):
             consumer.close()
             return
         yield message
+
+
+def test_a_broker_is_drained_under_load(tmp_path):
+    with running(tmp_path, 4) as brokers:
+        create(brokers, "busy", assignment=[[4, 1, 2], [1, 4, 3], [2, 3, 4]])
+        load = Load(brokers, "busy")
+        with load.beside():
+            said = tidelog(brokers, "broker", "drain", 4, "--wait", "--timeout", 50)
+        assert said.endswith("broker 4 has 0 replicas\n")
+        holds_nothing(brokers[3], "busy")
+        for partition in range(PARTITIONS):
+            assert sorted(placement(brokers, "busy", partition).replicas) == [1, 2, 3]
+        fresh = create(brokers, "fresh", replicas=3)
+        assert all(sorted(p.replicas) == [1, 2, 3] for p in fresh.values())
+        with pytest.raises(tools.Failed, match="replicas stay on broker 3, .* there is no other broker for them"):
+            tidelog(brokers, "broker", "drain", 3, "--wait", "--timeout", 50)
+        for broker in (3, 4):
+            assert f"broker {broker} is used again" in tidelog(brokers, "broker", "undrain", broker)
+        with pytest.raises(tools.Failed, match="there is no broker 9"):
+            tidelog(brokers, "broker", "drain", 9)
+        spread = [create(brokers, f"spread-{n}", replicas=1).values() for n in range(4)]
+        assert 4 in {broker for topic in spread for p in topic for broker in p.replicas}
+        check_books(brokers, "busy", load.finish())

@@ -1,10 +1,11 @@
-//! `tidelog broker`: list, remove.
+//! `tidelog broker`: list, drain, undrain, remove.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tidelog_client::{Admin, BrokerId};
 
 use super::broker_rows::{self, BrokerRow};
+use super::drain::{self, DrainArgs};
 use super::failure::{Failure, about_broker};
 use super::output::Output;
 use super::replica_sizes::{self, Sizes};
@@ -16,13 +17,17 @@ use super::{ConnectArgs, Format, ShowArgs};
 pub enum BrokerCommand {
     /// List brokers and what they carry.
     List(ShowArgs),
+    /// Empty a broker: its replicas move to others, and it gets no new ones.
+    Drain(DrainArgs),
+    /// Use a broker again that was being emptied, or is empty.
+    Undrain(BrokerArgs),
     /// Have the cluster forget a broker that is stopped for good and holds no replicas.
-    Remove(RemoveArgs),
+    Remove(BrokerArgs),
 }
 
-/// Arguments of `broker remove`.
+/// Arguments of commands about one broker.
 #[derive(Debug, Args)]
-pub struct RemoveArgs {
+pub struct BrokerArgs {
     /// Id of the broker
     #[arg(value_name = "ID", value_parser = clap::value_parser!(i32).range(0..))]
     broker: i32,
@@ -33,6 +38,8 @@ pub struct RemoveArgs {
 pub(super) async fn run(command: BrokerCommand) -> Result<(), Failure> {
     match command {
         BrokerCommand::List(args) => list(args).await,
+        BrokerCommand::Drain(args) => drain::drain(args).await,
+        BrokerCommand::Undrain(args) => drain::undrain(args.broker, &args.connect).await,
         BrokerCommand::Remove(args) => remove(args).await,
     }
 }
@@ -77,7 +84,7 @@ fn with<T>(cells: [T; 6], last: T) -> [T; 7] {
     [a, b, c, d, e, f, last]
 }
 
-async fn remove(args: RemoveArgs) -> Result<(), Failure> {
+async fn remove(args: BrokerArgs) -> Result<(), Failure> {
     let admin = Admin::new(args.connect.connect().await?);
     let id = BrokerId(args.broker);
     let removed = admin.unregister_broker(id).await;

@@ -11,6 +11,7 @@ mod broker_rows;
 mod cluster;
 mod consume;
 mod delete_names;
+mod drain;
 mod failure;
 mod group;
 mod output;

@@ -1,6 +1,9 @@
-//! Being told to stop, by Ctrl-C or SIGTERM.
+//! Being told to stop, by Ctrl-C or SIGTERM, or by a time-out.
+
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 
 use super::failure::Failure;
 
@@ -26,5 +29,13 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// Waits so long, for ever if there is no limit.
+pub(super) async fn pass(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => sleep(limit).await,
+        None => std::future::pending().await,
     }
 }

@@ -8,6 +8,8 @@ use tidelog_protocol::types::{BrokerId, TopicId, TopicName};
 use tidelog_replication::{Command, MetadataError, MetadataImage, Replication, SubmitError};
 use uuid::Uuid;
 
+use crate::topics::drain::open_brokers;
+
 /// Name of the topic.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
@@ -68,11 +70,9 @@ impl TopicCreator {
 
 /// The command that creates the topic; `None` while no broker can hold it.
 fn creation(image: &MetadataImage, config: &OffsetsTopicConfig) -> Option<Command> {
-    let brokers: Vec<BrokerId> = image
-        .brokers()
-        .filter(|broker| !broker.fenced)
-        .map(|broker| broker.id)
-        .collect();
+    let open = open_brokers(image).into_iter();
+    let live = open.filter(|broker| !broker.fenced);
+    let brokers: Vec<BrokerId> = live.map(|broker| broker.id).collect();
     if brokers.is_empty() {
         return None;
     }

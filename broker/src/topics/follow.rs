@@ -1,14 +1,15 @@
-//! Internal topics get more replicas as brokers join, up to what their settings ask for: a cluster that began as one broker
-//! survives the loss of it later. Only the controller's broker acts.
+//! What the controller's broker does for replicas by itself: internal topics get more of them as brokers join, up to what their
+//! settings ask for, so that a cluster that began as one broker survives the loss of it later; and brokers are emptied.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicName};
-use tidelog_replication::{BrokerImage, MetadataImage, Replication, TopicImage};
+use tidelog_replication::{MetadataImage, Replication, TopicImage};
 use tokio::time::sleep;
 
+use super::drain::{best_for, open_brokers, plan_drain};
 use super::reassign::{ReassignmentPlan, reassign};
 
 /// Pause after a look, so that a storm of changes is looked at once a second.
@@ -17,20 +18,21 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the controller, which is this broker.
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Looks after a topic's replicas, for ever.
+/// Looks after a topic's replicas and after brokers that are being emptied, for ever.
 pub async fn follow(replication: Arc<Replication>, topic: TopicName, replication_factor: usize) {
     let mut versions = replication.controller().watch();
     loop {
         if replication.controller().leads() {
             let image = replication.image();
             let found = image.topic(&topic);
-            let plans = found.map_or_else(Vec::new, |topic| {
+            let mut plans = found.map_or_else(Vec::new, |topic| {
                 plan_growth(&image, topic, replication_factor)
             });
+            plans.extend(plan_drain(&image));
             for plan in plans {
                 let partition = plan.partition;
                 if let Err(error) = reassign(&replication, plan, SUBMIT_TIMEOUT).await {
-                    tracing::debug!(%topic, %partition, %error, "gets its replicas later");
+                    tracing::debug!(%partition, %error, "replicas move later");
                 }
             }
         }
@@ -48,10 +50,8 @@ fn plan_growth(
     topic: &TopicImage,
     replication_factor: usize,
 ) -> Vec<ReassignmentPlan> {
-    let live: Vec<&BrokerImage> = (image.brokers())
-        .map(Arc::as_ref)
-        .filter(|broker| !broker.fenced)
-        .collect();
+    let mut live = open_brokers(image);
+    live.retain(|broker| !broker.fenced);
     let count = possible(replication_factor, live.len());
     let mut held: BTreeMap<BrokerId, usize> = BTreeMap::new();
     for broker in topic.partitions.iter().flat_map(|it| it.wanted()) {
@@ -64,7 +64,7 @@ fn plan_growth(
         }
         let mut replicas = partition.replicas.to_vec();
         while replicas.len() < count {
-            let Some(next) = next_replica(image, &live, &replicas, &held) else {
+            let Some(next) = best_for(image, &live, &replicas, &held) else {
                 break;
             };
             *held.entry(next).or_default() += 1;
@@ -86,25 +86,6 @@ fn possible(replication_factor: usize, brokers: usize) -> usize {
     } else {
         brokers - usize::from(brokers > 0 && brokers.is_multiple_of(2))
     }
-}
-
-fn next_replica(
-    image: &MetadataImage,
-    live: &[&BrokerImage],
-    replicas: &[BrokerId],
-    held: &BTreeMap<BrokerId, usize>,
-) -> Option<BrokerId> {
-    let shares_rack = |broker: &BrokerImage| {
-        let of_replicas = replicas.iter().filter_map(|id| image.broker(*id));
-        let same = |other: &&Arc<BrokerImage>| broker.rack.is_some() && broker.rack == other.rack;
-        of_replicas.filter(same).count()
-    };
-    let others = live.iter().filter(|broker| !replicas.contains(&broker.id));
-    let best = others.min_by_key(|broker| {
-        let count = held.get(&broker.id).copied().unwrap_or_default();
-        (shares_rack(broker), count, broker.id)
-    });
-    best.map(|broker| broker.id)
 }
 
 #[cfg(test)]

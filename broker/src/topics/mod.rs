@@ -5,6 +5,7 @@
 //! of the Kafka protocol.
 
 pub mod create;
+pub mod drain;
 pub mod error;
 pub mod follow;
 pub mod name;

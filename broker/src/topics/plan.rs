@@ -1,11 +1,11 @@
 //! What a new topic, or new partitions of one, will look like: checked against the image, carried out by the caller.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicName};
-use tidelog_replication::{BrokerImage, MetadataImage, TopicImage};
+use tidelog_replication::{MetadataImage, TopicImage};
 
+use super::drain::open_brokers;
 use super::error::{TopicError, all_fenced, unregistered};
 use super::{name, placement};
 use crate::config::{Layers, Overrides, TopicDefaults, topic_settings};
@@ -74,7 +74,7 @@ pub fn plan_topic(
             partitions,
             replication_factor,
         } => {
-            let brokers = brokers(image);
+            let brokers = open_brokers(image);
             let live = brokers.iter().filter(|broker| !broker.fenced).count();
             let replicas = replica_count(replication_factor, defaults, live)?;
             let partitions = partition_count(partitions, defaults)?;
@@ -117,7 +117,7 @@ pub fn plan_partitions(
     let Some(given) = manual_replicas else {
         check_total(added)?;
         let start = start.wrapping_add(existing);
-        return placement::assign(&brokers(image), added, replicas, start);
+        return placement::assign(&open_brokers(image), added, replicas, start);
     };
     if given.len() != added {
         return Err(TopicError::InvalidAssignment(format!(
@@ -129,10 +129,6 @@ pub fn plan_partitions(
         check_replicas(image, partition, brokers_given, Some(replicas))?;
     }
     Ok(given)
-}
-
-fn brokers(image: &MetadataImage) -> Vec<Arc<BrokerImage>> {
-    image.brokers().cloned().collect()
 }
 
 /// Most partitions that one request may bring about or change, as in Kafka.

@@ -5,13 +5,15 @@ use tidelog_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
 use tidelog_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
-use tidelog_protocol::types::TopicName;
+use tidelog_protocol::types::{BrokerId, TopicName};
 
 use super::{Admin, check, only, text};
 use crate::error::Error;
 
 /// Kafka's number of the resource type "topic".
 const TOPIC: i8 = 2;
+/// Kafka's number of the resource type "broker".
+const BROKER: i8 = 4;
 /// Kafka's number of the source "set on this topic".
 const TOPIC_SOURCE: i8 = 1;
 const SET: i8 = 0;
@@ -80,6 +82,25 @@ impl Admin {
         name: &TopicName,
         changes: &[ConfigChange],
     ) -> Result<(), Error> {
+        self.alter_configs(TOPIC, name.as_str(), changes).await
+    }
+
+    /// Changes settings of one broker, which need not be up; all of them or none.
+    pub async fn alter_broker_configs(
+        &self,
+        broker: BrokerId,
+        changes: &[ConfigChange],
+    ) -> Result<(), Error> {
+        let name = broker.to_string();
+        self.alter_configs(BROKER, &name, changes).await
+    }
+
+    async fn alter_configs(
+        &self,
+        resource_type: i8,
+        name: &str,
+        changes: &[ConfigChange],
+    ) -> Result<(), Error> {
         let configs = changes
             .iter()
             .map(|change| match change {
@@ -94,8 +115,8 @@ impl Admin {
             })
             .collect();
         let resource = AlterConfigsResource::default()
-            .with_resource_type(TOPIC)
-            .with_resource_name(name.into())
+            .with_resource_type(resource_type)
+            .with_resource_name(text(name))
             .with_configs(configs);
         let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
         self.ask_controller(request, |reply| {

@@ -11,7 +11,7 @@ use super::progress::{self, Move, Progress};
 use crate::cli::failure::{Failure, about_move, about_topic};
 use crate::cli::output::Output;
 use crate::cli::partitions::{find, words_of};
-use crate::cli::stop::Stop;
+use crate::cli::stop::{Stop, pass};
 use crate::cli::table::list;
 use crate::cli::{ConnectArgs, seconds};
 
@@ -83,14 +83,6 @@ fn distinct(replicas: &[i32]) -> Result<Vec<BrokerId>, Failure> {
         Some(twice) => Err(Failure::Usage(format!(
             "broker {twice} is given twice: a broker holds one replica of a partition"
         ))),
-    }
-}
-
-/// Waits so long, for ever if there is no limit.
-async fn pass(limit: Option<Duration>) {
-    match limit {
-        Some(limit) => sleep(limit).await,
-        None => std::future::pending().await,
     }
 }
 

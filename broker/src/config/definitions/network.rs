@@ -23,6 +23,7 @@ pub static DEFINITIONS: &[Definition] = &[
     used("broker.session.timeout.ms", Int(500, I32), Some("3000"), Medium, "Silence after which the controller counts a broker as dead and others take over what it led. A process that ends is noticed at once."),
     used("auto.leader.rebalance.enable", Bool, Some("true"), High, "Whether a partition goes back to its preferred leader, the first of its replicas, once that is up and has caught up."),
     used("leader.imbalance.check.interval.seconds", Long(1, I64), Some("300"), High, "How often brokers look for leaderships that should go back to the preferred leader."),
+    dynamic("broker.draining", Bool, Some("false"), Medium, "Whether this broker is being emptied: it gets no new replicas, and those that it has move to others. Set for one broker, by `tidelog broker drain`."),
     used("http.listeners", List(&[]), Some("http://127.0.0.1:9094"), High, "Where the HTTP interface (health, metrics) listens: http://host:port, separated by commas. Empty turns it off."),
     dynamic("max.connections", Int(0, I32), Some("2147483647"), Medium, "Connections that the broker accepts at any time, all listeners together."),
     dynamic("max.connections.per.ip", Int(0, I32), Some("2147483647"), Medium, "Connections that the broker accepts from one address."),

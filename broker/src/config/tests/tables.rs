@@ -88,6 +88,7 @@ fn broker_properties_that_kafka_does_not_have() {
         .filter(|name| !kafka.contains_key(name))
         .collect();
     let expected = [
+        "broker.draining",
         "cluster.join",
         "cluster.secret.file",
         "disk.reserve.bytes",

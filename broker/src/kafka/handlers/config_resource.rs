@@ -12,6 +12,7 @@ use crate::config::Overrides;
 use crate::config::alter::{self, AlterError, AlterOp};
 use crate::kafka::context::RequestContext;
 use crate::kafka::errors;
+use crate::topics::drain::DRAINING;
 use crate::topics::name;
 
 /// Kafka's numbers of resource types.
@@ -145,7 +146,10 @@ pub async fn alter(
     let resource = match ResourceType::of(resource_type) {
         Some(ResourceType::Topic) => topic_resource(resource_name)?,
         Some(ResourceType::Broker) => {
-            ConfigResource::Broker(broker_of(cx.broker.id, resource_name)?)
+            ConfigResource::Broker(match drained(resource_name, &wanted) {
+                Some(id) if cx.broker.replication.image().broker(id).is_some() => Some(id),
+                _ => broker_of(cx.broker.id, resource_name)?,
+            })
         }
         Some(kind) => return refuse_unbuilt(kind, resource_name, &wanted),
         None => {
@@ -193,6 +197,17 @@ pub async fn alter(
         Ok(_) => Ok(()),
         Err(error) => Err(Refused::new(errors::submit(&error), error.to_string())),
     }
+}
+
+/// The broker whose draining is all that a change is about: that may be said to any broker, for the one that is drained may be
+/// down.
+fn drained(broker: &str, wanted: &Wanted) -> Option<BrokerId> {
+    let Wanted::Changes(ops) = wanted else {
+        return None;
+    };
+    let only = !ops.is_empty() && ops.iter().all(|(key, _)| key == DRAINING);
+    let id = broker.parse().ok().map(BrokerId);
+    id.filter(|_| only)
 }
 
 fn topic_resource(topic: &str) -> Result<ConfigResource, Refused> {
@@ -247,6 +262,21 @@ mod tests {
             "Unexpected broker id, expected 1 or empty string, but received 2"
         );
         assert_eq!(message("x"), "Broker id must be an integer, but it is: x");
+    }
+
+    #[test]
+    fn any_broker_may_be_told_that_another_is_drained() {
+        let change = |key: &str| (key.to_owned(), AlterOp::Set("true".to_owned()));
+        let wanted = |keys: &[&str]| Wanted::Changes(keys.iter().map(|key| change(key)).collect());
+        assert_eq!(drained("2", &wanted(&[DRAINING])), Some(BrokerId(2)));
+        assert_eq!(drained("", &wanted(&[DRAINING])), None);
+        for other in [
+            &[][..],
+            &["max.connections"],
+            &[DRAINING, "max.connections"],
+        ] {
+            assert_eq!(drained("2", &wanted(other)), None);
+        }
     }
 
     #[test]
