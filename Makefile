@@ -17,13 +17,16 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics figures bench-micro bench-kafka verify fmt clean distclean
+.PHONY: help run cluster build deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos figures bench-micro bench-kafka bench-failover verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: deps-build build ## install what is missing, build, start a broker on an embedded default (data in ./data)
 	@exec ./bin/tidelog serve $(ARGS)
+
+cluster: deps-build build ## three brokers as one cluster until Ctrl-C: clients at 127.0.0.1:9092, 9192, 9292 (data in ./data/cluster)
+	@exec scripts/cluster.sh $(ARGS)
 
 build: ## the release binary, at bin/tidelog
 	cargo build $(CARGO_FLAGS) --workspace
@@ -71,6 +74,12 @@ soak-day: deps-soak build ## all clients, retention, compaction, groups and topi
 soak-topics: build ## 10,000 topics created, used and deleted, and what that leaves behind
 	TIDELOG_SOAK=20 cargo test $(CARGO_FLAGS) --workspace --test it -- topic_churn --nocapture
 
+# Another seed each time, unless one is named.
+SEED ?= $(shell date +%s)
+
+chaos: deps-test build ## three brokers that are killed, paused, cut off, filled up and stopped under load, a quarter of an hour of faults; prints its seed, SEED=... does it again
+	TIDELOG_TEST_CHAOS_SECONDS=900 TIDELOG_TEST_SEED=$(SEED) $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/chaos -s $(ARGS)
+
 figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has them; run it on a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py $(ARGS)
 
@@ -79,6 +88,9 @@ bench-micro: deps-build ## what validation, append and fetch cost on their own
 
 bench-kafka: deps-test build ## Tidelog and Apache Kafka side by side, as benches/RESULTS.md has them: 12 minutes, 20 GiB of disk, a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/bench_kafka.py $(ARGS)
+
+bench-failover: deps-test build ## three brokers killed, paused and stopped under load, idle replicas, CPU beside Apache Kafka: 15 minutes, 25 GiB of disk, a quiet machine
+	$(TIDELOG_CACHE)/venv/bin/python benches/bench_failover.py $(ARGS)
 
 verify: deps-verify ## formatting, lints, licences, documentation; changes no file
 	cargo fmt --all --check

@@ -52,6 +52,7 @@ want_for_test() {
   want 'have javac' default-jdk-headless
   want 'have mvn' maven
   want 'have ip' iproute2
+  want 'have nft' nftables
 }
 
 install_packages() {
