@@ -1,4 +1,7 @@
-"""What processes and the kernel spend, read from /proc, and one run of the load driver. Knows nothing of brokers."""
+"""What processes and the kernel spend, read from /proc, and one run of the load driver. Knows nothing of brokers.
+
+A broker is here whatever has an `address` for clients, a `log_tail`, and a `process`, or, being a cluster, the `pids` of several.
+"""
 
 import json
 import os
@@ -11,7 +14,7 @@ GIB = 1 << 30
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KTHREADD = 2
 
-# A broker is quiet when it used less than this in a second; both use 0.01-0.02 s when nobody asks anything of them.
+# A process is quiet when it used less than this in a second; both brokers use 0.01-0.02 s when nobody asks anything of them.
 QUIET_S = 0.05
 QUIET_WAIT_S = 60
 
@@ -68,7 +71,7 @@ def others_cpu_s(pids):
     """Processor seconds that the machine spent on anything but these processes, so far: how quiet it is."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
     user, nice, system, _, _, irq, softirq = fields[:7]
-    return (user + nice + system + irq + softirq) / _TICKS - sum(cpu_s(pid) for pid in pids)
+    return (user + nice + system + irq + softirq) / _TICKS - _all_cpu_s(pids)
 
 
 def memory_mib(pid, field="VmRSS"):
@@ -86,14 +89,24 @@ def dirty_limit_gib():
     return None
 
 
-def wait_until_quiet(pid):
-    """Waits for what a broker does behind its answers."""
+def processes(broker):
+    """Ids of all its processes."""
+    return getattr(broker, "pids", None) or [broker.process.pid]
+
+
+def _all_cpu_s(pids):
+    return sum(cpu_s(pid) for pid in pids)
+
+
+def wait_until_quiet(pids):
+    """Waits for what a broker does behind its answers; says whether it came to an end."""
     deadline = time.monotonic() + QUIET_WAIT_S
     while time.monotonic() < deadline:
-        before = cpu_s(pid)
+        before = _all_cpu_s(pids)
         time.sleep(1)
-        if cpu_s(pid) - before < QUIET_S:
-            return
+        if _all_cpu_s(pids) - before < QUIET_S * len(pids):
+            return True
+    return False
 
 
 def drive(driver, broker, what, topic, **options):
@@ -115,16 +128,16 @@ def drive(driver, broker, what, topic, **options):
 
 def around(broker, work):
     """The report that `work` returns (`bytes` in it), with what was spent meanwhile and until all is on disk."""
-    pid, me = broker.process.pid, os.getpid()
-    before, others = cpu_s(pid), others_cpu_s([pid, me])
+    pids, me = processes(broker), os.getpid()
+    before, others = _all_cpu_s(pids), others_cpu_s([*pids, me])
     kernel = KernelWatch()
     report = work()
-    wait_until_quiet(pid)
+    report["was_quiet"] = wait_until_quiet(pids)
     os.sync()
     gib = report["bytes"] / GIB
-    report["broker_cpu_s_per_gib"] = (cpu_s(pid) - before) / gib
+    report["broker_cpu_s_per_gib"] = (_all_cpu_s(pids) - before) / gib
     kernel_s = kernel.end()
     report["kernel_cpu_s_per_gib"] = kernel_s / gib
     own = report["driver"]["user_s"] + report["driver"]["system_s"] if "driver" in report else 0
-    report["others_cpu_s"] = max(others_cpu_s([pid, me]) - others - own - kernel_s, 0)
+    report["others_cpu_s"] = max(others_cpu_s([*pids, me]) - others - own - kernel_s, 0)
     return report
