@@ -310,7 +310,11 @@ impl Replication {
             let shown = known.is_none_or(|known| {
                 known.leader_epoch >= state.leader_epoch && known.leader.is_some()
             });
-            state.role == Role::Offline || (state.leader.is_some() && shown)
+            // A follower hears of its leader with the next record, which may come much later.
+            let elsewhere = known.and_then(|known| known.leader).filter(|leader| {
+                *leader != self.broker() && image.broker(*leader).is_some_and(|it| !it.fenced)
+            });
+            state.role == Role::Offline || elsewhere.is_some() || (state.leader.is_some() && shown)
         })
     }
 }
