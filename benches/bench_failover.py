@@ -266,12 +266,14 @@ def create(args, cluster):
 
 
 def wait_for(args, cluster, is_good):
-    """The topic's partitions, once all of them are good."""
+    """The topic's partitions, once all of them are good as every broker sees them."""
     partitions = []
 
     def good():
-        partitions[:] = cluster.partitions(TOPIC)
-        return sum(map(is_good, partitions))
+        # One that was just woken or started may still tell what was before.
+        seen = [cluster.partitions(TOPIC, broker) for broker in cluster.brokers]
+        partitions[:] = seen[0]
+        return min(sum(map(is_good, one)) for one in seen)
 
     until(good, lambda count: count == args.partitions, IN_SYNC_S)
     return partitions

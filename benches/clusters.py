@@ -38,9 +38,9 @@ class Cluster:
         for broker in self.brokers:
             broker.discard()
 
-    def ask(self, question):
-        """What the first broker that answers says to `question(connection)`; None if nobody does."""
-        for broker in self.brokers:
+    def ask(self, question, brokers=None):
+        """What the first of the brokers that answers says to `question(connection)`; None if nobody does."""
+        for broker in brokers or self.brokers:
             try:
                 with Connection(broker.address, timeout_s=5) as wire:
                     return question(wire)
@@ -82,14 +82,14 @@ class TidelogCluster(Cluster):
         """Id of the controller's leader, once there is one."""
         return until(self.quorum, lambda quorum: quorum[0] is not None)[0]
 
-    def partitions(self, topic):
-        """The topic's partitions as a broker sees them, in their order; none while it does not know the topic."""
+    def partitions(self, topic, broker=None):
+        """The topic's partitions as this broker or any sees them, in their order; none while it does not know the topic."""
 
         def question(wire):
             wire.send_raw(metadata_request(0, topic))
             return sorted(read_metadata(wire.receive_frame()))
 
-        return self.ask(question) or []
+        return self.ask(question, broker and [broker]) or []
 
 
 class KafkaNode(WarmKafka):

@@ -39,10 +39,10 @@ pub enum ElectionError {
     /// The replica that is asked for leads, or with [`ElectionKind::Unclean`] any does.
     #[error("Leader election not needed for topic partition.")]
     NotNeeded,
-    /// The preferred replica is not there, or has not caught up.
+    /// The preferred replica is not there, or has not caught up, or nobody leads who could hand over to it.
     #[error("{0}")]
     PreferredNotAvailable(String),
-    /// Nobody leads, or can: no majority of the replicas is there.
+    /// With [`ElectionKind::Unclean`]: nobody leads, or can, as no majority of the replicas is there.
     #[error("{0}")]
     NotAvailable(String),
     /// No answer in time; the leadership may change yet.
@@ -104,18 +104,18 @@ fn plan(
 ) -> Result<Option<BrokerId>, ElectionError> {
     let known = image.partition_by_id(group.topic, group.partition);
     let known = known.ok_or(ElectionError::UnknownPartition)?;
-    let leader = live_leader(image, known);
+    let leader = image.live_leader(known);
     match kind {
         ElectionKind::Unclean => leader.map_or(Ok(None), |_| Err(ElectionError::NotNeeded)),
         ElectionKind::Preferred => {
             let preferred = preferred(known).ok_or(ElectionError::UnknownPartition)?;
             let leader = leader.ok_or_else(|| {
-                ElectionError::NotAvailable("no replica leads the partition".to_owned())
+                ElectionError::PreferredNotAvailable("no replica leads the partition".to_owned())
             })?;
             if leader == preferred {
                 return Err(ElectionError::NotNeeded);
             }
-            if !is_live(image, preferred) {
+            if !image.is_live(preferred) {
                 let text = format!("broker {preferred}, the preferred leader, is not up");
                 return Err(ElectionError::PreferredNotAvailable(text));
             }
@@ -126,14 +126,6 @@ fn plan(
 
 fn preferred(partition: &PartitionImage) -> Option<BrokerId> {
     partition.replicas.first().copied()
-}
-
-fn is_live(image: &MetadataImage, broker: BrokerId) -> bool {
-    image.broker(broker).is_some_and(|broker| !broker.fenced)
-}
-
-fn live_leader(image: &MetadataImage, partition: &PartitionImage) -> Option<BrokerId> {
-    partition.leader.filter(|leader| is_live(image, *leader))
 }
 
 /// Asks the leader of some partitions to hand them over to the preferred replicas.
@@ -150,8 +142,8 @@ async fn ask_leader(
     }
     let count = groups.len();
     let failed = |why: String| {
-        let error = ElectionError::NotAvailable(format!("broker {leader} was not asked: {why}"));
-        vec![Err(error); count]
+        let text = format!("broker {leader}, which leads, did not hand over: {why}");
+        vec![Err(ElectionError::PreferredNotAvailable(text)); count]
     };
     let Some(broker) = image.broker(leader) else {
         return failed("it is not registered".to_owned());
@@ -196,7 +188,7 @@ async fn wait_led(
         let image = controller.shared().image();
         let known = image.partition_by_id(group.topic, group.partition);
         let known = known.ok_or(ElectionError::UnknownPartition)?;
-        let leader = live_leader(&image, known);
+        let leader = image.live_leader(known);
         let led = match kind {
             ElectionKind::Preferred => leader.is_some() && leader == preferred(known),
             ElectionKind::Unclean => leader.is_some(),
@@ -263,7 +255,7 @@ fn owner(
     let owner = preferred(known)?;
     let elsewhere = state.is_leader() && state.leader != Some(owner);
     // The metadata may not know yet that it is gone; the connections do.
-    let there = is_live(image, owner) && controller.control().is_connected(owner);
+    let there = image.is_live(owner) && controller.control().is_connected(owner);
     (elsewhere && there).then_some(owner)
 }
 

@@ -94,7 +94,9 @@ impl Mover {
             // The controller forgets no broker that is wanted; one that registers again is another replica meanwhile.
             return Some(Step::Wait);
         }
-        self.partition.reassignment_step(&wanted)
+        let control = self.controller.control();
+        let is_there = |broker| image.is_live(broker) && control.is_connected(broker);
+        self.partition.reassignment_step(&wanted, is_there)
     }
 
     /// Returns how long to wait until the next look.
@@ -102,10 +104,17 @@ impl Mover {
         let name = self.partition.name();
         match step {
             Step::Wait => return WAIT_PAUSE,
-            Step::Done => return self.complete(reassignment).await,
+            Step::Done => {}
             _ => tracing::info!(partition = %name, ?step, "replicas move"),
         }
+        let is_last = step == Step::Done;
         match timeout(STEP_TIMEOUT, self.partition.carry_out(step)).await {
+            // The leadership is confirmed: what a deposed leader takes for done is what was before others went on, and
+            // whoever is not named any more deletes its records.
+            Ok(Ok(())) if is_last => match self.next_step(reassignment) {
+                Some(Step::Done) => self.complete(reassignment).await,
+                _ => STEP_PAUSE,
+            },
             Ok(Ok(())) => STEP_PAUSE,
             Ok(Err(error)) => {
                 tracing::debug!(partition = %name, %error, "not moved yet");

@@ -1,6 +1,7 @@
 //! `tidelog cluster`: status.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -8,12 +9,16 @@ use tidelog_client::{
     Admin, BrokerId, ClusterDescription, Error, QuorumDescription, Reassignment, TopicInfo,
     TopicPartition,
 };
+use tokio::time::timeout;
 
 use super::broker_rows::{self, BrokerRow};
 use super::failure::{Failure, words};
 use super::output::Output;
 use super::table::Table;
 use super::{Format, ShowArgs, quorum_rows};
+
+/// Longest wait for what only the controller group knows.
+const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What to do with the cluster.
 #[derive(Debug, Subcommand)]
@@ -32,8 +37,13 @@ async fn status(args: ShowArgs) -> Result<(), Failure> {
     let admin = Admin::new(args.connect.connect().await?);
     let cluster = admin.describe_cluster().await?;
     let topics = admin.describe_topics().await?;
-    // Only a controller with a leader knows these: a cluster without one is where the rest is wanted most.
-    let (quorum, moves) = tokio::join!(admin.describe_quorum(), admin.list_reassignments(None));
+    // Only a controller group with a leader is known: a cluster without one is where the rest is wanted most, and soon.
+    let (quorum, moves) = tokio::join!(
+        timeout(CONTROLLER_PATIENCE, admin.describe_quorum()),
+        timeout(CONTROLLER_PATIENCE, admin.list_reassignments(None)),
+    );
+    let quorum = quorum.unwrap_or_else(|_| Err(unanswered("DescribeQuorum")));
+    let moves = moves.unwrap_or_else(|_| Err(unanswered("ListPartitionReassignments")));
     let mut outcome = Ok(());
     let quorum = learned(quorum, "the controller group is not known", &mut outcome);
     let moves = learned(moves, "reassignments are not known", &mut outcome);
@@ -49,6 +59,13 @@ async fn status(args: ShowArgs) -> Result<(), Failure> {
         Format::Json => output.json(&status.json())?,
     }
     outcome
+}
+
+fn unanswered(what: &str) -> Error {
+    Error::TimedOut {
+        what: what.to_owned(),
+        after: CONTROLLER_PATIENCE,
+    }
 }
 
 /// What was asked for; if it was not learned, that is told, and the command fails in the end.

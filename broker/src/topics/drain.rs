@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidelog_protocol::types::{BrokerId, PartitionIndex};
-use tidelog_replication::{BrokerImage, ConfigResource, MetadataImage};
+use tidelog_replication::{BrokerImage, ConfigResource, MetadataImage, Reassignment};
 
 use super::reassign::ReassignmentPlan;
 
@@ -18,7 +18,8 @@ const MOVES_MAX: usize = 32;
 pub fn is_draining(image: &MetadataImage, broker: BrokerId) -> bool {
     let configs = image.configs(&ConfigResource::Broker(Some(broker)));
     let set = configs.and_then(|configs| configs.get(DRAINING));
-    set.is_some_and(|value| value == "true")
+    // As a boolean is read everywhere else.
+    set.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }
 
 /// Brokers that may get new replicas, fenced ones among them.
@@ -66,7 +67,15 @@ pub fn plan_drain(image: &MetadataImage) -> Vec<ReassignmentPlan> {
     for broker in partitions().flat_map(|it| it.wanted()) {
         *held.entry(*broker).or_default() += 1;
     }
-    let on_their_way = partitions().filter(|it| it.reassignment.is_some()).count();
+    // Where a new replica is on a broker that is not there either, another one is chosen, and no room is taken meanwhile.
+    let is_stuck = |reassignment: &Reassignment| {
+        let mut new = (reassignment.to.iter()).filter(|id| !reassignment.from.contains(id));
+        new.any(|id| live.iter().all(|broker| broker.id != *id))
+    };
+    let on_their_way = partitions()
+        .filter_map(|it| it.reassignment.as_deref())
+        .filter(|reassignment| !is_stuck(reassignment))
+        .count();
     let room = MOVES_MAX.saturating_sub(on_their_way);
     let mut plans = Vec::new();
     for topic in image.topics() {
@@ -74,8 +83,12 @@ pub fn plan_drain(image: &MetadataImage) -> Vec<ReassignmentPlan> {
             if plans.len() >= room {
                 return plans;
             }
-            let target = without(image, &live, &partition.replicas, &leaving, &mut held);
-            if let Some(target) = target.filter(|_| partition.reassignment.is_none()) {
+            let replicas = match &partition.reassignment {
+                None => &*partition.replicas,
+                Some(reassignment) if is_stuck(reassignment) => &*reassignment.from,
+                Some(_) => continue,
+            };
+            if let Some(target) = without(image, &live, replicas, &leaving, &mut held) {
                 plans.push(ReassignmentPlan {
                     topic: topic.id,
                     partition: index,
@@ -121,14 +134,44 @@ mod tests {
     use tidelog_replication::Command;
 
     use super::*;
-    use crate::topics::test_images::{TOPIC_ID, cluster, ids, with_topic};
+    use crate::topics::test_images::{TOPIC_ID, cluster, fenced, ids, with_topic};
 
     fn draining(image: &MetadataImage, broker: i32) -> MetadataImage {
+        draining_if(image, broker, "true")
+    }
+
+    fn draining_if(image: &MetadataImage, broker: i32, value: &str) -> MetadataImage {
         let command = Command::AlterConfigs {
             resource: ConfigResource::Broker(Some(BrokerId(broker))),
-            changes: vec![(DRAINING.to_owned(), Some("true".to_owned()))],
+            changes: vec![(DRAINING.to_owned(), Some(value.to_owned()))],
         };
         image.after(command).expect("is taken")
+    }
+
+    #[test]
+    fn another_broker_is_chosen_in_the_place_of_one_that_died() {
+        let image = draining(&with_topic(&cluster(5), "t", MOVES_MAX, &[1, 2, 3]), 1);
+        let image = plan_drain(&image).into_iter().fold(image, |image, plan| {
+            let command = Command::AlterReassignment {
+                topic: plan.topic,
+                partition: plan.partition,
+                target: plan.target,
+            };
+            image.after(command).expect("is taken")
+        });
+        assert_eq!(targets(&image), Vec::<Vec<BrokerId>>::new());
+        let image = fenced(&image, 4);
+        let expected = vec![ids(&[5, 2, 3]); MOVES_MAX / 2];
+        assert_eq!(targets(&image), expected);
+    }
+
+    #[test]
+    fn booleans_are_spelled_as_everywhere() {
+        let image = cluster(3);
+        let drains = |value| is_draining(&draining_if(&image, 3, value), BrokerId(3));
+        assert!(["true", "TRUE", " True "].into_iter().all(drains));
+        assert!(!drains("false"));
+        assert!(!is_draining(&image, BrokerId(3)));
     }
 
     fn targets(image: &MetadataImage) -> Vec<Vec<BrokerId>> {

@@ -268,7 +268,7 @@ fn check_replicas(
             given.len()
         )));
     }
-    let is_live = |id: &BrokerId| image.broker(*id).is_some_and(|broker| !broker.fenced);
+    let is_live = |id: &BrokerId| image.is_live(*id);
     if !given.iter().any(is_live) {
         return Err(all_fenced(PartitionIndex(
             i32::try_from(partition).unwrap_or(i32::MAX),

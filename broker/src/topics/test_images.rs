@@ -32,6 +32,18 @@ pub fn with_broker(image: &MetadataImage, id: u32, endpoints: Vec<Endpoint>) -> 
         .expect("registered")
 }
 
+/// The image with a broker that was not heard of for too long.
+pub fn fenced(image: &MetadataImage, id: i32) -> MetadataImage {
+    let broker = BrokerId(id);
+    let epoch = image.broker(broker).expect("registered").epoch;
+    let command = Command::SetBrokerFenced {
+        broker,
+        epoch,
+        fenced: true,
+    };
+    image.after(command).expect("fenced")
+}
+
 /// The image with a topic whose partitions all have these replicas.
 pub fn with_topic(
     image: &MetadataImage,

@@ -62,7 +62,8 @@ pub struct QuorumReplica {
     pub log_end: Option<Offset>,
     /// When it was last heard of; `None` where the leader does not say.
     pub last_fetch: Option<TimestampMs>,
-    /// When it last had everything that the leader had; `None` where the leader does not say.
+    /// When it last had everything that the leader had; `None` where the leader does not say. Tidelog says it of those that
+    /// lack nothing that is committed.
     pub last_caught_up: Option<TimestampMs>,
 }
 

@@ -76,7 +76,10 @@ fn a_replica_that_is_not_up_is_not_elected() {
 fn without_a_leader_one_is_waited_for() {
     let image = image(&[2]);
     let planned = plan(&image, ElectionKind::Preferred, group());
-    assert!(matches!(planned, Err(ElectionError::NotAvailable(_))));
+    assert!(matches!(
+        planned,
+        Err(ElectionError::PreferredNotAvailable(_))
+    ));
     assert_eq!(plan(&image, ElectionKind::Unclean, group()), Ok(None));
 }
 

@@ -208,6 +208,17 @@ impl MetadataImage {
         self.brokers.get(&id)
     }
 
+    /// Whether a broker is registered and not fenced.
+    pub fn is_live(&self, id: BrokerId) -> bool {
+        self.broker(id).is_some_and(|broker| !broker.fenced)
+    }
+
+    /// The leader of a partition, if its broker is live. One that died is on record until another is elected, which takes
+    /// most of the replicas.
+    pub fn live_leader(&self, partition: &PartitionImage) -> Option<BrokerId> {
+        partition.leader.filter(|leader| self.is_live(*leader))
+    }
+
     /// Whether no more than one broker is registered.
     pub fn is_alone(&self) -> bool {
         self.brokers.len() <= 1

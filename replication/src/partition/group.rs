@@ -16,7 +16,7 @@ use tidelog_storage::log::{EntryIndex, PartitionLog};
 use super::reassignment::Step;
 use super::records::RecordSource;
 use super::shared::PartitionShared;
-use super::state_machine::PartitionStateMachine;
+use super::state_machine::{Ended, PartitionStateMachine};
 use crate::raft::codec::{self, Checkpoint};
 use crate::raft::config::PARTITION_LEASE_MS;
 use crate::raft::log_store::GroupLog;
@@ -54,6 +54,8 @@ pub struct PartitionGroup {
     raft: Raft<GroupTypes, PartitionStateMachine>,
     /// Those that a new group was to be told.
     members: Vec<ReplicaId>,
+    /// Keeps what is left of its tasks from the log once it has ended.
+    ended: Ended,
     /// When the last round that confirmed the leadership began.
     confirmed: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -76,6 +78,7 @@ impl PartitionGroup {
         warm_up(shared.log()).await?;
         let state = GroupStateStore::new(context.kv.clone(), shared.log().id());
         end_installation(shared.log(), &state).await?;
+        forget_what_is_lost(shared.log(), &state).await?;
         let checkpoint = start_point(shared.log(), &state)?;
         if let Some((checkpoint, older)) = &checkpoint {
             shared.restore(checkpoint, older.clone());
@@ -89,7 +92,9 @@ impl PartitionGroup {
             checkpoint,
         )?;
         let pristine = log.is_pristine();
-        let machine = PartitionStateMachine::new(shared.clone(), state, context.records.clone());
+        let ended = Ended::default();
+        let records = context.records.clone();
+        let machine = PartitionStateMachine::new(shared.clone(), state, records, ended.clone());
         let network = GroupNetwork::new(shared.group(), context.transport.clone());
         let raft = Raft::new(context.me, config, network, log, machine)
             .await
@@ -97,6 +102,7 @@ impl PartitionGroup {
         let group = PartitionGroup {
             raft,
             members: members.to_vec(),
+            ended,
             confirmed: tokio::sync::Mutex::default(),
         };
         if pristine {
@@ -297,8 +303,9 @@ impl PartitionGroup {
         self.raft.metrics().borrow_watched().running_state.is_ok()
     }
 
-    /// Stops the group.
+    /// Stops the group. Its state machine's task may outlive it, but leaves the log alone.
     pub async fn shutdown(&self) {
+        *self.ended.lock().await = true;
         if let Err(error) = self.raft.shutdown().await {
             tracing::debug!(%error, "group task did not end by itself");
         }
@@ -327,6 +334,19 @@ async fn end_installation(log: &PartitionLog, state: &GroupStateStore) -> Result
         return state.write_snapshot(bytes, Some(&checkpoint)).await;
     }
     state.forget_installing().await
+}
+
+/// Under `os` a power loss may have taken the end of the log, and left a snapshot of it. With what the log still has the
+/// group goes on; with the snapshot it would need records before anyone can give them.
+async fn forget_what_is_lost(log: &PartitionLog, state: &GroupStateStore) -> Result<(), io::Error> {
+    let Some(bytes) = state.read_snapshot()? else {
+        return Ok(());
+    };
+    let snapshot = codec::decode_snapshot(bytes).map_err(io::Error::other)?;
+    if snapshot.needs_records() && snapshot.position.last.index > log.bounds().last.index {
+        state.forget_snapshot().await?;
+    }
+    Ok(())
 }
 
 /// Where the state machine of a group starts, and the membership before that if it may be needed. Under `os` a power

@@ -49,6 +49,9 @@ use crate::raft::types::{GroupCommand, GroupResponder, ReplicaId};
 /// From one replica's turn to ask for the leadership to the next.
 const ELECTION_STAGGER: Duration = Duration::from_millis(200);
 
+/// How long a leadership that is handed over may take to arrive.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often a replica asks before it leaves it to the sweep that looks after all groups without a leader.
 const ELECTION_TRIES: u32 = 10;
 
@@ -263,7 +266,8 @@ impl Partition {
             return Err(ElectionError::NotNeeded);
         }
         let Some(group) = self.group().filter(|_| self.state().is_leader()) else {
-            return Err(ElectionError::NotAvailable("the leader has changed".into()));
+            let text = "the leader has changed".to_owned();
+            return Err(ElectionError::PreferredNotAvailable(text));
         };
         let in_sync = group.in_sync(IN_SYNC_LAG_ENTRIES);
         let Some(heir) = in_sync.into_iter().find(|it| it.broker == broker) else {
@@ -274,16 +278,37 @@ impl Partition {
             return not_available("cannot be asked: most replicas do not answer");
         }
         group.hand_over(heir).await;
+        self.watch_transfer();
         Ok(())
     }
 
-    /// What is to be done next for the group to consist of these replicas; only a leader knows.
-    pub(crate) fn reassignment_step(&self, wanted: &[ReplicaId]) -> Option<Step> {
+    /// A leader that has begun to hand over takes no more writes, and goes on like that if nobody takes over. Then its
+    /// group is started again, which asks for the leadership.
+    fn watch_transfer(&self) {
+        let (shared, before) = (self.shared.clone(), self.state());
+        tokio::spawn(async move {
+            tokio::time::sleep(TRANSFER_PATIENCE).await;
+            let state = shared.state();
+            if before.is_leader() && state.is_leader() && state.leader_epoch == before.leader_epoch
+            {
+                shared.go_offline("its leadership was handed over, and nobody took it");
+            }
+        });
+    }
+
+    /// What is to be done next for the group to consist of these replicas; only a leader knows. `is_there` says of which
+    /// brokers something is heard: what a dead one had is on record until it lacks something.
+    pub(crate) fn reassignment_step(
+        &self,
+        wanted: &[ReplicaId],
+        is_there: impl Fn(BrokerId) -> bool,
+    ) -> Option<Step> {
         let group = self.group().filter(|_| self.state().is_leader())?;
         let me = self.shared.me();
-        let Some((members, caught_up)) = group.standing(IN_SYNC_LAG_ENTRIES) else {
+        let Some((members, mut caught_up)) = group.standing(IN_SYNC_LAG_ENTRIES) else {
             return Some(Step::Wait);
         };
+        caught_up.retain(|replica| *replica == me || is_there(replica.broker));
         Some(reassignment::next_step(wanted, &members, &caught_up, me))
     }
 
@@ -295,7 +320,12 @@ impl Partition {
         if !group.confirm().await {
             return Err(io::Error::other("most replicas do not answer"));
         }
-        group.carry_out(step).await
+        let hands_over = matches!(step, Step::HandOver(_));
+        let carried_out = group.carry_out(step).await;
+        if hands_over {
+            self.watch_transfer();
+        }
+        carried_out
     }
 
     /// Gives the leadership to another replica in sync; false if this one does not lead or there is none.

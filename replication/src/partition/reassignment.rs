@@ -67,11 +67,8 @@ pub fn next_step(
     }
     match heir(&goal) {
         Some(heir) => Step::HandOver(heir),
-        // None of those that stay votes yet; the leader goes once one of them has taken over.
-        None if goal.iter().all(|replica| !members.voters.contains(replica)) => {
-            Step::ReplaceVoters(goal.into_iter().chain([me]).collect())
-        }
-        None => Step::Wait,
+        // None of those that stay votes yet, or can lead; the leader goes once one of the new ones has taken over.
+        None => Step::ReplaceVoters(goal.into_iter().chain([me]).collect()),
     }
 }
 

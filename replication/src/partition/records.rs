@@ -60,10 +60,25 @@ impl Partition {
         wanted: RecordsWanted,
     ) -> Result<RecordsRead, LogError> {
         self.compaction.lock().read_at = Some(Instant::now());
+        // Less than is wanted would be taken for all that compaction has left.
+        let high_watermark = self.shared.high_watermark();
+        if high_watermark < wanted.upto {
+            let text = format!("committed is up to {high_watermark} here, less than is wanted");
+            return Err(LogError::Io(text.into()));
+        }
         let log = self.log().clone();
         let read = tokio::task::spawn_blocking(move || {
             let mark = log.settled_mark();
-            let from = wanted.from.max(log.bounds().log_start).min(wanted.upto);
+            let from = wanted.from.max(log.bounds().log_start);
+            if from >= wanted.upto {
+                // All of it was deleted.
+                return Ok(RecordsRead {
+                    mark,
+                    next: wanted.upto,
+                    piece_bytes: 0,
+                    bytes: Bytes::new(),
+                });
+            }
             let data = log.read_blocking(from, wanted.upto, RECORDS_PIECE_BYTES, true)?;
             let whole: Bytes = data.pieces.concat().into();
             let skip = usize::try_from(wanted.skip)

@@ -5,12 +5,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog, RecordCopy};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
 use super::records::{RecordSource, RecordsRead, RecordsWanted};
 use super::shared::PartitionShared;
@@ -20,8 +23,12 @@ use crate::raft::network::Snapshot;
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupCommand, GroupReply, GroupTypes, LogId, StoredMembership};
 
-/// Copies of records that are begun before it is left to the next try.
-const COPIES_MAX: usize = 5;
+/// How long a copy of records may stand still before it counts as a failure. The group answers nothing meanwhile, and
+/// does not hear of another leader; one that starts again does.
+const COPY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Pause before they are copied anew.
+const COPY_PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -29,7 +36,11 @@ pub struct PartitionStateMachine {
     shared: Arc<PartitionShared>,
     state: GroupStateStore,
     records: Option<Arc<dyn RecordSource>>,
+    ended: Ended,
 }
+
+/// Whether the group has ended. Its task may not have: what it does to the log, it does under this lock, or not at all.
+pub type Ended = Arc<Mutex<bool>>;
 
 impl PartitionStateMachine {
     /// State machine of a replica.
@@ -37,22 +48,24 @@ impl PartitionStateMachine {
         shared: Arc<PartitionShared>,
         state: GroupStateStore,
         records: Option<Arc<dyn RecordSource>>,
+        ended: Ended,
     ) -> Self {
         PartitionStateMachine {
             shared,
             state,
             records,
+            ended,
         }
     }
 
     /// Lets the log begin where a snapshot ends, with what compaction has left before that.
-    async fn begin_anew(&self, position: LogPosition, snapshot: Bytes) -> Result<(), io::Error> {
+    async fn begin_anew(
+        &self,
+        position: LogPosition,
+        copy: Option<RecordCopy>,
+        snapshot: Bytes,
+    ) -> Result<(), io::Error> {
         let log = self.shared.log();
-        let copy = if position.log_start < position.next_offset {
-            Some(self.copy_records(&position).await?)
-        } else {
-            None
-        };
         self.state.write_installing(snapshot).await?;
         let begun = match copy {
             Some(copy) => log.install(position, copy).await,
@@ -61,23 +74,35 @@ impl PartitionStateMachine {
         begun.map_err(io::Error::other)
     }
 
-    /// Copies the records up to a position from the leader, anew if compaction changed them meanwhile.
+    /// Copies the records up to a position from the leader, anew if compaction changed them meanwhile, or if it was out
+    /// of reach. Where that does not pass, the group ends and is started again.
     async fn copy_records(&self, position: &LogPosition) -> Result<RecordCopy, io::Error> {
         let name = self.shared.name();
         tracing::info!(partition = %name, upto = %position.next_offset, "records are copied from the leader");
-        for _ in 0..COPIES_MAX {
-            if let Some(copy) = self.try_copy(position).await? {
-                return Ok(copy);
+        let mut went_on = Instant::now();
+        loop {
+            let failed = match self.try_copy(position, &mut went_on).await {
+                Ok(Some(copy)) => return Ok(copy),
+                Ok(None) => io::Error::other("the records change faster than they are copied"),
+                Err(error) => error,
+            };
+            check(*self.ended.lock().await)?;
+            if went_on.elapsed() >= COPY_PATIENCE {
+                let reason = format!("records could not be copied from the leader: {failed}");
+                self.shared.go_offline(&reason);
+                return Err(failed);
             }
-            tracing::debug!(partition = %name, "compaction changed the records that were being copied");
+            tracing::debug!(partition = %name, error = %failed, "records are copied anew");
+            sleep(COPY_PAUSE).await;
         }
-        Err(io::Error::other(
-            "the records change faster than they are copied",
-        ))
     }
 
     /// `None`: what was read does not belong together.
-    async fn try_copy(&self, position: &LogPosition) -> Result<Option<RecordCopy>, io::Error> {
+    async fn try_copy(
+        &self,
+        position: &LogPosition,
+        went_on: &mut Instant,
+    ) -> Result<Option<RecordCopy>, io::Error> {
         let log = self.shared.log().clone();
         let mut wanted = RecordsWanted {
             group: self.shared.group(),
@@ -89,6 +114,8 @@ impl PartitionStateMachine {
         let (mut mark, mut piece) = (None, BytesMut::new());
         while wanted.from < wanted.upto {
             let read = self.read_records(wanted).await?;
+            check(*self.ended.lock().await)?;
+            *went_on = Instant::now();
             if *mark.get_or_insert(read.mark) != read.mark {
                 return Ok(None);
             }
@@ -186,8 +213,15 @@ impl RaftStateMachine<GroupTypes> for PartitionStateMachine {
         }
         // What the log holds beyond the snapshot is worth more than a place to begin.
         let last = described.position.last;
-        if self.shared.log().entry_id(last.index) != Some(last) {
-            self.begin_anew(described.position, snapshot.clone())
+        let lacks = self.shared.log().entry_id(last.index) != Some(last);
+        let copy = match lacks && described.needs_records() {
+            true => Some(self.copy_records(&described.position).await?),
+            false => None,
+        };
+        let ended = self.ended.lock().await;
+        check(*ended)?;
+        if lacks {
+            self.begin_anew(described.position, copy, snapshot.clone())
                 .await?;
         }
         self.state
@@ -236,6 +270,13 @@ impl RaftSnapshotBuilder<GroupTypes> for PartitionStateMachine {
             .write_snapshot(bytes.clone(), self.shared.checkpoint().as_ref())
             .await?;
         Ok(describe(&snapshot, bytes))
+    }
+}
+
+fn check(ended: bool) -> Result<(), io::Error> {
+    match ended {
+        true => Err(io::Error::other("the group has ended")),
+        false => Ok(()),
     }
 }
 

@@ -78,6 +78,11 @@ pub struct PartitionSnapshot {
 }
 
 impl PartitionSnapshot {
+    /// Whether compaction has left records before the boundary, which a log that begins there needs too.
+    pub fn needs_records(&self) -> bool {
+        self.position.log_start < self.position.next_offset
+    }
+
     /// Progress of a group whose log begins at the boundary.
     pub fn checkpoint(&self) -> Result<Checkpoint, CodecError> {
         Ok(Checkpoint {

@@ -78,6 +78,13 @@ impl GroupStateStore {
         self.write(writes, SyncPoint::GroupSnapshot).await
     }
 
+    /// Forgets the last snapshot.
+    pub async fn forget_snapshot(&self) -> Result<(), io::Error> {
+        let forget = KvWrite::Delete(KeySpace::Vote, key(self.log, SNAPSHOT));
+        let written = write(&*self.kv, vec![forget], None).await;
+        written.map_err(io::Error::other)
+    }
+
     /// The snapshot that was about to be installed when the process ended.
     pub fn read_installing(&self) -> Result<Option<Bytes>, io::Error> {
         self.read(INSTALLING, Ok)

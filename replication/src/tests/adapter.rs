@@ -1,19 +1,26 @@
 //! What a group's log keeps when it is stopped at any point.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{EntryPayload, Membership};
+use futures_util::future::BoxFuture;
+use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
+use openraft::{EntryPayload, Membership, SnapshotMeta};
+use tidelog_protocol::types::TopicPartition;
 use tidelog_storage::fs::HostileFs;
 use tidelog_storage::journal::JournalConfig;
 use tidelog_storage::kv::MemoryKv;
-use tidelog_storage::log::{EntryIndex, LogError, PartitionLog};
+use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog};
+use tokio::sync::Semaphore;
 
 use super::*;
-use crate::raft::codec::entry_id;
+use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
+use crate::partition::shared::{Budgets, PartitionShared};
+use crate::partition::state_machine::PartitionStateMachine;
+use crate::raft::codec::{PartitionSnapshot, encode_snapshot, entry_id};
 use crate::raft::log_store::{GroupEvents, GroupLog};
 use crate::raft::state_store::GroupStateStore;
-use crate::raft::types::{Entry, LogId, ReplicaId, Vote};
+use crate::raft::types::{Entry, GroupId, LogId, ReplicaId, StoredMembership, Vote};
 
 /// An owner that does not care.
 #[derive(Debug)]
@@ -139,5 +146,90 @@ async fn a_log_that_is_purged_beyond_its_end_begins_anew_there() {
         .await
         .expect("goes on behind the boundary");
     assert_eq!(log.bounds().last.index, EntryIndex(11));
+    logs.shutdown().await;
+}
+
+/// A leader that is out of reach for some calls, and of whose records compaction has left none.
+#[derive(Debug)]
+struct Unreachable {
+    calls: AtomicUsize,
+    until: usize,
+}
+
+impl RecordSource for Unreachable {
+    fn read(
+        &self,
+        _from: BrokerId,
+        wanted: RecordsWanted,
+    ) -> BoxFuture<'_, Result<RecordsRead, String>> {
+        let away = self.calls.fetch_add(1, Ordering::Relaxed) < self.until;
+        let read = RecordsRead {
+            mark: 1,
+            next: wanted.upto,
+            piece_bytes: 0,
+            bytes: Default::default(),
+        };
+        Box::pin(async move {
+            match away {
+                true => Err("connection refused".to_owned()),
+                false => Ok(read),
+            }
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_records_outlasts_a_leader_that_is_out_of_reach() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let logs = open_logs(directory.path()).await;
+    let log = create(&logs, Durability::Os);
+    let shared = Arc::new(PartitionShared::new(
+        GroupId {
+            topic: TOPIC,
+            partition: PartitionIndex(0),
+        },
+        TopicPartition {
+            topic: "new".into(),
+            partition: PartitionIndex(0),
+        },
+        me(),
+        log.clone(),
+        Budgets {
+            partition: 1 << 20,
+            broker: Arc::new(Semaphore::new(1 << 20)),
+        },
+        Arc::default(),
+    ));
+    let other = ReplicaId {
+        broker: BrokerId(2),
+        ..me()
+    };
+    shared.vote_changed(&Vote::new_committed(1, other));
+    let source = Arc::new(Unreachable {
+        calls: AtomicUsize::new(0),
+        until: 3,
+    });
+    let state = GroupStateStore::new(logs.kv().clone(), log.id());
+    let mut machine =
+        PartitionStateMachine::new(shared, state, Some(source.clone()), Arc::default());
+    let boundary = LogId::new_term_index(1, 9);
+    let snapshot = PartitionSnapshot {
+        position: LogPosition {
+            last: entry_id(&boundary).expect("a small term"),
+            next_offset: Offset(50),
+            ..LogPosition::default()
+        },
+        membership: StoredMembership::default(),
+    };
+    let meta = SnapshotMeta {
+        last_log_id: Some(boundary),
+        last_membership: StoredMembership::default(),
+    };
+    machine
+        .install_snapshot(&meta, encode_snapshot(&snapshot))
+        .await
+        .expect("is installed once the leader answers");
+    assert_eq!(source.calls.load(Ordering::Relaxed), 4);
+    assert_eq!(log.bounds().log_end, Offset(50));
     logs.shutdown().await;
 }

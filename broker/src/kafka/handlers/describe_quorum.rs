@@ -77,7 +77,10 @@ fn described(
     now: TimestampMs,
 ) -> DescribeQuorumResponse {
     let replicas = |members: &[QuorumMember]| {
-        let replicas = members.iter().map(|member| replica(version, member, now));
+        let replicas = members.iter().map(|member| {
+            let caught_up = member.log_end >= quorum.high_watermark;
+            replica(version, member, caught_up, now)
+        });
         replicas.collect()
     };
     let partition = PartitionData::default()
@@ -102,7 +105,8 @@ fn described(
         .with_nodes(nodes)
 }
 
-fn replica(version: i16, member: &QuorumMember, now: TimestampMs) -> ReplicaState {
+/// When a member that lacks something last lacked nothing is not known, which the response can say.
+fn replica(version: i16, member: &QuorumMember, caught_up: bool, now: TimestampMs) -> ReplicaState {
     let heard = member.silent.map_or(TimestampMs::NONE, |silent| {
         let silent_ms = i64::try_from(silent.as_millis()).unwrap_or(i64::MAX);
         TimestampMs(now.0.saturating_sub(silent_ms).max(0))
@@ -111,7 +115,7 @@ fn replica(version: i16, member: &QuorumMember, now: TimestampMs) -> ReplicaStat
         .with_replica_id(member.broker.0.into())
         .with_log_end_offset(member.log_end)
         .with_last_fetch_timestamp(heard.0)
-        .with_last_caught_up_timestamp(heard.0);
+        .with_last_caught_up_timestamp(if caught_up { heard.0 } else { -1 });
     match version {
         DIRECTORY_VERSION_MIN.. => replica.with_replica_directory_id(member.directory_id),
         _ => replica,
@@ -179,6 +183,7 @@ mod tests {
             voters: vec![
                 member(1, 42, Some(Duration::ZERO)),
                 member(2, 40, Some(Duration::from_millis(250))),
+                member(4, 39, Some(Duration::from_millis(5))),
             ],
             observers: vec![member(3, -1, None)],
         }
@@ -224,23 +229,30 @@ mod tests {
         assert_eq!((partition.leader_epoch, partition.high_watermark), (3, 40));
         let shown = |replica: &ReplicaState| {
             assert_eq!(replica.replica_directory_id, Uuid::from_u128(5));
-            assert_eq!(
+            let times = (
                 replica.last_fetch_timestamp,
-                replica.last_caught_up_timestamp
+                replica.last_caught_up_timestamp,
             );
-            let heard = replica.last_fetch_timestamp;
-            (replica.replica_id.0, replica.log_end_offset, heard)
+            (replica.replica_id.0, replica.log_end_offset, times)
         };
         let voters: Vec<_> = partition.current_voters.iter().map(shown).collect();
-        assert_eq!(voters, [(1, 42, NOW.0), (2, 40, NOW.0 - 250)]);
+        let heard = NOW.0 - 250;
+        assert_eq!(
+            voters,
+            [
+                (1, 42, (NOW.0, NOW.0)),
+                (2, 40, (heard, heard)),
+                (4, 39, (NOW.0 - 5, -1)),
+            ]
+        );
         let observers: Vec<_> = partition.observers.iter().map(shown).collect();
-        assert_eq!(observers, [(3, -1, -1)]);
+        assert_eq!(observers, [(3, -1, (-1, -1))]);
         let nodes: Vec<_> = response
             .nodes
             .iter()
             .map(|node| (node.node_id.0, node.listeners.first().map(|l| l.port)))
             .collect();
-        assert_eq!(nodes, [(1, Some(9092)), (2, None)]);
+        assert_eq!(nodes, [(1, Some(9092)), (2, None), (4, None)]);
     }
 
     #[test]

@@ -117,15 +117,15 @@ impl Page<'_> {
         partition: &PartitionImage,
         index: usize,
     ) -> DescribeTopicPartitionsResponsePartition {
-        let code = if partition.leader.is_none() {
-            ErrorCode::LeaderNotAvailable.code()
-        } else {
-            0
+        let leader = self.image.live_leader(partition);
+        let code = match leader {
+            Some(_) => 0,
+            None => ErrorCode::LeaderNotAvailable.code(),
         };
         DescribeTopicPartitionsResponsePartition::default()
             .with_error_code(code)
             .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
-            .with_leader_id(partition.leader.map_or(-1, |leader| leader.0).into())
+            .with_leader_id(leader.map_or(-1, |leader| leader.0).into())
             .with_leader_epoch(partition.leader_epoch.0)
             .with_replica_nodes(ids(&partition.replicas))
             .with_isr_nodes(ids(&partition.isr))

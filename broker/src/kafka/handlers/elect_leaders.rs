@@ -89,7 +89,7 @@ async fn needing(
     for topic in image.topics() {
         let partitions: Vec<i32> = (0..)
             .zip(&topic.partitions)
-            .filter(|(_, partition)| needs(partition, kind))
+            .filter(|(_, partition)| needs(image, partition, kind))
             .map(|(index, _)| index)
             .collect();
         let bytes = TOPIC_BYTES + partitions.len() * PARTITION_BYTES;
@@ -103,10 +103,11 @@ async fn needing(
     Ok(topics)
 }
 
-fn needs(partition: &PartitionImage, kind: ElectionKind) -> bool {
+fn needs(image: &MetadataImage, partition: &PartitionImage, kind: ElectionKind) -> bool {
+    let leader = image.live_leader(partition);
     match kind {
-        ElectionKind::Preferred => partition.leader.as_ref() != partition.wanted().first(),
-        ElectionKind::Unclean => partition.leader.is_none(),
+        ElectionKind::Preferred => leader.as_ref() != partition.wanted().first(),
+        ElectionKind::Unclean => leader.is_none(),
     }
 }
 
@@ -207,7 +208,7 @@ mod tests {
     use tidelog_replication::{Command, LeaderReport};
 
     use super::*;
-    use crate::topics::test_images::{TOPIC_ID, cluster, ids, with_topic};
+    use crate::topics::test_images::{TOPIC_ID, cluster, fenced, ids, with_topic};
 
     /// A topic with three partitions: one led by the preferred replica, one by the other, one by none.
     fn image() -> MetadataImage {
@@ -245,14 +246,19 @@ mod tests {
 
     #[test]
     fn partitions_that_need_an_election() {
-        let image = image();
-        let topic = image.topic(&TopicName::from("t")).expect("there");
-        let needing = |kind| {
-            let needs = topic.partitions.iter().map(|p| needs(p, kind));
+        let needing = |image: &MetadataImage, kind| {
+            let topic = image.topic(&TopicName::from("t")).expect("there");
+            let needs = (topic.partitions.iter()).map(|it| needs(image, it, kind));
             needs.collect::<Vec<_>>()
         };
-        assert_eq!(needing(ElectionKind::Preferred), [false, true, true]);
-        assert_eq!(needing(ElectionKind::Unclean), [false, false, true]);
+        let image = image();
+        assert_eq!(
+            needing(&image, ElectionKind::Preferred),
+            [false, true, true]
+        );
+        assert_eq!(needing(&image, ElectionKind::Unclean), [false, false, true]);
+        let image = fenced(&image, 2);
+        assert_eq!(needing(&image, ElectionKind::Unclean), [false, true, true]);
     }
 
     #[test]

@@ -177,7 +177,8 @@ impl Answerer<'_> {
         partition: &PartitionImage,
         index: i32,
     ) -> MetadataResponsePartition {
-        let code = match partition.leader {
+        let leader = image.live_leader(partition);
+        let code = match leader {
             None => Some(ErrorCode::LeaderNotAvailable),
             Some(leader) if endpoints::node(image, leader, self.listener).is_some() => None,
             Some(_) if self.version >= LISTENER_ERROR_VERSION_MIN => {
@@ -188,7 +189,7 @@ impl Answerer<'_> {
         MetadataResponsePartition::default()
             .with_error_code(code.map_or(0, |code| code.code()))
             .with_partition_index(index)
-            .with_leader_id(partition.leader.map_or(-1, |leader| leader.0).into())
+            .with_leader_id(leader.map_or(-1, |leader| leader.0).into())
             .with_leader_epoch(partition.leader_epoch.0)
             .with_replica_nodes(ids(&partition.replicas))
             .with_isr_nodes(ids(&partition.isr))
@@ -226,7 +227,7 @@ pub fn ids(brokers: &[BrokerId]) -> Vec<messages::BrokerId> {
 
 /// Replicas on brokers that are not heard of.
 pub fn offline(image: &MetadataImage, replicas: &[BrokerId]) -> Vec<messages::BrokerId> {
-    let is_offline = |id: &&BrokerId| image.broker(**id).is_none_or(|broker| broker.fenced);
+    let is_offline = |id: &&BrokerId| !image.is_live(**id);
     replicas
         .iter()
         .filter(is_offline)

@@ -65,6 +65,23 @@ fn settle(
 }
 
 #[test]
+fn who_stays_and_is_away_keeps_nobody_from_going() {
+    let (mut members, mut leader) = (voters(&[1, 2, 3]), replica(1));
+    let there = set(&[1, 3, 4, 5]);
+    let wanted = replicas(&[2, 4, 5]);
+    let steps = settle(&wanted, &mut members, &mut leader, &there);
+    let expected = [
+        Step::AddLearner(replica(4)),
+        Step::AddLearner(replica(5)),
+        Step::ReplaceVoters(set(&[1, 2, 4, 5])),
+        Step::HandOver(replica(4)),
+        Step::ReplaceVoters(set(&[2, 4, 5])),
+        Step::Done,
+    ];
+    assert_eq!(steps, expected);
+}
+
+#[test]
 fn a_replica_moves_by_listening_first() {
     let (mut members, mut leader) = (voters(&[1, 2, 3]), replica(1));
     let there = set(&[1, 2, 3, 4]);
