@@ -261,13 +261,12 @@ async fn a_lost_leader_is_replaced_and_what_it_did_not_commit_is_sent_again(net:
         let answer = tokio::time::timeout(PATIENCE, ticket)
             .await
             .expect("is answered");
-        assert!(
-            matches!(
-                answer,
-                Err(AppendError::Unknown | AppendError::NotLeader { .. })
-            ),
-            "{answer:?}"
-        );
+        // Sockets are closed a moment after the cut: what got through is what the next leader has as well.
+        let true_answer = match &answer {
+            Ok(appended) => appended.base_offset == Offset(5),
+            Err(error) => matches!(error, AppendError::Unknown | AppendError::NotLeader { .. }),
+        };
+        assert!(true_answer, "{answer:?}");
     }
     for replica in 0..3 {
         cluster.caught_up(replica, 7).await;
