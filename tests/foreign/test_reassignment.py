@@ -50,11 +50,21 @@ def four(tmp_path_factory):
 def cluster(tmp_path):
     """Four brokers that the test may hurt."""
     with running(tmp_path, 4, auto_leader_rebalance_enable="false") as brokers:
+        # Until then the first one is the only controller that votes, and cannot be spared.
+        until(lambda: controllers(brokers), lambda found: found[1:] == ([1, 2, 3], [4]))
         yield brokers
 
 
 def kafka_python(brokers):
     return KafkaAdminClient(bootstrap_servers=[broker.address for broker in brokers])
+
+
+def controllers(brokers):
+    """The leader of the controller group, its voters, and who listens."""
+    with kafka_python(brokers) as client:
+        found = client.describe_metadata_quorum()["topics"][0]["partitions"][0]
+    members = [sorted(member["replica_id"] for member in found[kind]) for kind in ("current_voters", "observers")]
+    return found["leader_id"], *members
 
 
 def reassign(client, topic, replicas, partition=0):
@@ -212,13 +222,7 @@ def test_bad_reassignments_are_refused(four):
 
 
 def test_the_controllers_as_kafka_shows_them(four):
-    def quorum():
-        with kafka_python(four) as client:
-            found = client.describe_metadata_quorum()["topics"][0]["partitions"][0]
-        members = [sorted(member["replica_id"] for member in found[kind]) for kind in ("current_voters", "observers")]
-        return found["leader_id"], *members
-
-    leader, *_ = until(quorum, lambda found: found[1:] == ([1, 2, 3], [4]))
+    leader, *_ = until(lambda: controllers(four), lambda found: found[1:] == ([1, 2, 3], [4]))
     asked = ["kafka-metadata-quorum", "--bootstrap-server", bootstrap(four), "describe"]
     status = dict(re.findall(r"(\w+):\s+(.*)", tools.run(*asked, "--status")))
     assert status["LeaderId"] == str(leader)
