@@ -8,7 +8,7 @@ use tidelog_protocol::types::{BrokerId, TopicId, TopicName};
 use tidelog_replication::{Command, MetadataError, MetadataImage, Replication, SubmitError};
 use uuid::Uuid;
 
-use crate::topics::drain::open_brokers;
+use crate::topics::drain::live_brokers;
 
 /// Name of the topic.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -70,8 +70,7 @@ impl TopicCreator {
 
 /// The command that creates the topic; `None` while no broker can hold it.
 fn creation(image: &MetadataImage, config: &OffsetsTopicConfig) -> Option<Command> {
-    let open = open_brokers(image).into_iter();
-    let live = open.filter(|broker| !broker.fenced);
+    let live = live_brokers(image).into_iter();
     let brokers: Vec<BrokerId> = live.map(|broker| broker.id).collect();
     if brokers.is_empty() {
         return None;

@@ -30,6 +30,13 @@ pub fn open_brokers(image: &MetadataImage) -> Vec<Arc<BrokerImage>> {
     open.cloned().collect()
 }
 
+/// Those of them that are not fenced.
+pub fn live_brokers(image: &MetadataImage) -> Vec<Arc<BrokerImage>> {
+    let mut live = open_brokers(image);
+    live.retain(|broker| !broker.fenced);
+    live
+}
+
 /// Those of the live ones that suit a further replica best come first: on another rack than the replicas that there are,
 /// then the ones that hold least.
 pub fn best_for(
@@ -60,8 +67,7 @@ pub fn plan_drain(image: &MetadataImage) -> Vec<ReassignmentPlan> {
     if leaving.is_empty() {
         return Vec::new();
     }
-    let mut live = open_brokers(image);
-    live.retain(|broker| !broker.fenced);
+    let live = live_brokers(image);
     let partitions = || image.topics().flat_map(|topic| &topic.partitions);
     let mut held: BTreeMap<BrokerId, usize> = BTreeMap::new();
     for broker in partitions().flat_map(|it| it.wanted()) {

@@ -9,7 +9,7 @@ use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicName};
 use tidelog_replication::{MetadataImage, Replication, TopicImage};
 use tokio::time::sleep;
 
-use super::drain::{best_for, open_brokers, plan_drain};
+use super::drain::{best_for, live_brokers, plan_drain};
 use super::reassign::{ReassignmentPlan, reassign};
 
 /// Pause after a look, so that a storm of changes is looked at once a second.
@@ -50,8 +50,7 @@ fn plan_growth(
     topic: &TopicImage,
     replication_factor: usize,
 ) -> Vec<ReassignmentPlan> {
-    let mut live = open_brokers(image);
-    live.retain(|broker| !broker.fenced);
+    let live = live_brokers(image);
     let count = possible(replication_factor, live.len());
     let mut held: BTreeMap<BrokerId, usize> = BTreeMap::new();
     for broker in topic.partitions.iter().flat_map(|it| it.wanted()) {

@@ -15,12 +15,12 @@ use crate::limits::APPLY_HEADERS_MAX;
 use crate::metadata::command::Command;
 use crate::metadata::record;
 use crate::raft::codec::{self, tag};
+use crate::raft::log_store::blocking;
 use crate::raft::types::{GroupCommand, ReplicaId};
 
 /// The brokers that a log registers and does not remove again, with their last addresses.
 pub async fn named_in(log: Arc<PartitionLog>) -> Result<Vec<Member>, LogError> {
-    let read = tokio::task::spawn_blocking(move || read(&log)).await;
-    read.map_err(|error| LogError::Io(format!("read task: {error}").into()))?
+    blocking(move || read(&log)).await
 }
 
 fn read(log: &PartitionLog) -> Result<Vec<Member>, LogError> {

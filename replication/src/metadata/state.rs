@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use tidelog_protocol::types::{BrokerId, LeaderEpoch, ProducerId, TopicId, TopicName};
+use tidelog_protocol::types::{
+    BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId, TopicName,
+};
 use uuid::Uuid;
 
 use crate::limits::{
@@ -356,17 +358,31 @@ impl MetadataState {
 
     /// Reports of unknown partitions or of older epochs are skipped: their leader will learn better.
     fn report_leaders(&mut self, reports: Vec<LeaderReport>) {
-        let mut by_topic: BTreeMap<TopicId, Vec<LeaderReport>> = BTreeMap::new();
-        for report in reports {
-            by_topic.entry(report.topic).or_default().push(report);
+        self.change_partitions(
+            reports,
+            |report| (report.topic, report.partition),
+            accept_report,
+        );
+    }
+
+    /// Changes partitions, each topic in one go; `change` says whether it did. Those that are not there are skipped.
+    fn change_partitions<T>(
+        &mut self,
+        changes: Vec<T>,
+        of: impl Fn(&T) -> (TopicId, PartitionIndex),
+        change: impl Fn(&mut PartitionImage, &T) -> bool,
+    ) {
+        let mut by_topic: BTreeMap<TopicId, Vec<T>> = BTreeMap::new();
+        for one in changes {
+            by_topic.entry(of(&one).0).or_default().push(one);
         }
-        for (id, reports) in by_topic {
+        for (id, changes) in by_topic {
             let Ok(topic) = self.topic(id) else { continue };
             let mut topic = TopicImage::clone(&topic);
             let mut changed = false;
-            for report in reports {
-                let partition = topic.partition_mut(report.partition);
-                changed |= partition.is_some_and(|partition| accept_report(partition, &report));
+            for one in changes {
+                let partition = topic.partition_mut(of(&one).1);
+                changed |= partition.is_some_and(|partition| change(partition, &one));
             }
             if changed {
                 self.put_topic(topic);

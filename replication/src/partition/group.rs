@@ -17,7 +17,7 @@ use super::reassignment::Step;
 use super::records::RecordSource;
 use super::shared::PartitionShared;
 use super::state_machine::{Ended, PartitionStateMachine};
-use crate::raft::codec::{self, Checkpoint};
+use crate::raft::codec::{self, Checkpoint, PartitionSnapshot};
 use crate::raft::config::PARTITION_LEASE_MS;
 use crate::raft::log_store::GroupLog;
 use crate::raft::members::{self, Members};
@@ -78,8 +78,8 @@ impl PartitionGroup {
         warm_up(shared.log()).await?;
         let state = GroupStateStore::new(context.kv.clone(), shared.log().id());
         end_installation(shared.log(), &state).await?;
-        forget_what_is_lost(shared.log(), &state).await?;
-        let checkpoint = start_point(shared.log(), &state)?;
+        let snapshot = last_snapshot(shared.log(), &state).await?;
+        let checkpoint = start_point(shared.log(), &state, snapshot)?;
         if let Some((checkpoint, older)) = &checkpoint {
             shared.restore(checkpoint, older.clone());
         }
@@ -246,15 +246,9 @@ impl PartitionGroup {
     pub fn in_sync(&self, lag_max: u64) -> Vec<ReplicaId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let last = metrics.last_log_index.unwrap_or(0);
         let configs = metrics.membership_config.membership().get_joint_config();
         let votes = |replica: &ReplicaId| configs.iter().any(|config| config.contains(replica));
-        let in_sync =
-            |matched: &Option<LogId>| matched.is_some_and(|id| id.index + lag_max >= last);
-        let all = metrics.replication.iter().flatten();
-        all.filter(|(replica, matched)| in_sync(matched) && votes(replica))
-            .map(|(replica, _)| *replica)
-            .collect()
+        members::near(&metrics, lag_max).filter(votes).collect()
     }
 
     /// The last entry that all followers have which do not lack more than so many; of a follower the last of all.
@@ -336,17 +330,21 @@ async fn end_installation(log: &PartitionLog, state: &GroupStateStore) -> Result
     state.forget_installing().await
 }
 
-/// Under `os` a power loss may have taken the end of the log, and left a snapshot of it. With what the log still has the
-/// group goes on; with the snapshot it would need records before anyone can give them.
-async fn forget_what_is_lost(log: &PartitionLog, state: &GroupStateStore) -> Result<(), io::Error> {
+/// The last snapshot, if it is of use. Under `os` a power loss may have taken the end of the log, and left a snapshot of
+/// it. With what the log still has the group goes on; with the snapshot it would need records before anyone can give them.
+async fn last_snapshot(
+    log: &PartitionLog,
+    state: &GroupStateStore,
+) -> Result<Option<PartitionSnapshot>, io::Error> {
     let Some(bytes) = state.read_snapshot()? else {
-        return Ok(());
+        return Ok(None);
     };
     let snapshot = codec::decode_snapshot(bytes).map_err(io::Error::other)?;
     if snapshot.needs_records() && snapshot.position.last.index > log.bounds().last.index {
         state.forget_snapshot().await?;
+        return Ok(None);
     }
-    Ok(())
+    Ok(Some(snapshot))
 }
 
 /// Where the state machine of a group starts, and the membership before that if it may be needed. Under `os` a power
@@ -354,11 +352,8 @@ async fn forget_what_is_lost(log: &PartitionLog, state: &GroupStateStore) -> Res
 fn start_point(
     log: &PartitionLog,
     state: &GroupStateStore,
+    snapshot: Option<PartitionSnapshot>,
 ) -> Result<Option<(Checkpoint, Option<crate::raft::types::StoredMembership>)>, io::Error> {
-    let snapshot = match state.read_snapshot()? {
-        Some(bytes) => Some(codec::decode_snapshot(bytes).map_err(io::Error::other)?),
-        None => None,
-    };
     let Some(mut checkpoint) = state.read_checkpoint()? else {
         return Ok(None);
     };

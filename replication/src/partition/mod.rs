@@ -273,13 +273,10 @@ impl Partition {
         let Some(heir) = in_sync.into_iter().find(|it| it.broker == broker) else {
             return not_available("is not in sync with the leader");
         };
-        // What is not confirmed may be somebody else's already.
-        if !group.confirm().await {
-            return not_available("cannot be asked: most replicas do not answer");
+        match self.carry_out(Step::HandOver(heir)).await {
+            Ok(()) => Ok(()),
+            Err(error) => not_available(&format!("cannot be asked: {error}")),
         }
-        group.hand_over(heir).await;
-        self.watch_transfer();
-        Ok(())
     }
 
     /// A leader that has begun to hand over takes no more writes, and goes on like that if nobody takes over. Then its
@@ -316,7 +313,8 @@ impl Partition {
     pub(crate) async fn carry_out(&self, step: Step) -> Result<(), io::Error> {
         let group = self.group();
         let group = group.ok_or_else(|| io::Error::other("the group does not run"))?;
-        // An idle leader has to renew its lease before it may change anything.
+        // An idle leader has to renew its lease before it may change anything, and what is not confirmed may be somebody
+        // else's already.
         if !group.confirm().await {
             return Err(io::Error::other("most replicas do not answer"));
         }

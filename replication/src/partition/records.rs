@@ -11,6 +11,7 @@ use tidelog_storage::log::LogError;
 
 use super::Partition;
 use crate::limits::RECORDS_PIECE_BYTES;
+use crate::raft::log_store::blocking;
 use crate::raft::types::GroupId;
 
 /// How long nothing is compacted after another replica has read a piece: what was read before and after would not belong
@@ -67,7 +68,7 @@ impl Partition {
             return Err(LogError::Io(text.into()));
         }
         let log = self.log().clone();
-        let read = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let mark = log.settled_mark();
             let from = wanted.from.max(log.bounds().log_start);
             if from >= wanted.upto {
@@ -97,9 +98,8 @@ impl Partition {
                 piece_bytes: u32::try_from(whole.len()).unwrap_or(u32::MAX),
                 bytes: whole.slice(skip..end),
             })
-        });
-        read.await
-            .map_err(|error| LogError::Io(format!("read task: {error}").into()))?
+        })
+        .await
     }
 
     /// Whether another replica reads records.

@@ -148,7 +148,7 @@ impl GroupLog {
 }
 
 /// Runs a read that may touch the disk away from the runtime's threads.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
     tokio::task::spawn_blocking(read)

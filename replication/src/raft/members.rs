@@ -48,10 +48,16 @@ impl Members {
 
 /// Members that lack at most so many entries, as far as the leader knows; the leader itself among them.
 pub fn caught_up(metrics: &RaftMetrics<GroupTypes>, lag_max: u64) -> BTreeSet<ReplicaId> {
+    near(metrics, lag_max).chain([metrics.id]).collect()
+}
+
+/// Those that replication shows to lack at most so many entries; none if this replica does not lead.
+pub fn near(
+    metrics: &RaftMetrics<GroupTypes>,
+    lag_max: u64,
+) -> impl Iterator<Item = ReplicaId> + '_ {
     let last = metrics.last_log_index.unwrap_or(0);
-    let followers = metrics.replication.iter().flatten();
-    let caught_up = followers
-        .filter(|(_, matched)| matched.is_some_and(|id| id.index + lag_max >= last))
-        .map(|(replica, _)| *replica);
-    caught_up.chain([metrics.id]).collect()
+    let all = metrics.replication.iter().flatten();
+    all.filter(move |(_, matched)| matched.is_some_and(|id| id.index + lag_max >= last))
+        .map(|(replica, _)| *replica)
 }

@@ -3,7 +3,7 @@
 //! A reassignment is asked for here and carried out by the partition's leader, which says when it is done. Meanwhile the
 //! partition names all brokers that may hold anything of it, so that none of them removes what the others need.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId};
@@ -42,22 +42,11 @@ impl MetadataState {
 
     /// Those that were asked for anew meanwhile, or whose topic is gone, are skipped.
     pub(super) fn complete_reassignments(&mut self, completed: Vec<CompletedReassignment>) {
-        let mut by_topic: BTreeMap<TopicId, Vec<CompletedReassignment>> = BTreeMap::new();
-        for one in completed {
-            by_topic.entry(one.topic).or_default().push(one);
-        }
-        for (id, completed) in by_topic {
-            let Ok(topic) = self.topic(id) else { continue };
-            let mut topic = TopicImage::clone(&topic);
-            let mut changed = false;
-            for one in completed {
-                let partition = topic.partition_mut(one.partition);
-                changed |= partition.is_some_and(|partition| partition.complete(one.since));
-            }
-            if changed {
-                self.put_topic(topic);
-            }
-        }
+        self.change_partitions(
+            completed,
+            |one| (one.topic, one.partition),
+            |partition, one| partition.complete(one.since),
+        );
     }
 
     pub(super) fn unregister_broker(&mut self, id: BrokerId) -> Result<Outcome, MetadataError> {

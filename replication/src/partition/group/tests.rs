@@ -77,8 +77,9 @@ impl Stored {
             .expect("is saved");
     }
 
-    fn start(&self) -> (EntryId, Offset) {
-        let (checkpoint, _) = start_point(&self.log, &self.state)
+    async fn start(&self) -> (EntryId, Offset) {
+        let snapshot = last_snapshot(&self.log, &self.state).await;
+        let (checkpoint, _) = start_point(&self.log, &self.state, snapshot.expect("is readable"))
             .expect("is readable")
             .expect("there is one");
         let applied = codec::entry_id(&checkpoint.applied).expect("a small term");
@@ -98,7 +99,7 @@ async fn what_a_power_loss_took_was_not_applied() {
     let stored = Stored::new().await;
     stored.append(1, 3).await;
     stored.save(id(1, 9), 8).await;
-    assert_eq!(stored.start(), (id(1, 4), Offset(3)));
+    assert_eq!(stored.start().await, (id(1, 4), Offset(3)));
     stored.logs.shutdown().await;
 }
 
@@ -107,12 +108,12 @@ async fn entries_of_a_later_term_do_not_count_as_those_that_were_applied() {
     let stored = Stored::new().await;
     stored.append(1, 3).await;
     stored.save(id(1, 4), 3).await;
-    assert_eq!(stored.start(), (id(1, 4), Offset(3)), "as it was");
+    assert_eq!(stored.start().await, (id(1, 4), Offset(3)), "as it was");
     // The end is lost, and another leader's entries come to stand there.
     let kept = EntryIndex(2);
     stored.log.truncate_after(kept).await.expect("is cut");
     stored.append(2, 5).await;
-    assert_eq!(stored.start(), (id(1, 2), Offset(1)));
+    assert_eq!(stored.start().await, (id(1, 2), Offset(1)));
     stored.logs.shutdown().await;
 }
 
@@ -130,8 +131,12 @@ async fn a_checkpoint_from_before_the_snapshot_is_raised_to_it() {
     let written = stored.state.write_snapshot(snapshot, None).await;
     written.expect("is written");
     stored.save(id(1, 2), 1).await;
-    assert_eq!(stored.start(), (id(1, 4), Offset(3)));
+    assert_eq!(stored.start().await, (id(1, 4), Offset(3)));
     stored.save(id(1, 5), 4).await;
-    assert_eq!(stored.start(), (id(1, 5), Offset(4)), "a later one counts");
+    assert_eq!(
+        stored.start().await,
+        (id(1, 5), Offset(4)),
+        "a later one counts"
+    );
     stored.logs.shutdown().await;
 }
