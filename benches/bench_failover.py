@@ -250,10 +250,19 @@ class Idle:
             by_leader.setdefault(led.leader, []).append(led.partition)
         for leader, partitions in by_leader.items():
             with Connection(self.cluster.broker(leader).address, timeout_s=2 * PATIENCE_S) as wire:
-                wire.send_raw(requests.request(0, partitions))
-                failed = {error for _, error in requests.answers(wire.receive_frame())} - {Error.NONE}
-                if failed:
-                    raise RuntimeError(f"writes to broker {leader} failed: {failed}")
+                write_all(wire, requests, partitions)
+
+
+def write_all(wire, requests, partitions):
+    """A record in each partition. What is refused is sent again, as a client does while leaders are new."""
+    deadline = time.monotonic() + PATIENCE_S
+    while partitions:
+        wire.send_raw(requests.request(0, partitions))
+        answers = requests.answers(wire.receive_frame())
+        partitions = [partition for partition, error in answers if error != Error.NONE]
+        if partitions and time.monotonic() > deadline:
+            raise RuntimeError(f"writes failed: { {error for _, error in answers} }")
+        time.sleep(0.1 if partitions else 0)
 
 
 def create(args, cluster):

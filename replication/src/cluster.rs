@@ -1,6 +1,6 @@
 //! What a broker does because it is not alone: it knows the others, says that it is there, and hands over before it goes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,12 @@ use crate::controller::Controller;
 use crate::controller::liveness::Patience;
 use crate::controller::tend::Tender;
 use crate::errors::JoinError;
+use crate::hosted::HostedPartitions;
 use crate::limits::HEARTBEATS_MAX;
 use crate::metadata::record::FEATURE_LEVEL;
-use crate::peers::{GroupRouter, LocalPeer, PeerAddress, PeerPatience, PeerPool};
+use crate::peers::{
+    GroupRouter, LocalPeer, Loss, PeerAddress, PeerPatience, PeerPool, PeerStatus, PeerStatuses,
+};
 use crate::raft::types::ReplicaId;
 use crate::tasks::Task;
 
@@ -131,6 +134,42 @@ async fn follow_brokers(peers: Peers, controller: Arc<Controller>, me: ReplicaId
             return;
         }
     }
+}
+
+/// Lets other replicas take over what a broker led whose process is gone, as its connections show. The controller comes to
+/// the same conclusion, but its leader may be what is gone.
+pub async fn replace_lost(
+    peers: Peers,
+    controller: Arc<Controller>,
+    hosted: Arc<HostedPartitions>,
+) {
+    let mut statuses = peers.pool.statuses();
+    let mut noted: HashSet<ReplicaId> = HashSet::new();
+    while statuses.changed().await.is_ok() {
+        let gone = closed(&statuses.borrow_and_update());
+        noted.retain(|replica| gone.contains(replica));
+        for replica in gone {
+            if noted.insert(replica) {
+                let (statuses, controller) = (statuses.clone(), controller.clone());
+                let hosted = hosted.clone();
+                tokio::spawn(async move {
+                    // One that broke is made anew within that time.
+                    sleep(DISCONNECTED).await;
+                    if closed(&statuses.borrow()).contains(&replica) {
+                        let image = controller.shared().image();
+                        hosted.replace_leaders(&image, &BTreeSet::from([replica.broker]));
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Peers that closed their connections and have not been reached since.
+fn closed(statuses: &PeerStatuses) -> HashSet<ReplicaId> {
+    let is_closed = |status: &PeerStatus| *status == PeerStatus::Lost(Loss::Closed);
+    let closed = statuses.iter().filter(|(_, status)| is_closed(status));
+    closed.map(|(replica, _)| *replica).collect()
 }
 
 /// Tells the controller that this broker is there, as its registration of this epoch. A broker that is alone tells

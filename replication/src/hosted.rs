@@ -26,7 +26,7 @@ use crate::notices::Notices;
 use crate::options::{CompactionOptions, ReplicationOptions};
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
-use crate::partition::{Life, Partition};
+use crate::partition::{Life, Partition, PartitionLimits};
 use crate::raft::config;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
@@ -268,8 +268,11 @@ impl HostedPartitions {
         Arc::new(Partition::new(
             Arc::new(shared),
             min_insync_replicas,
-            self.options.partition_in_flight_bytes_max,
-            self.options.broker_in_flight_bytes_max,
+            PartitionLimits {
+                in_flight_bytes_max: self.options.partition_in_flight_bytes_max,
+                broker_in_flight_bytes_max: self.options.broker_in_flight_bytes_max,
+                replica_lag_max: self.options.replica_lag_max,
+            },
         ))
     }
 
@@ -392,6 +395,22 @@ impl HostedPartitions {
             tracing::info!(topic = %log.topic, partition = log.partition.0, "removing the log of a deleted partition");
             if let Err(error) = self.remove_log(log.id).await {
                 tracing::error!(topic = %log.topic, partition = log.partition.0, %error, "it stays");
+            }
+        }
+    }
+
+    /// Says which brokers are not heard of. Those that were just lost are in sync no more with what is led here.
+    pub fn note_fenced(&self, image: &MetadataImage, lost: &BTreeSet<BrokerId>) {
+        let fenced = image.brokers().filter(|broker| broker.fenced);
+        let fenced = fenced.map(|broker| broker.id).collect();
+        self.notices.fenced.store(Arc::new(fenced));
+        if lost.is_empty() {
+            return;
+        }
+        for partition in self.all() {
+            let known = image.partition_by_id(partition.topic_id(), partition.index());
+            if known.is_some_and(|known| known.isr.iter().any(|it| lost.contains(it))) {
+                partition.shared().note_in_sync();
             }
         }
     }

@@ -1,9 +1,11 @@
 //! What partitions say to the tasks behind the requests. A task looks at partitions that said something, and at no
 //! others: ten thousand idle ones cost it nothing.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tidelog_protocol::types::BrokerId;
 use tokio::sync::Notify;
 
 use crate::raft::types::GroupId;
@@ -20,6 +22,8 @@ pub struct Notices {
     pub unsaved: Noted,
     /// Those whose replicas are being moved, or that began to lead meanwhile.
     pub moving: Noted,
+    /// Said to partitions: the brokers that are not heard of. Their replicas are not in sync.
+    pub fenced: ArcSwap<BTreeSet<BrokerId>>,
 }
 
 /// Partitions that are to be looked at, each once.

@@ -106,6 +106,8 @@ pub struct ReplicationOptions {
     pub peer_address: Option<PeerAddress>,
     /// `broker.session.timeout.ms`: silence after which a broker counts as dead. Default 3 s.
     pub session_timeout: Duration,
+    /// `replica.lag.time.max.ms`: how long a replica may lack something and still be in sync. Default 30 s.
+    pub replica_lag_max: Duration,
     /// `leader.imbalance.check.interval.seconds`: how often leaderships are given back to preferred replicas; `None`
     /// (`auto.leader.rebalance.enable=false`): never. Default 5 minutes.
     pub leader_rebalance_interval: Option<Duration>,
@@ -133,6 +135,7 @@ impl ReplicationOptions {
             retention_check_interval: Duration::from_secs(300),
             peer_address: None,
             session_timeout: Duration::from_secs(3),
+            replica_lag_max: Duration::from_secs(30),
             leader_rebalance_interval: Some(Duration::from_secs(300)),
             start_timeout: Duration::from_secs(60),
         }

@@ -1,5 +1,6 @@
 //! The broker's door to everything that is agreed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,11 +124,14 @@ impl Replication {
             let session = options.session_timeout;
             let beat = cluster::beat(controller.clone(), me.broker, epoch, session);
             running.spawn(Box::pin(beat));
+            let lost = cluster::replace_lost(peers.clone(), controller.clone(), hosted.clone());
+            running.spawn(Box::pin(lost));
         }
         let image = controller.shared().image();
         if !first_start {
             hosted.remove_orphans(&image).await;
         }
+        hosted.note_fenced(&image, &BTreeSet::new());
         let all = MetadataDelta {
             topics: image.topics().map(|topic| topic.id).collect(),
             ..MetadataDelta::default()

@@ -32,12 +32,12 @@ impl LeaderReporter {
 
     /// Takes reports for one record; empty when there are none.
     ///
-    /// `in_sync` names the replicas in sync, as the leader sees them.
+    /// `in_sync` names the replicas in sync, as the leader sees them; it is told those of the image.
     pub fn take(
         &self,
         me: BrokerId,
         image: &MetadataImage,
-        in_sync: impl Fn(GroupId) -> Vec<BrokerId>,
+        in_sync: impl Fn(GroupId, &[BrokerId]) -> Vec<BrokerId>,
     ) -> Vec<LeaderReport> {
         let mut reports = Vec::new();
         while reports.len() < LEADER_REPORTS_MAX {
@@ -47,7 +47,8 @@ impl LeaderReporter {
                 next.and_then(|group| pending.remove_entry(&group))
             };
             let Some((group, epoch)) = next else { break };
-            let mut isr = in_sync(group);
+            let known = image.partition_by_id(group.topic, group.partition);
+            let mut isr = in_sync(group, known.map_or(&[], |known| &known.isr));
             if !isr.contains(&me) {
                 isr.insert(0, me);
             }

@@ -51,6 +51,7 @@ pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartiti
     loop {
         let delta = controller.shared().next_delta().await;
         let image = controller.shared().image();
+        hosted.note_fenced(&image, &delta.lost);
         hosted.replace_leaders(&image, &delta.lost);
         hosted.reconcile(&image, delta).await;
     }
@@ -68,10 +69,10 @@ pub async fn report_leaders(
         reporter.wait().await;
         tokio::time::sleep(REPORT_LINGER).await;
         loop {
-            let reports = reporter.take(me, &controller.shared().image(), |group| {
+            let reports = reporter.take(me, &controller.shared().image(), |group, before| {
                 hosted
                     .get(group.topic, group.partition)
-                    .map_or_else(Vec::new, |it| it.in_sync())
+                    .map_or_else(Vec::new, |it| it.in_sync(before))
             });
             if reports.is_empty() {
                 break;
@@ -156,7 +157,7 @@ pub async fn report_in_sync(controller: Arc<Controller>, hosted: Arc<HostedParti
             else {
                 continue;
             };
-            if !same_brokers(&partition.in_sync(), &known.isr) {
+            if !same_brokers(&partition.in_sync(&known.isr), &known.isr) {
                 partition.shared().note_in_sync();
             }
         }

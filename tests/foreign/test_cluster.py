@@ -10,7 +10,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from harness.cluster import IS_TIDELOG, PARTITIONS, PATIENCE_S, Load, bootstrap, check_books, create, node, running
+from harness.cluster import IS_TIDELOG, PARTITIONS, PATIENCE_S, Load, bootstrap, check_books, create, node, paused, running, until
+from wire import Connection, Error, build_batch
+from wire.calls import list_offset, metadata, produce
 
 pytestmark = pytest.mark.skipif(not IS_TIDELOG, reason="brokers join by Tidelog's own flag")
 
@@ -75,6 +77,38 @@ def test_a_broker_that_stops_hands_over_and_the_rest_go_on(cluster):
     cluster[0].start()
     load.run(1)
     check_books(cluster[1:], "handed", load.finish())
+
+
+def test_min_insync_replicas_above_a_majority(cluster):
+    create(cluster, "careful", assignment=[[1, 2, 3]], config={"min.insync.replicas": "3"})
+    with Connection(cluster[0].address) as wire:
+        in_sync = lambda: sorted(metadata(wire, "careful")["Partitions"][0]["IsrNodes"])  # noqa: E731
+        write = lambda: produce(wire, "careful", build_batch([b"x"]), timeout_ms=1_000)["ErrorCode"]  # noqa: E731
+        end = lambda: list_offset(wire, "careful", -1)["Offset"]  # noqa: E731
+        until(write, lambda error: error == Error.NONE)
+        ended = end()
+        with paused(cluster[2]):
+            assert write() == Error.NOT_ENOUGH_REPLICAS_AFTER_APPEND, "it counts as alive for some seconds"
+            assert end() == ended + 1, "a majority has it"
+            assert produce(wire, "careful", build_batch([b"x"]), acks=1)["ErrorCode"] == Error.NONE
+            until(in_sync, lambda brokers: brokers == [1, 2], patience_s=10)
+            assert write() == Error.NOT_ENOUGH_REPLICAS
+            assert end() == ended + 2, "nothing is appended"
+        until(in_sync, lambda brokers: brokers == [1, 2, 3])
+        assert write() == Error.NONE
+        assert end() == ended + 3
+
+
+def test_replicas_of_a_dead_broker_are_not_in_sync(cluster):
+    """Also of partitions that nobody writes to."""
+    create(cluster, "quiet", assignment=[[1, 2, 3], [2, 3, 1]])
+    with Connection(cluster[0].address) as wire:
+        in_sync = lambda: [sorted(p["IsrNodes"]) for p in metadata(wire, "quiet")["Partitions"]]  # noqa: E731
+        until(in_sync, lambda found: found == [[1, 2, 3]] * 2)
+        cluster[2].kill()
+        until(in_sync, lambda found: found == [[1, 2]] * 2, patience_s=5)
+        cluster[2].start()
+        until(in_sync, lambda found: found == [[1, 2, 3]] * 2)
 
 
 def test_who_may_not_join_hears_why(cluster, tmp_path):

@@ -60,6 +60,7 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             replication: ReplicationConfig {
                 request_timeout: reader.millis("request.timeout.ms"),
                 session_timeout: reader.millis("broker.session.timeout.ms"),
+                replica_lag_max: reader.millis("replica.lag.time.max.ms"),
                 leader_rebalance_interval: (reader.bool("auto.leader.rebalance.enable"))
                     .then(|| reader.seconds("leader.imbalance.check.interval.seconds")),
             },

@@ -126,6 +126,8 @@ pub struct StorageConfig {
 pub struct ReplicationConfig {
     /// `broker.session.timeout.ms`.
     pub session_timeout: Duration,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_max: Duration,
     /// `leader.imbalance.check.interval.seconds`; `None`: `auto.leader.rebalance.enable` is false.
     pub leader_rebalance_interval: Option<Duration>,
     /// `request.timeout.ms`.

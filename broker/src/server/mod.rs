@@ -249,6 +249,7 @@ fn replication_options(
         Arc::clone(configs) as Arc<dyn LogConfigSource>,
     );
     options.session_timeout = config.replication.session_timeout;
+    options.replica_lag_max = config.replication.replica_lag_max;
     options.leader_rebalance_interval = config.replication.leader_rebalance_interval;
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;

@@ -2,7 +2,7 @@
 //!
 //! A broker is heard of by its heartbeats and by its connections. Silence for the session time-out, or the loss of its
 //! connections without a word for a short while, fences it; a heartbeat of the run that registered last brings it back.
-//! A new leader knows nothing of the past: everybody gets a whole session.
+//! A new leader knows nothing of the past: everybody who was not fenced before gets a whole session.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -110,9 +110,11 @@ impl Liveness {
         self.sessions
             .retain(|id, _| brokers.iter().any(|broker| broker.id == *id));
         for broker in brokers {
+            // Who is fenced has to be heard of first, whoever leads.
+            let deadline = if broker.fenced { now } else { later };
             let session = self.sessions.entry(broker.id).or_insert(Session {
                 known: *broker,
-                deadline: later,
+                deadline,
                 asked: None,
             });
             if session.known.epoch != broker.epoch {
@@ -291,15 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn a_new_leader_gives_everybody_a_whole_session() {
+    fn a_new_leader_gives_everybody_a_whole_session_who_is_not_fenced() {
         let mut liveness = Liveness::new(PATIENCE);
         let brokers = vec![known(1, 5, false), known(2, 6, true)];
-        // One that was fenced stays so only if it is not heard of: it gets its session like the others.
-        assert_eq!(
-            liveness.step(Event::Brokers(brokers), Moment(7_000)),
-            [change(2, 6, false)]
-        );
+        assert_eq!(liveness.step(Event::Brokers(brokers), Moment(7_000)), []);
         assert_eq!(liveness.next_deadline(), Some(Moment(8_000)));
+        assert_eq!(
+            liveness.step(beat(2, 6), Moment(7_100)),
+            [change(2, 6, false)],
+            "it is heard of"
+        );
     }
 
     proptest! {

@@ -82,7 +82,9 @@ impl Tender {
         let mut liveness = Liveness::new(self.patience);
         let mut versions = self.controller.watch();
         let mut step: Option<JoinHandle<()>> = None;
-        self.statuses.mark_unchanged();
+        // Connections that broke before count as well: the leader before this one may be what they led to.
+        self.lost.clear();
+        self.statuses.mark_changed();
         let mut event = Event::Brokers(known_brokers(&self.controller.shared().image()));
         let mut now = Instant::now();
         loop {

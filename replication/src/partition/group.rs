@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{ChangeMembers, Config, Instant as _, Raft, ReadPolicy};
+use openraft::{ChangeMembers, Config, Instant as _, Raft, ReadPolicy, ServerState};
+use tidelog_protocol::types::BrokerId;
 use tidelog_storage::kv::KeyValueStore;
 use tidelog_storage::log::{EntryIndex, PartitionLog};
 
@@ -243,12 +244,49 @@ impl PartitionGroup {
     }
 
     /// Voters that have everything but a little; only a leader knows.
-    pub fn in_sync(&self, lag_max: u64) -> Vec<ReplicaId> {
+    pub fn close(&self, lag_max: u64) -> Vec<ReplicaId> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let configs = metrics.membership_config.membership().get_joint_config();
         let votes = |replica: &ReplicaId| configs.iter().any(|config| config.contains(replica));
         members::near(&metrics, lag_max).filter(votes).collect()
+    }
+
+    /// Index of the last entry, and the other voters, each with the last entry that it is known to have.
+    pub fn followers(&self) -> (u64, Vec<(BrokerId, Option<u64>)>) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref();
+        let known = |replica: &ReplicaId| matched?.get(replica)?.map(|id| id.index);
+        let voters = metrics.membership_config.voter_ids();
+        let followers = voters
+            .filter(|replica| *replica != metrics.id)
+            .map(|replica| (replica.broker, known(&replica)));
+        (metrics.last_log_index.unwrap_or(0), followers.collect())
+    }
+
+    /// Waits until so many voters, this one among them, have an entry; false if this one leads no more.
+    pub async fn wait_held(&self, entry: EntryIndex, replicas: usize) -> bool {
+        let mut changes = self.raft.metrics();
+        loop {
+            if self.raft.metrics().borrow_watched().state != ServerState::Leader {
+                return false;
+            }
+            let (_, followers) = self.followers();
+            let has_it =
+                |matched: &Option<u64>| matched.is_some_and(|at| codec::entry_index(at) >= entry);
+            let holders = followers
+                .iter()
+                .filter(|(_, matched)| has_it(matched))
+                .count()
+                + 1;
+            if holders >= replicas {
+                return true;
+            }
+            if changes.changed().await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// The last entry that all followers have which do not lack more than so many; of a follower the last of all.

@@ -6,6 +6,7 @@
 pub mod append;
 mod compaction;
 pub mod group;
+mod in_sync;
 mod order;
 pub mod reassignment;
 pub mod records;
@@ -20,7 +21,7 @@ use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use futures_util::FutureExt;
@@ -31,18 +32,19 @@ use tidelog_protocol::types::{
     TimestampMs, TopicId, TopicPartition,
 };
 use tidelog_storage::log::{LogError, PartitionLog, SequenceError};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 
 use crate::election::ElectionError;
 use crate::errors::{AppendError, DeleteRecordsError, NotLeader};
 use crate::limits::PARTITION_IN_FLIGHT_BATCHES_MAX;
-use crate::partition::append::{Acks, AppendRequest, AppendTicket, Appended};
+use crate::partition::append::{Acks, AppendRequest, AppendTicket, Appended, MoreReplicas};
 use crate::partition::group::PartitionGroup;
+use crate::partition::in_sync::{InSync, Sight};
 use crate::partition::order::Placement;
 use crate::partition::reassignment::Step;
 use crate::partition::shared::PartitionShared;
 use crate::partition::state::{PartitionState, Role};
-use crate::partition::submission::{InFlight, Submission};
+use crate::partition::submission::{AppendResult, InFlight, Submission};
 use crate::partition::waiters::WaiterRegistration;
 use crate::raft::types::{GroupCommand, GroupResponder, ReplicaId};
 
@@ -55,8 +57,8 @@ const TRANSFER_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a replica asks before it leaves it to the sweep that looks after all groups without a leader.
 const ELECTION_TRIES: u32 = 10;
 
-/// Entries that a replica may be behind and still count as in sync.
-const IN_SYNC_LAG_ENTRIES: u64 = 64;
+/// Entries that a replica may be behind and still take over.
+const CLOSE_ENTRIES: u64 = 64;
 
 /// What a partition remembers of an idempotent producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,14 +77,25 @@ pub struct ProducerDescription {
     pub transaction_start: Option<Offset>,
 }
 
+/// What is the same for all partitions of a broker.
+#[derive(Clone, Copy, Debug)]
+pub struct PartitionLimits {
+    /// Record bytes in flight in one partition.
+    pub in_flight_bytes_max: usize,
+    /// Record bytes in flight in all partitions.
+    pub broker_in_flight_bytes_max: usize,
+    /// `replica.lag.time.max.ms`.
+    pub replica_lag_max: Duration,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Partition {
     shared: Arc<PartitionShared>,
     group: ArcSwapOption<PartitionGroup>,
     min_insync_replicas: AtomicUsize,
-    in_flight_bytes_max: usize,
-    broker_in_flight_bytes_max: usize,
+    limits: PartitionLimits,
+    in_sync: parking_lot::Mutex<InSync>,
     /// Held while the log start moves or entries are dropped.
     retention: tokio::sync::Mutex<()>,
     life: tokio::sync::Mutex<Life>,
@@ -105,15 +118,14 @@ impl Partition {
     pub(crate) fn new(
         shared: Arc<PartitionShared>,
         min_insync_replicas: usize,
-        in_flight_bytes_max: usize,
-        broker_in_flight_bytes_max: usize,
+        limits: PartitionLimits,
     ) -> Partition {
         Partition {
             shared,
             group: ArcSwapOption::empty(),
             min_insync_replicas: AtomicUsize::new(min_insync_replicas),
-            in_flight_bytes_max,
-            broker_in_flight_bytes_max,
+            limits,
+            in_sync: parking_lot::Mutex::default(),
             retention: tokio::sync::Mutex::default(),
             life: tokio::sync::Mutex::default(),
             compaction: parking_lot::Mutex::default(),
@@ -159,7 +171,7 @@ impl Partition {
         let group = self.group.load_full().ok_or(AppendError::ShuttingDown)?;
         let voters = self.shared.voter_count();
         if request.acks == Acks::All {
-            self.check_in_sync(&group, voters)?;
+            self.check_in_sync(state.leader_epoch, voters)?;
         }
         let reserved = self.reserve(bytes).await?;
         if group.lease_is_old(voters) && !group.confirm().await {
@@ -236,11 +248,27 @@ impl Partition {
         Ok(producers.into_iter().map(describe).collect())
     }
 
-    /// Replicas that have everything but a little, as far as this one knows; the leader itself among them.
-    pub(crate) fn in_sync(&self) -> Vec<BrokerId> {
-        let others = |group: Arc<PartitionGroup>| group.in_sync(IN_SYNC_LAG_ENTRIES);
-        let replicas = self.group().map_or_else(Vec::new, others);
-        replicas.into_iter().map(|replica| replica.broker).collect()
+    /// Replicas in sync as of now, if this one leads, itself among them. `before` were so when it began to lead.
+    pub(crate) fn in_sync(&self, before: &[BrokerId]) -> Vec<BrokerId> {
+        let state = self.state();
+        let Some(group) = self.group().filter(|_| state.is_leader()) else {
+            return Vec::new();
+        };
+        let (last, followers) = group.followers();
+        let epoch = state.leader_epoch;
+        let sight = Sight {
+            epoch,
+            last,
+            followers,
+        };
+        let (lost, lag_max) = (self.shared.fenced(), self.limits.replica_lag_max);
+        let mut in_sync = self.in_sync.lock();
+        in_sync.look(&sight, before, &lost, lag_max, Instant::now());
+        let followers = in_sync.followers(epoch);
+        let me = self.shared.me().broker;
+        [me].into_iter()
+            .chain(followers.into_iter().flatten())
+            .collect()
     }
 
     /// Asks for the leadership, after as many others as `turn` says had the chance to, until there is a leader.
@@ -269,7 +297,7 @@ impl Partition {
             let text = "the leader has changed".to_owned();
             return Err(ElectionError::PreferredNotAvailable(text));
         };
-        let in_sync = group.in_sync(IN_SYNC_LAG_ENTRIES);
+        let in_sync = group.close(CLOSE_ENTRIES);
         let Some(heir) = in_sync.into_iter().find(|it| it.broker == broker) else {
             return not_available("is not in sync with the leader");
         };
@@ -302,7 +330,7 @@ impl Partition {
     ) -> Option<Step> {
         let group = self.group().filter(|_| self.state().is_leader())?;
         let me = self.shared.me();
-        let Some((members, mut caught_up)) = group.standing(IN_SYNC_LAG_ENTRIES) else {
+        let Some((members, mut caught_up)) = group.standing(CLOSE_ENTRIES) else {
             return Some(Step::Wait);
         };
         caught_up.retain(|replica| *replica == me || is_there(replica.broker));
@@ -333,7 +361,7 @@ impl Partition {
         };
         let me = self.shared.me();
         let heir = group
-            .in_sync(IN_SYNC_LAG_ENTRIES)
+            .close(CLOSE_ENTRIES)
             .into_iter()
             .find(|replica| *replica != me);
         match heir {
@@ -394,15 +422,27 @@ impl Partition {
         }
     }
 
-    fn check_in_sync(&self, group: &PartitionGroup, voters: usize) -> Result<(), AppendError> {
-        // Kafka never asks for more replicas than there are.
-        let required = self.min_insync_replicas.load(Ordering::Relaxed).min(voters);
+    /// How many replicas are to have what is acknowledged with `acks=all`. Kafka never asks for more than there are.
+    fn required(&self, voters: usize) -> usize {
+        self.min_insync_replicas.load(Ordering::Relaxed).min(voters)
+    }
+
+    fn check_in_sync(&self, epoch: LeaderEpoch, voters: usize) -> Result<(), AppendError> {
+        let required = self.required(voters);
         // A leader is in sync with itself, also before its first membership is applied.
         if required <= 1 {
             return Ok(());
         }
-        // The leader is in sync with itself, also where its metrics say nothing yet.
-        let in_sync = group.in_sync(IN_SYNC_LAG_ENTRIES).len().max(1);
+        let known = || {
+            let in_sync = self.in_sync.lock();
+            in_sync.followers(epoch).map(|it| it.count() + 1)
+        };
+        // One that nobody has looked at yet leads for a moment only.
+        if known().is_none_or(|in_sync| in_sync >= required) {
+            return Ok(());
+        }
+        // Some may have caught up since.
+        let in_sync = self.in_sync(&[]).len();
         if in_sync < required {
             Err(AppendError::NotEnoughReplicas { in_sync, required })
         } else {
@@ -410,13 +450,32 @@ impl Partition {
         }
     }
 
+    /// The ticket of a batch that is appended, or was. Where more replicas are asked for than a majority it waits on
+    /// after the commit.
+    fn ticket(
+        &self,
+        answer: oneshot::Receiver<AppendResult>,
+        acks: Acks,
+        group: &Arc<PartitionGroup>,
+    ) -> AppendTicket {
+        let voters = self.shared.voter_count();
+        let required = self.required(voters);
+        let more = (acks == Acks::All && required > voters / 2 + 1).then(|| MoreReplicas {
+            group: group.clone(),
+            required,
+            patience: self.limits.replica_lag_max,
+        });
+        AppendTicket::waiting(answer, self.shared.clone(), more)
+    }
+
     /// Takes bytes from both budgets. A small batch takes a minimal share, so that batches are bounded as well.
     async fn reserve(&self, size_bytes: usize) -> Result<Reserved<'_>, AppendError> {
-        let floor = self
+        let limits = &self.limits;
+        let floor = limits
             .in_flight_bytes_max
             .div_ceil(PARTITION_IN_FLIGHT_BATCHES_MAX);
-        let partition = share(size_bytes.max(floor).min(self.in_flight_bytes_max));
-        let broker = share(size_bytes.min(self.broker_in_flight_bytes_max));
+        let partition = share(size_bytes.max(floor).min(limits.in_flight_bytes_max));
+        let broker = share(size_bytes.min(limits.broker_in_flight_bytes_max));
         Ok(Reserved {
             partition: acquire(self.shared.in_flight(), partition).await?,
             broker: acquire(self.shared.broker_in_flight(), broker).await?,
@@ -425,7 +484,7 @@ impl Partition {
 
     fn submit_in_order(
         &self,
-        group: &PartitionGroup,
+        group: &Arc<PartitionGroup>,
         request: AppendRequest,
         reserved: Reserved<'_>,
     ) -> Result<AppendTicket, AppendError> {
@@ -438,7 +497,7 @@ impl Partition {
                 epoch,
             } => (number, base_offset, epoch),
             // With the order locked, so that a loss of the original between the two is told to the duplicate.
-            other => return self.answer_unplaced(other, &batch, acks),
+            other => return self.answer_unplaced(other, &batch, acks, group),
         };
         let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
         let (submission, answer) = Submission::new(
@@ -471,7 +530,7 @@ impl Partition {
                 base_offset,
                 log_start: self.shared.log_start(),
             })),
-            Acks::Leader | Acks::All => AppendTicket::waiting(answer, self.shared.clone()),
+            Acks::Leader | Acks::All => self.ticket(answer, acks, group),
         })
     }
 
@@ -480,6 +539,7 @@ impl Partition {
         placement: Placement,
         batch: &RecordBatch,
         acks: Acks,
+        group: &Arc<PartitionGroup>,
     ) -> Result<AppendTicket, AppendError> {
         match placement {
             Placement::Duplicate { base_offset } if acks == Acks::None => {
@@ -491,7 +551,7 @@ impl Partition {
             Placement::Duplicate { base_offset } => {
                 let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
                 let answer = self.shared.await_original(base_offset, next_offset);
-                Ok(AppendTicket::waiting(answer, self.shared.clone()))
+                Ok(self.ticket(answer, acks, group))
             }
             Placement::Refused(error) => Err(sequence_error(batch, error)),
             Placement::NotLeader | Placement::Placed { .. } => Err(self.shared.not_leader().into()),

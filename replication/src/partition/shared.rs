@@ -2,7 +2,7 @@
 //!
 //! Invariant: the high watermark never falls, and never passes the log end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -211,6 +211,11 @@ impl PartitionShared {
     /// Whether this replica leads.
     pub fn leads(&self) -> bool {
         self.leadership.lock().role == Role::Leader
+    }
+
+    /// Brokers that are not heard of.
+    pub fn fenced(&self) -> Arc<BTreeSet<BrokerId>> {
+        self.notices.fenced.load_full()
     }
 
     /// The replicas in sync may have changed: the controller is to know, if this replica leads.

@@ -1,5 +1,6 @@
 //! Three replicas of one group in one process, over memory or sockets that can be cut.
 
+mod acks;
 mod net;
 
 use tidelog_protocol::types::TopicPartition;
@@ -7,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::notices::Notices;
+use crate::partition::PartitionLimits;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
 use crate::raft::config;
@@ -132,7 +134,12 @@ impl Replica {
             budgets,
             Arc::new(Notices::default()),
         ));
-        let partition = Arc::new(Partition::new(shared, 1, 1 << 20, 1 << 20));
+        let limits = PartitionLimits {
+            in_flight_bytes_max: 1 << 20,
+            broker_in_flight_bytes_max: 1 << 20,
+            replica_lag_max: Duration::from_secs(30),
+        };
+        let partition = Arc::new(Partition::new(shared, 1, limits));
         let context = GroupContext {
             me: id,
             kv: logs.kv().clone(),

@@ -8,7 +8,7 @@ use super::{I32, I32_MIN, I64, I64_MIN};
 
 const PLUGIN: &str = "Tidelog loads no plug-ins.";
 const PRODUCERS: &str = "Tidelog forgets idle producers as it goes.";
-const CLUSTER: &str = "Tidelog decides by broker.session.timeout.ms and by how far replicas are.";
+const CLUSTER: &str = "Tidelog decides by broker.session.timeout.ms.";
 const QUOTAS: &str = "Tidelog does not have quotas yet.";
 const RUNTIME: &str = "Tidelog sizes its threads and queues itself.";
 const CONTROLLER: &str =
@@ -149,7 +149,6 @@ pub static DEFINITIONS: &[Definition] = &[
     default_only("max.decompressed.message.bytes", Int(1, 2_147_483_639), Some("2147483639"), Medium, INFLATED),
     default_only("unclean.leader.election.enable", Bool, Some("false"), High, UNCLEAN),
     no_effect("broker.heartbeat.interval.ms", Int(I32_MIN, I32), Some("2000"), Medium, CLUSTER),
-    no_effect("replica.lag.time.max.ms", Long(I64_MIN, I64), Some("30000"), High, CLUSTER),
     no_effect("log.initial.task.delay.ms", Long(0, I64), Some("30000"), Low, RUNTIME),
     no_effect("producer.id.expiration.check.interval.ms", Int(1, I32), Some("600000"), Low, PRODUCERS),
 ];

@@ -21,6 +21,7 @@ pub static DEFINITIONS: &[Definition] = &[
     used("cluster.join", List(&[]), None, High, "Brokers of the cluster that this one joins if its data directory is empty: host:port of their inter.broker.listener, separated by commas. The same as --join."),
     used("cluster.secret.file", Text, None, High, "File with a secret of at least 16 bytes, the same on every broker of the cluster: who does not know it cannot join."),
     used("broker.session.timeout.ms", Int(500, I32), Some("3000"), Medium, "Silence after which the controller counts a broker as dead and others take over what it led. A process that ends is noticed at once."),
+    used("replica.lag.time.max.ms", Long(I64_MIN, I64), Some("30000"), High, "How long a replica may lack something that its leader has and still be in sync. Replicas of a broker that is counted as dead are not."),
     used("auto.leader.rebalance.enable", Bool, Some("true"), High, "Whether a partition goes back to its preferred leader, the first of its replicas, once that is up and has caught up."),
     used("leader.imbalance.check.interval.seconds", Long(1, I64), Some("300"), High, "How often brokers look for leaderships that should go back to the preferred leader."),
     dynamic("broker.draining", Bool, Some("false"), Medium, "Whether this broker is being emptied: it gets no new replicas, and those that it has move to others. Set for one broker, by `tidelog broker drain`."),

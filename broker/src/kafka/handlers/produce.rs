@@ -249,12 +249,18 @@ async fn settle(submitted: Submitted, deadline: Instant) -> PartitionAnswer {
             log_start,
         } => (index, ticket, log_append_time, log_start),
     };
-    match timeout_at(deadline, ticket).await {
+    let mut ticket = ticket;
+    match timeout_at(deadline, &mut ticket).await {
         Ok(Ok(appended)) => {
             let log_start = log_start.max(appended.log_start);
             PartitionAnswer::appended(index, appended.base_offset, log_append_time, log_start)
         }
         Ok(Err(error)) => refused_append(index, &error),
+        Err(_) if ticket.is_committed() => {
+            let message = "committed, but on fewer replicas than min.insync.replicas".to_owned();
+            let code = ErrorCode::NotEnoughReplicasAfterAppend;
+            PartitionAnswer::refused(index, code.into()).with_message(message)
+        }
         // Rule 7: unknown, not failed. A retry of an idempotent producer finds its original.
         Err(_) => PartitionAnswer::refused(index, ErrorCode::RequestTimedOut.into()),
     }
