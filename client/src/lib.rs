@@ -31,9 +31,9 @@ mod versions;
 
 pub use admin::{
     Admin, ClusterBroker, ClusterDescription, CommittedOffset, ConfigChange, ConfigEntry,
-    CreatedTopic, ElectionKind, ElectionOutcome, GroupDescription, GroupMember, GroupSummary,
-    ListedOffset, NewTopic, OffsetSpec, QuorumDescription, QuorumReplica, Reassignment,
-    TopicSummary,
+    CreatedTopic, ElectionKind, ElectionOutcome, FeatureDescription, FeatureUpdate,
+    GroupDescription, GroupMember, GroupSummary, ListedOffset, NewTopic, OffsetSpec,
+    QuorumDescription, QuorumReplica, Reassignment, TopicSummary,
 };
 pub use client::Client;
 pub use config::ClientConfig;

@@ -304,6 +304,7 @@ fn schema_of(api: ApiKey) -> Option<&'static Schema> {
         ApiKey::AlterPartitionReassignments => &admin::ALTER_PARTITION_REASSIGNMENTS,
         ApiKey::ListPartitionReassignments => &admin::LIST_PARTITION_REASSIGNMENTS,
         ApiKey::DescribeQuorum => &admin::DESCRIBE_QUORUM,
+        ApiKey::UpdateFeatures => &admin::UPDATE_FEATURES,
         ApiKey::UnregisterBroker => &admin::UNREGISTER_BROKER,
         _ => return None,
     })

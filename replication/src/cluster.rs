@@ -17,7 +17,7 @@ use crate::controller::tend::Tender;
 use crate::errors::JoinError;
 use crate::hosted::HostedPartitions;
 use crate::limits::HEARTBEATS_MAX;
-use crate::metadata::record::FEATURE_LEVEL;
+use crate::metadata::record;
 use crate::peers::{
     GroupRouter, LocalPeer, Loss, PeerAddress, PeerPatience, PeerPool, PeerStatus, PeerStatuses,
 };
@@ -63,13 +63,10 @@ pub async fn introduce(
         Ok(other) => return Err(failed(format!("it answered {other:?}"))),
         Err(error) => return Err(failed(error.to_string())),
     };
-    if introduction.feature_level > FEATURE_LEVEL {
-        return Err(JoinError::TooOld {
-            cluster: introduction.feature_level,
-            known: FEATURE_LEVEL,
-        });
+    match record::why_unknown(introduction.feature_level, local.levels()) {
+        Some(text) => Err(JoinError::FeatureLevel(text)),
+        None => Ok(introduction),
     }
-    Ok(introduction)
 }
 
 /// What a broker of a cluster does from the start on, before it has registered: others may need it to start themselves.
@@ -121,6 +118,7 @@ async fn follow_brokers(peers: Peers, controller: Arc<Controller>, me: ReplicaId
     let mut known = None;
     loop {
         let image = controller.shared().image();
+        peers.pool.reach_level(image.feature_level());
         // Images share what did not change.
         let brokers = image.brokers.clone();
         if known

@@ -28,14 +28,9 @@ pub enum StartError {
          remove that broker first if its disk is lost"
     )]
     BrokerIdTaken(BrokerId),
-    /// Metadata on disk needs a newer version of this program.
-    #[error("the metadata needs feature level {found}, this version knows {known}")]
-    FeatureLevel {
-        /// On disk.
-        found: u16,
-        /// Known here.
-        known: u16,
-    },
+    /// The cluster is at a feature level that this program does not know.
+    #[error("{0}")]
+    FeatureLevel(String),
 }
 
 /// Why a broker cannot join a cluster.
@@ -44,16 +39,9 @@ pub enum JoinError {
     /// The broker named in `--join` did not answer as a broker of a cluster does.
     #[error("{0} does not introduce its cluster: {1}")]
     NotReached(String, String),
-    /// The cluster's metadata is of a newer format.
-    #[error(
-        "the cluster is at feature level {cluster}, this version knows {known}: install the cluster's version first"
-    )]
-    TooOld {
-        /// The cluster's level.
-        cluster: u16,
-        /// Known here.
-        known: u16,
-    },
+    /// The cluster is at a feature level that this program does not know.
+    #[error("{0}")]
+    FeatureLevel(String),
 }
 
 /// Why a metadata command was not carried out.

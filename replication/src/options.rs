@@ -1,6 +1,7 @@
 //! What the broker tells replication at start.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tidelog_storage::log::LogConfig;
 use uuid::Uuid;
 
 use crate::metadata::image::{MetadataImage, TopicImage};
+use crate::metadata::record::FEATURE_LEVELS;
 use crate::peers::PeerAddress;
 
 /// How a listener protects its connections.
@@ -113,6 +115,9 @@ pub struct ReplicationOptions {
     pub leader_rebalance_interval: Option<Duration>,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
+    /// Feature levels that this broker reads and writes. Default [`FEATURE_LEVELS`]; tests let a broker act as one of another
+    /// version.
+    pub feature_levels: RangeInclusive<u16>,
 }
 
 impl ReplicationOptions {
@@ -138,6 +143,7 @@ impl ReplicationOptions {
             replica_lag_max: Duration::from_secs(30),
             leader_rebalance_interval: Some(Duration::from_secs(300)),
             start_timeout: Duration::from_secs(60),
+            feature_levels: FEATURE_LEVELS,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The broker's door to everything that is agreed.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::errors::{StartError, SubmitError, WaitLedError};
 use crate::hosted::HostedPartitions;
 use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
-use crate::metadata::record::FEATURE_LEVEL;
+use crate::metadata::record;
 use crate::metadata::state::MetadataDelta;
 use crate::notices::Notices;
 use crate::options::ReplicationOptions;
@@ -99,7 +100,9 @@ impl Replication {
             .as_ref()
             .is_none_or(|peers| peers.introduced_to.is_empty());
         let founders: &[ReplicaId] = if founds { &[me] } else { &[] };
-        let controller = Arc::new(Controller::start(&context, &logs, founders, control).await?);
+        let levels = options.feature_levels.clone();
+        let controller = Controller::start(&context, &logs, founders, control, levels).await?;
+        let controller = Arc::new(controller);
         let running = Running::default();
         if let Some(peers) = &peers {
             peers.router.serve_controller(controller.clone());
@@ -152,6 +155,11 @@ impl Replication {
     /// This broker's id.
     pub fn broker(&self) -> BrokerId {
         self.options.broker
+    }
+
+    /// The feature levels that this broker knows.
+    pub fn feature_levels(&self) -> &RangeInclusive<u16> {
+        &self.options.feature_levels
     }
 
     /// The controller.
@@ -333,7 +341,7 @@ async fn announce(
     if founds {
         let first = Command::Bootstrap {
             cluster_id: options.cluster_id,
-            feature_level: FEATURE_LEVEL,
+            feature_level: *options.feature_levels.end(),
         };
         match controller.submit(first, options.start_timeout).await {
             Ok(_) | Err(SubmitError::Metadata(MetadataError::AlreadyBootstrapped(_))) => {}
@@ -347,7 +355,7 @@ async fn announce(
         rack: options.rack.clone(),
         endpoints: options.endpoints.clone(),
         peer_address: options.peer_address.clone(),
-        feature_level_max: FEATURE_LEVEL,
+        feature_level_max: *options.feature_levels.end(),
     };
     if !controller.shared().image().cluster_id().is_nil() {
         check_cluster(controller, options)?;
@@ -358,6 +366,9 @@ async fn announce(
         Ok(other) => return Err(StartError::Metadata(format!("registered as {other:?}"))),
         Err(SubmitError::Metadata(MetadataError::BrokerIdTaken(id))) => {
             return Err(StartError::BrokerIdTaken(id));
+        }
+        Err(SubmitError::Metadata(MetadataError::InvalidFeature(text))) => {
+            return Err(StartError::FeatureLevel(text));
         }
         Err(error) => return Err(failed(error)),
     };
@@ -373,11 +384,6 @@ fn check_cluster(controller: &Controller, options: &ReplicationOptions) -> Resul
             found: image.cluster_id(),
         });
     }
-    if image.feature_level() > FEATURE_LEVEL {
-        return Err(StartError::FeatureLevel {
-            found: image.feature_level(),
-            known: FEATURE_LEVEL,
-        });
-    }
-    Ok(())
+    let unknown = record::why_unknown(image.feature_level(), &options.feature_levels);
+    unknown.map_or(Ok(()), |text| Err(StartError::FeatureLevel(text)))
 }

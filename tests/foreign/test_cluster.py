@@ -82,16 +82,21 @@ def test_a_broker_that_stops_hands_over_and_the_rest_go_on(cluster):
 def test_min_insync_replicas_above_a_majority(cluster):
     create(cluster, "careful", assignment=[[1, 2, 3]], config={"min.insync.replicas": "3"})
     with Connection(cluster[0].address) as wire:
+        found = until(lambda: metadata(wire, "careful")["Partitions"], lambda all_: all_ and all_[0]["LeaderId"] > 0)
+    leads = found[0]["LeaderId"]
+    leader, last = cluster[leads - 1], next(broker for broker in reversed(cluster) if broker is not cluster[leads - 1])
+    rest = sorted(number for number, broker in enumerate(cluster, 1) if broker is not last)
+    with Connection(leader.address) as wire:
         in_sync = lambda: sorted(metadata(wire, "careful")["Partitions"][0]["IsrNodes"])  # noqa: E731
         write = lambda: produce(wire, "careful", build_batch([b"x"]), timeout_ms=1_000)["ErrorCode"]  # noqa: E731
         end = lambda: list_offset(wire, "careful", -1)["Offset"]  # noqa: E731
         until(write, lambda error: error == Error.NONE)
         ended = end()
-        with paused(cluster[2]):
+        with paused(last):
             assert write() == Error.NOT_ENOUGH_REPLICAS_AFTER_APPEND, "it counts as alive for some seconds"
             assert end() == ended + 1, "a majority has it"
             assert produce(wire, "careful", build_batch([b"x"]), acks=1)["ErrorCode"] == Error.NONE
-            until(in_sync, lambda brokers: brokers == [1, 2], patience_s=10)
+            until(in_sync, lambda brokers: brokers == rest, patience_s=10)
             assert write() == Error.NOT_ENOUGH_REPLICAS
             assert end() == ended + 2, "nothing is appended"
         until(in_sync, lambda brokers: brokers == [1, 2, 3])

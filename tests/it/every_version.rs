@@ -502,6 +502,22 @@ fn placement(asker: &mut Asker, api: ApiKey, version: i16) -> bool {
             assert_eq!((reply.error_code, partition.error_code), (0, 0));
             assert_eq!(partition.current_voters.len(), 1);
         }
+        ApiKey::UpdateFeatures => {
+            let update = update_features_request::FeatureUpdateKey::default()
+                .with_feature(text("metadata.version"))
+                .with_max_version_level(30);
+            let update = if version > 0 {
+                update.with_upgrade_type(1)
+            } else {
+                update
+            };
+            let request = UpdateFeaturesRequest::default()
+                .with_feature_updates(vec![update])
+                .with_timeout_ms(10_000);
+            let reply: UpdateFeaturesResponse = asker.ask(api, version, &request);
+            assert_eq!(reply.error_code, 95);
+            assert_eq!(reply.results.len(), usize::from(version < 2));
+        }
         ApiKey::UnregisterBroker => {
             let request = UnregisterBrokerRequest::default().with_broker_id(BrokerId(77));
             let reply: UnregisterBrokerResponse = asker.ask(api, version, &request);

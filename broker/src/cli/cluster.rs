@@ -1,4 +1,4 @@
-//! `tidelog cluster`: status.
+//! `tidelog cluster`: status, upgrade.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::broker_rows::{self, BrokerRow};
 use super::failure::{Failure, words};
+use super::feature_level::{self, FeatureLevel, UpgradeArgs};
 use super::output::Output;
 use super::table::Table;
 use super::{Format, ShowArgs, quorum_rows};
@@ -25,11 +26,14 @@ const CONTROLLER_PATIENCE: Duration = Duration::from_secs(5);
 pub enum ClusterCommand {
     /// Show brokers, controllers, and how many partitions are not as they should be.
     Status(ShowArgs),
+    /// Raise the feature level once all brokers run a new version, so that what is new in it can be used.
+    Upgrade(UpgradeArgs),
 }
 
 pub(super) async fn run(command: ClusterCommand) -> Result<(), Failure> {
     match command {
         ClusterCommand::Status(args) => status(args).await,
+        ClusterCommand::Upgrade(args) => feature_level::upgrade(args).await,
     }
 }
 
@@ -38,16 +42,20 @@ async fn status(args: ShowArgs) -> Result<(), Failure> {
     let cluster = admin.describe_cluster().await?;
     let topics = admin.describe_topics().await?;
     // Only a controller group with a leader is known: a cluster without one is where the rest is wanted most, and soon.
-    let (quorum, moves) = tokio::join!(
+    let (quorum, moves, level) = tokio::join!(
         timeout(CONTROLLER_PATIENCE, admin.describe_quorum()),
         timeout(CONTROLLER_PATIENCE, admin.list_reassignments(None)),
+        timeout(CONTROLLER_PATIENCE, FeatureLevel::ask(&admin)),
     );
     let quorum = quorum.unwrap_or_else(|_| Err(unanswered("DescribeQuorum")));
     let moves = moves.unwrap_or_else(|_| Err(unanswered("ListPartitionReassignments")));
+    let level = level.unwrap_or_else(|_| Err(unanswered("ApiVersions")));
     let mut outcome = Ok(());
     let quorum = learned(quorum, "the controller group is not known", &mut outcome);
     let moves = learned(moves, "reassignments are not known", &mut outcome);
+    let level = learned(level, "the feature level is not known", &mut outcome);
     let status = Status {
+        level: level.flatten(),
         brokers: broker_rows::rows(&cluster, &topics),
         partitions: PartitionCounts::of(&topics, moves.as_deref()),
         cluster,
@@ -89,6 +97,7 @@ struct Status {
     cluster: ClusterDescription,
     brokers: Vec<BrokerRow>,
     quorum: Option<QuorumDescription>,
+    level: Option<FeatureLevel>,
     partitions: PartitionCounts,
 }
 
@@ -97,12 +106,14 @@ impl Status {
         let unknown = || "unknown".to_owned();
         let controller = self.cluster.controller.map(|id| id.to_string());
         let group = self.quorum.as_ref().map(quorum_rows::line);
+        let level = self.level.as_ref().map(FeatureLevel::line);
         let partitions = &self.partitions;
         let reassigning = partitions.reassigning.map(|number| number.to_string());
         let lines = [
             ("Cluster:", self.cluster.id.clone()),
             ("Controller:", controller.unwrap_or_else(unknown)),
             ("Controller group:", group.unwrap_or_else(unknown)),
+            ("Feature level:", level.unwrap_or_else(unknown)),
             ("Partitions:", partitions.total.to_string()),
             ("Without a leader:", partitions.without_leader.to_string()),
             ("Under-replicated:", partitions.under_replicated.to_string()),
@@ -129,6 +140,7 @@ impl Status {
             "cluster": self.cluster.id,
             "controller": self.cluster.controller.map(|id| id.0),
             "controller_group": self.quorum.as_ref().map(quorum_rows::json),
+            "feature_level": self.level.as_ref().map(FeatureLevel::json),
             "brokers": brokers,
             "partitions": {
                 "total": self.partitions.total,
@@ -223,6 +235,7 @@ mod tests {
             cluster: samples::cluster(),
             brokers: broker_rows::rows(&samples::cluster(), &samples::topics()),
             quorum: None,
+            level: None,
             partitions: PartitionCounts::of(&samples::topics(), None),
         };
         assert_eq!(
@@ -230,6 +243,7 @@ mod tests {
             "Cluster:           c\n\
              Controller:        1\n\
              Controller group:  unknown\n\
+             Feature level:     unknown\n\
              Partitions:        2\n\
              Without a leader:  1\n\
              Under-replicated:  2\n\

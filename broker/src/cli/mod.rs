@@ -13,6 +13,7 @@ mod consume;
 mod delete_names;
 mod drain;
 mod failure;
+mod feature_level;
 mod group;
 mod output;
 mod partition;

@@ -26,6 +26,7 @@ use crate::kafka::handlers::{
     incremental_alter_configs, init_producer_id, join_group, leave_group, list_config_resources,
     list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit,
     offset_delete, offset_fetch, offset_for_leader_epoch, produce, sync_group, unregister_broker,
+    update_features,
 };
 use crate::kafka::memory;
 
@@ -108,6 +109,7 @@ static APIS: &[Api] = &[
     api(ApiKey::AlterPartitionReassignments, |cx, body| whole(cx, body, |cx, q| Box::pin(alter_partition_reassignments::handle(cx, q)))),
     api(ApiKey::ListPartitionReassignments, |cx, body| whole(cx, body, |cx, q| Box::pin(list_partition_reassignments::handle(cx, q)))),
     api(ApiKey::DescribeQuorum, |cx, body| begun(cx, body, |cx, q| Box::pin(describe_quorum::handle(cx, q)))),
+    api(ApiKey::UpdateFeatures, |cx, body| whole(cx, body, |cx, q| Box::pin(update_features::handle(cx, q)))),
     api(ApiKey::UnregisterBroker, |cx, body| whole(cx, body, |cx, q| Box::pin(unregister_broker::handle(cx, q)))),
     api(ApiKey::DescribeTopicPartitions, |cx, body| whole(cx, body, |cx, q| Box::pin(describe_topic_partitions::handle(cx, q)))),
 ];

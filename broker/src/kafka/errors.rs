@@ -106,7 +106,9 @@ pub fn metadata(error: &MetadataError) -> ErrorCode {
         MetadataError::ProducerIds(_) | MetadataError::AlreadyBootstrapped(_) => {
             ErrorCode::UnknownServerError
         }
-        MetadataError::InvalidFeature(_) => ErrorCode::FeatureUpdateFailed,
-        MetadataError::Unsupported(_) => ErrorCode::UnsupportedVersion,
+        MetadataError::InvalidFeature(_) => ErrorCode::InvalidUpdateVersion,
+        MetadataError::LevelTooLow(_) | MetadataError::Unsupported(_) => {
+            ErrorCode::UnsupportedVersion
+        }
     }
 }

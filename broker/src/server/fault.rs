@@ -1,12 +1,14 @@
-//! The fault build: a broker whose end, however it comes, is a power loss.
+//! The fault build: a broker whose end, however it comes, is a power loss, or that acts as one of another version.
 //!
 //! Asked for by environment variables that only tests set (`TIDELOG_TEST_*` is never read as a setting), and warned of
 //! at start. Not a setting, so that no configuration file can carry it into production. Everything else of the broker is
 //! as it is shipped.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
+use tidelog_replication::FEATURE_LEVELS;
 use tidelog_storage::SyncPoint;
 use tidelog_storage::fs::{FileSystem, RealFs, VolatileFs};
 use tidelog_storage::kv::{KeyValueStore, KvError, RocksKv};
@@ -17,6 +19,38 @@ use crate::server::error::ServerError;
 const SEED: &str = "TIDELOG_TEST_VOLATILE_STORAGE";
 /// Name of the sync that is left out.
 const LEFT_OUT: &str = "TIDELOG_TEST_LEAVE_OUT_SYNC";
+
+/// Lowest and highest feature level of another version, as `1-1`.
+const LEVELS: &str = "TIDELOG_TEST_FEATURE_LEVELS";
+
+/// The feature levels that this process is to know: those of its program, unless its environment says others.
+pub(crate) fn feature_levels() -> Result<RangeInclusive<u16>, ServerError> {
+    let levels = levels_of(std::env::var(LEVELS).ok())?;
+    if levels != FEATURE_LEVELS {
+        let (min, max) = (levels.start(), levels.end());
+        tracing::warn!(
+            min,
+            max,
+            "test mode: acts as a version that knows other feature levels"
+        );
+    }
+    Ok(levels)
+}
+
+fn levels_of(value: Option<String>) -> Result<RangeInclusive<u16>, ServerError> {
+    let Some(value) = value else {
+        return Ok(FEATURE_LEVELS);
+    };
+    let numbers = value.split_once('-');
+    let numbers = numbers.and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)));
+    match numbers {
+        Some((min, max)) if 0 < min && min <= max => Ok(min..=max),
+        _ => Err(ServerError::TestVariable {
+            name: LEVELS.to_owned(),
+            value,
+        }),
+    }
+}
 
 /// Where and how a broker keeps things, as its environment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +126,18 @@ mod tests {
         let medium = read(&[(SEED, "7"), left_out]).expect("is read");
         let left_out = Some(SyncPoint::JournalGroup);
         assert_eq!(medium, Medium::Volatile { seed: 7, left_out });
+    }
+
+    #[test]
+    fn a_broker_knows_the_levels_of_its_program_unless_it_is_told_others() {
+        assert_eq!(levels_of(None).expect("is read"), FEATURE_LEVELS);
+        let levels = |text: &str| levels_of(Some(text.to_owned()));
+        assert_eq!(levels("1-1").expect("is read"), 1..=1);
+        assert_eq!(levels("2-3").expect("is read"), 2..=3);
+        for text in ["", "1", "0-1", "2-1", "1-x", "1-2-3"] {
+            let error = levels(text).expect_err("is refused").to_string();
+            assert!(error.contains(LEVELS), "{error}");
+        }
     }
 
     #[test]

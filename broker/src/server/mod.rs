@@ -84,9 +84,10 @@ impl Server {
             broker: config.node_id,
             directory: directory.directory_id,
         };
+        let levels = fault::feature_levels()?;
         let mut members = Vec::new();
         if directory.joining {
-            let introduction = peers::find_cluster(&config, me).await?;
+            let introduction = peers::find_cluster(&config, me, levels.clone()).await?;
             members = introduction.members;
             let (cluster, of) = (introduction.cluster_id, Arc::clone(&config));
             directory = blocking(move || {
@@ -95,7 +96,8 @@ impl Server {
             })
             .await?;
         }
-        let peers = PeerConnections::open(&config, me, directory.cluster_id, members).await?;
+        let cluster = directory.cluster_id;
+        let peers = PeerConnections::open(&config, me, cluster, members, levels.clone()).await?;
         let admission = directory.admission(&config);
         let bound = bind_all(&config).await?;
         let health = Arc::new(Health::default());
@@ -103,6 +105,7 @@ impl Server {
         let endpoints = endpoints(&config, &bound);
         let (cluster_id, mut options) =
             replication_options(&configs, &directory, endpoints.clone());
+        options.feature_levels = levels;
         options.peer_address = peers.as_ref().map(|peers| peers.address.clone());
         let storage = blocking(move || directory.open(&config)).await?;
         let replication = Replication::start(

@@ -2,6 +2,7 @@
 //!
 //! A broker without `inter.broker.listener` stays alone. What goes over the connections is the replication crate's.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,12 +43,14 @@ impl PeerConnections {
         me: ReplicaId,
         cluster: Uuid,
         introduced_to: Vec<Member>,
+        levels: RangeInclusive<u16>,
     ) -> Result<Option<PeerConnections>, ServerError> {
         let network = &config.network;
         let Some(listener) = &network.inter_broker_listener else {
             return Ok(None);
         };
-        let local = LocalPeer::new(me, cluster, secret(network).await?);
+        let secret = secret(network).await?;
+        let local = LocalPeer::with_levels(me, cluster, secret, levels);
         let router = Arc::new(GroupRouter::default());
         let patience = PeerPatience::default();
         let failed = |source| ServerError::Bind {
@@ -109,8 +112,10 @@ impl PeerConnections {
 pub(crate) async fn find_cluster(
     config: &BrokerConfig,
     me: ReplicaId,
+    levels: RangeInclusive<u16>,
 ) -> Result<Introduction, ServerError> {
-    let stranger = LocalPeer::new(me, Uuid::nil(), secret(&config.network).await?);
+    let secret = secret(&config.network).await?;
+    let stranger = LocalPeer::with_levels(me, Uuid::nil(), secret, levels);
     let deadline = Instant::now() + JOIN_PATIENCE;
     let mut said = String::new();
     loop {
@@ -121,7 +126,7 @@ pub(crate) async fn find_cluster(
             };
             match introduce(&stranger, &address, &PeerPatience::default()).await {
                 Ok(introduction) => return Ok(introduction),
-                Err(error @ JoinError::TooOld { .. }) => return Err(error.into()),
+                Err(error @ JoinError::FeatureLevel(_)) => return Err(error.into()),
                 Err(error) if Instant::now() >= deadline => return Err(error.into()),
                 Err(error) => {
                     let text = error.to_string();

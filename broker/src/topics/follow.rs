@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicName};
-use tidelog_replication::{MetadataImage, Replication, TopicImage};
+use tidelog_replication::{MetadataImage, REASSIGNMENT_LEVEL, Replication, TopicImage};
 use tokio::time::sleep;
 
 use super::drain::{best_for, live_brokers, plan_drain};
@@ -23,13 +23,7 @@ pub async fn follow(replication: Arc<Replication>, topic: TopicName, replication
     let mut versions = replication.controller().watch();
     loop {
         if replication.controller().leads() {
-            let image = replication.image();
-            let found = image.topic(&topic);
-            let mut plans = found.map_or_else(Vec::new, |topic| {
-                plan_growth(&image, topic, replication_factor)
-            });
-            plans.extend(plan_drain(&image));
-            for plan in plans {
+            for plan in plans(&replication.image(), &topic, replication_factor) {
                 let partition = plan.partition;
                 if let Err(error) = reassign(&replication, plan, SUBMIT_TIMEOUT).await {
                     tracing::debug!(%partition, %error, "replicas move later");
@@ -41,6 +35,24 @@ pub async fn follow(replication: Arc<Replication>, topic: TopicName, replication
             return;
         }
     }
+}
+
+/// All that is to be moved now.
+fn plans(
+    image: &MetadataImage,
+    topic: &TopicName,
+    replication_factor: usize,
+) -> Vec<ReassignmentPlan> {
+    if image.feature_level() < REASSIGNMENT_LEVEL {
+        // It would be refused until the level is raised, which changes the image.
+        return Vec::new();
+    }
+    let found = image.topic(topic);
+    let mut plans = found.map_or_else(Vec::new, |topic| {
+        plan_growth(image, topic, replication_factor)
+    });
+    plans.extend(plan_drain(image));
+    plans
 }
 
 /// More replicas for partitions that have fewer than there can be: those that there are, then brokers on other racks first,

@@ -173,10 +173,17 @@ async fn what_is_advertised_is_served_and_produce_begins_at_0() {
         .find(|range| range.api_key == 0)
         .expect("Produce");
     assert_eq!(produce.min_version, 0);
-    assert!(
-        response.finalized_features.is_empty(),
-        "nothing is built that a feature would switch on"
+    let features = response.finalized_features.iter();
+    let features: Vec<_> = features
+        .map(|feature| (feature.name.as_str(), feature.max_version_level))
+        .collect();
+    assert_eq!(
+        features,
+        [("tidelog.metadata", 2)],
+        "nothing is built that a feature of Kafka's would switch on, and a new cluster is at the highest level"
     );
+    let known = &response.supported_features[0];
+    assert_eq!((known.min_version, known.max_version), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

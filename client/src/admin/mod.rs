@@ -6,6 +6,7 @@
 mod cluster;
 mod configs;
 mod elections;
+mod features;
 mod groups;
 mod log_dirs;
 mod offsets;
@@ -15,6 +16,7 @@ mod topics;
 pub use cluster::{ClusterBroker, ClusterDescription, QuorumDescription, QuorumReplica};
 pub use configs::{ConfigChange, ConfigEntry};
 pub use elections::{ElectionKind, ElectionOutcome};
+pub use features::{FeatureDescription, FeatureUpdate};
 pub(crate) use groups::commit_topics;
 pub use groups::{CommittedOffset, GroupDescription, GroupMember, GroupSummary};
 pub use offsets::{ListedOffset, OffsetSpec};

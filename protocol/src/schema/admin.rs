@@ -192,3 +192,20 @@ pub(super) const UNREGISTER_BROKER: Schema = Schema {
     flexible: 0,
     fields: &[all("broker_id", INT32)],
 };
+
+pub(super) const UPDATE_FEATURES: Schema = Schema {
+    flexible: 0,
+    fields: &[
+        all("timeout_ms", INT32),
+        all(
+            "feature_updates",
+            List(&Struct(&[
+                all("feature", Text),
+                all("max_version_level", INT16),
+                within(0, 0, "allow_downgrade", BOOL),
+                since(1, "upgrade_type", INT8),
+            ])),
+        ),
+        since(1, "validate_only", BOOL),
+    ],
+};

@@ -160,6 +160,7 @@ fn for_each_api(test: &mut impl Each) {
         .visit::<ListPartitionReassignmentsRequest>()
         .visit::<OffsetDeleteRequest>()
         .visit::<DescribeQuorumRequest>()
+        .visit::<UpdateFeaturesRequest>()
         .visit::<DescribeClusterRequest>()
         .visit::<DescribeProducersRequest>()
         .visit::<UnregisterBrokerRequest>()

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::codec;
 use super::message::{Reply, Request};
 use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
-use crate::peers::{Lane, PeerPool, PeerStatus, RequestError};
+use crate::peers::{Lane, PeerPool, PeerStatus, RefusalCode, RequestError};
 use crate::raft::types::ReplicaId;
 
 /// Longest wait for one broker's answer; the next may know more.
@@ -26,6 +26,9 @@ pub enum AskError {
     /// No broker that was reached leads the controller group. Nothing was done.
     #[error("no broker that could be reached is the controller")]
     Nobody,
+    /// A broker that may be the controller runs a version that has no such call, and nobody else is. Nothing was done.
+    #[error("broker {0} runs a version that does not know this: upgrade it first")]
+    Unknown(BrokerId),
     /// A broker was asked and did not answer: it may have been done.
     #[error("the controller did not answer: {0}")]
     Unanswered(String),
@@ -82,12 +85,13 @@ impl ControlClient {
         let brokers = self.brokers.read().clone();
         let mut asked = BTreeSet::new();
         let mut hint = hint;
+        let mut unknown_to = None;
         loop {
             let named = hint.take().and_then(|id| brokers.get(&id));
             let named = named.filter(|replica| !asked.contains(*replica));
             let Some(broker) = named.or_else(|| brokers.values().find(|it| !asked.contains(*it)))
             else {
-                return Err(AskError::Nobody);
+                return Err(unknown_to.map_or(AskError::Nobody, AskError::Unknown));
             };
             asked.insert(*broker);
             match self.ask(*broker, request, deadline).await {
@@ -96,6 +100,9 @@ impl ControlClient {
                     tracing::debug!(%broker, reason, "asked in vain");
                 }
                 Ok(reply) => return Ok(reply),
+                Err(RequestError::Refused(refusal)) if refusal.code == RefusalCode::UnknownCall => {
+                    unknown_to.get_or_insert(broker.broker);
+                }
                 Err(RequestError::Timeout(after)) => {
                     return Err(AskError::Unanswered(format!("{broker} within {after:?}")));
                 }

@@ -357,6 +357,7 @@ fn put_error(bytes: &mut BytesMut, error: &MetadataError) {
         MetadataError::BrokerIdTaken(id) => (10, id.to_string()),
         MetadataError::ProducerIds(text) => (11, text.clone()),
         MetadataError::InvalidFeature(text) => (12, text.clone()),
+        MetadataError::LevelTooLow(text) => (17, text.clone()),
         MetadataError::Unsupported(text) => (13, text.clone()),
         MetadataError::UnknownPartition => (14, String::new()),
         MetadataError::NoReassignment => (15, String::new()),
@@ -417,6 +418,7 @@ fn get_error(tag: u8, text: String) -> Result<MetadataError, CodecError> {
         14 => MetadataError::UnknownPartition,
         15 => MetadataError::NoReassignment,
         16 => MetadataError::BrokerInUse(text),
+        17 => MetadataError::LevelTooLow(text),
         // A rule of a newer version: what it says is all that is known.
         _ => MetadataError::Unsupported(text),
     })

@@ -13,7 +13,9 @@ use super::message::{Introduction, Member, Reply, Request};
 use crate::controller::Controller;
 use crate::election;
 use crate::hosted::HostedPartitions;
+use crate::metadata::command::{Command, MetadataError};
 use crate::metadata::image::MetadataImage;
+use crate::metadata::record;
 use crate::partition::records::RecordsWanted;
 use crate::peers::{CallHandler, CallKind, Refusal, RefusalCode, Served};
 use crate::raft::types::ReplicaId;
@@ -58,6 +60,20 @@ impl ControlHandler {
     }
 }
 
+impl ControlHandler {
+    /// Why a broker that wants to be registered is too old for the cluster, if it is. Such a broker belongs to the cluster, and
+    /// its connections carry calls only.
+    fn too_old(&self, record: &[u8]) -> Option<MetadataError> {
+        let Ok(Command::RegisterBroker(registration)) = record::decode(record) else {
+            return None;
+        };
+        let image = self.controller.shared().image();
+        image
+            .check_knows_level(registration.broker, registration.feature_level_max)
+            .err()
+    }
+}
+
 impl CallHandler for ControlHandler {
     fn call(&self, from: ReplicaId, joined: bool, kind: CallKind, body: Bytes) -> Served<Bytes> {
         let refuse = |code, text: String| -> Served<Bytes> {
@@ -71,6 +87,16 @@ impl CallHandler for ControlHandler {
             }
             Err(error) => return refuse(RefusalCode::Malformed, error.to_string()),
         };
+        if let Request::Submit { record, .. } = &request
+            && let Some(why) = self.too_old(record)
+        {
+            // It is told as the controller would tell it, so that it does not wait for another answer.
+            let reply = Reply::Submitted {
+                result: Err(why),
+                applied: 0,
+            };
+            return Box::pin(std::future::ready(Ok(codec::encode_reply(&reply))));
+        }
         if !joined && request != Request::Introduce {
             return refuse(
                 RefusalCode::NotJoined,

@@ -14,6 +14,7 @@ pub mod voters;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ impl Controller {
         logs: &LogManager,
         members: &[ReplicaId],
         control: Arc<ControlClient>,
+        levels: RangeInclusive<u16>,
     ) -> Result<Controller, StartError> {
         let metadata = |error: &dyn fmt::Display| StartError::Metadata(error.to_string());
         let log = logs
@@ -98,9 +100,9 @@ impl Controller {
         let committed = state.read_checkpoint().map_err(|error| metadata(&error))?;
         let committed =
             committed.filter(|checkpoint| log.bounds().last.index.0 > checkpoint.applied.index);
-        let machine =
-            ControllerStateMachine::restore(shared.clone(), state.clone(), context.kv.clone())
-                .map_err(|error| metadata(&error))?;
+        let kv = context.kv.clone();
+        let machine = ControllerStateMachine::restore(shared.clone(), state.clone(), kv, levels)
+            .map_err(|error| metadata(&error))?;
         let purged = log.bounds().purged;
         let named = named::named_in(log.clone()).await;
         let named = named.map_err(|error| metadata(&error))?;

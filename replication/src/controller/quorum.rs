@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Controller;
 use crate::control::{AskError, Reply, Request};
 use crate::errors::SubmitError;
+use crate::metadata::command::MetadataError;
 use crate::raft::members::Members;
 use crate::raft::types::{ReplicaId, epoch_of};
 
@@ -64,6 +65,10 @@ impl Controller {
         match asked.await {
             Ok(Reply::Quorum(quorum)) => Ok(quorum),
             Ok(_) | Err(AskError::Nobody) => Err(SubmitError::NotController { controller: leader }),
+            Err(error @ AskError::Unknown(_)) => {
+                let unsupported = MetadataError::Unsupported(error.to_string());
+                Err(SubmitError::Metadata(unsupported))
+            }
             Err(AskError::Unanswered(_)) => Err(SubmitError::Timeout),
         }
     }

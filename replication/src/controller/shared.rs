@@ -1,5 +1,6 @@
 //! What the controller's handle, its log and its state machine share: the image, and who waits for it.
 
+use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -112,7 +113,13 @@ impl ControllerShared {
         }
     }
 
-    /// Why the group stopped, if its log failed.
+    /// A record cannot be applied, so that the group stops.
+    pub fn refuse(&self, entry: LogId, error: &io::Error) {
+        tracing::error!(%error, %entry, "a metadata record cannot be applied: this broker changes no metadata");
+        *self.failure.lock() = Some(Arc::from(error.to_string()));
+    }
+
+    /// Why the group stopped, if its log failed or has a record that cannot be applied.
     pub fn failure(&self) -> Option<Arc<str>> {
         self.failure.lock().clone()
     }

@@ -4,6 +4,7 @@
 //! description is at u8 0: log id, membership, number of pieces, bytes.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -16,7 +17,7 @@ use tidelog_storage::log::EntryIndex;
 
 use super::shared::ControllerShared;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
-use crate::metadata::command::MetadataError;
+use crate::metadata::command::{MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
 use crate::metadata::record;
 use crate::metadata::snapshot;
@@ -35,6 +36,8 @@ pub struct ControllerStateMachine {
     state: GroupStateStore,
     kv: Arc<dyn KeyValueStore>,
     metadata: MetadataState,
+    /// Feature levels that this program knows.
+    levels: RangeInclusive<u16>,
 }
 
 /// What a snapshot is of.
@@ -51,15 +54,18 @@ impl ControllerStateMachine {
         shared: Arc<ControllerShared>,
         state: GroupStateStore,
         kv: Arc<dyn KeyValueStore>,
+        levels: RangeInclusive<u16>,
     ) -> Result<Self, io::Error> {
         let mut machine = ControllerStateMachine {
             shared,
             state,
             kv,
             metadata: MetadataState::default(),
+            levels,
         };
         if let Some((description, bytes)) = read_snapshot(&*machine.kv)? {
             let image = snapshot::decode(&bytes).map_err(io::Error::other)?;
+            machine.check_known(image.feature_level())?;
             machine.take_over(image, &description);
         }
         Ok(machine)
@@ -79,16 +85,37 @@ impl ControllerStateMachine {
     }
 
     fn apply_command(&mut self, id: LogId, record: &[u8]) -> Result<GroupReply, io::Error> {
-        // A record that this program does not know would make its image differ from the others': stop instead.
-        let command = record::decode(record).map_err(|error| {
-            tracing::error!(%error, entry = %id, "metadata record cannot be applied");
-            io::Error::other(error)
-        })?;
+        let applied = self.apply_record(id, record);
+        if let Err(error) = &applied {
+            // A record that this program does not know would make its image differ from the others': stop instead.
+            self.shared.refuse(id, error);
+        }
+        applied.map(GroupReply::Metadata)
+    }
+
+    fn apply_record(
+        &mut self,
+        id: LogId,
+        record: &[u8],
+    ) -> Result<Result<Outcome, MetadataError>, io::Error> {
+        let written_at = record::level(record).map_err(io::Error::other)?;
+        let command = record::decode(record).map_err(io::Error::other)?;
+        if let Err(refused) = self.metadata.image().check_level(written_at) {
+            return Ok(Err(refused));
+        }
         let result = self.metadata.apply(command, id.index + 1);
         if let Err(error @ MetadataError::Unsupported(_)) = &result {
             return Err(io::Error::other(error.clone()));
         }
-        Ok(GroupReply::Metadata(result))
+        self.check_known(self.metadata.image().feature_level())?;
+        Ok(result)
+    }
+
+    /// Nothing of a cluster whose level this program does not know can be carried out.
+    fn check_known(&self, level: u16) -> Result<(), io::Error> {
+        // Before the first record there is no level.
+        let unknown = record::why_unknown(level, &self.levels).filter(|_| level > 0);
+        unknown.map_or(Ok(()), |text| Err(io::Error::other(text)))
     }
 }
 
@@ -150,6 +177,7 @@ impl RaftStateMachine<GroupTypes> for ControllerStateMachine {
         bytes: Bytes,
     ) -> Result<(), io::Error> {
         let image = snapshot::decode(&bytes).map_err(io::Error::other)?;
+        self.check_known(image.feature_level())?;
         let last = meta
             .last_log_id
             .ok_or_else(|| io::Error::other("a snapshot of nothing"))?;

@@ -17,7 +17,7 @@ use super::Controller;
 use crate::control::{AskError, Reply, Request};
 use crate::errors::{StartError, SubmitError};
 use crate::metadata::command::{Command, MetadataError, Outcome};
-use crate::metadata::record;
+use crate::metadata::record::{self, FEATURE_LEVEL_MIN, RecordError};
 use crate::raft::types::{GroupCommand, GroupReply, GroupResponder, GroupTypes};
 
 /// Pause between two tries to reach a leader that is just being elected.
@@ -45,9 +45,8 @@ impl Controller {
         command: Command,
         timeout: Duration,
     ) -> Result<Outcome, SubmitError> {
-        let record = record::encode(&command)
-            .map_err(|error| MetadataError::Unsupported(error.to_string()))?;
         let deadline = Instant::now() + timeout;
+        let record = self.record_of(&command, deadline).await?;
         loop {
             let tried = timeout_at(deadline, self.try_submit(&record, deadline)).await;
             match tried.map_err(|_| SubmitError::Timeout)?? {
@@ -74,6 +73,28 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// The command as it is written at the cluster's feature level. One that needs a higher level is written nowhere.
+    async fn record_of(&self, command: &Command, deadline: Instant) -> Result<Bytes, SubmitError> {
+        // Before anything is known of the cluster there are its first records to write.
+        let level = || self.shared().image().feature_level().max(FEATURE_LEVEL_MIN);
+        let mut record = record::encode(command, level());
+        if matches!(record, Err(RecordError::LevelTooLow { .. })) {
+            // The level may just have been raised by way of another broker.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let caught_up = self.catch_up(left.min(REASON_SHOWN)).await;
+            if let Err(error) = caught_up {
+                tracing::debug!(%error, "whether the feature level was raised is not known");
+            }
+            record = record::encode(command, level());
+        }
+        record.map_err(|error| {
+            SubmitError::Metadata(match error {
+                RecordError::LevelTooLow { .. } => MetadataError::LevelTooLow(error.to_string()),
+                other => MetadataError::Unsupported(other.to_string()),
+            })
+        })
     }
 
     /// Carries out a command of another broker, if this one leads.
@@ -111,7 +132,9 @@ impl Controller {
                 return Ok(());
             }
             if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
-                return Err(StartError::Metadata(fatal.to_string()));
+                let failure = self.shared().failure();
+                let reason = failure.map_or_else(|| fatal.to_string(), |it| it.to_string());
+                return Err(StartError::Metadata(reason));
             }
             let asked = self.ask(&Request::ReadIndex, deadline).await;
             if let Ok(Reply::Applied(index)) = asked {
@@ -149,7 +172,7 @@ impl Controller {
                 index: applied,
             }),
             Err(AskError::Unanswered(_)) => Err(SubmitError::Timeout),
-            Ok(_) | Err(AskError::Nobody) => Ok(Tried::NotHere(leader)),
+            Ok(_) | Err(AskError::Nobody | AskError::Unknown(_)) => Ok(Tried::NotHere(leader)),
         }
     }
 

@@ -147,9 +147,10 @@ pub enum Command {
     ReportLeaders(Vec<LeaderReport>),
     /// A finalized feature level changes.
     SetFeature {
-        /// Feature name, e.g. `group.version`.
+        /// Feature name, e.g. `group.version`; [`METADATA_FEATURE`](super::record::METADATA_FEATURE) is the level of
+        /// the metadata's format.
         name: String,
-        /// New level; 0 removes it.
+        /// New level; 0 removes it, but for the level of the metadata's format, which only rises.
         level: i16,
     },
 }
@@ -230,8 +231,11 @@ pub enum MetadataError {
     #[error("cannot allocate producer ids: {0}")]
     ProducerIds(String),
     /// The feature or its level is not known to all brokers.
-    #[error("invalid feature level: {0}")]
+    #[error("{0}")]
     InvalidFeature(String),
+    /// The cluster's feature level does not allow it yet.
+    #[error("{0}")]
+    LevelTooLow(String),
     /// The command is of a kind or version that this program does not know.
     #[error("unsupported command: {0}")]
     Unsupported(String),

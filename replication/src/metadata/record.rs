@@ -3,8 +3,12 @@
 //! Layout: format (u8, 1), feature level (u16), kind (u16), version (u16), all big-endian, then the fields as JSON.
 //! A field that is missing takes its default, one that is unknown is skipped: a newer minor version can be read. A kind
 //! or version that is unknown is refused, which stops the controller rather than letting images diverge.
+//!
+//! The level is that of the cluster when the record was written. A kind is not written below the level that it came with:
+//! until all brokers know it, one of them may be of a program that would stop at it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -25,8 +29,17 @@ const FORMAT: u8 = 1;
 const VERSION: u16 = 1;
 /// Bytes before the fields.
 const HEADER_BYTES: usize = 7;
-/// Highest level of the metadata's format that this program reads and writes.
-pub const FEATURE_LEVEL: u16 = 1;
+/// Levels of the metadata's format that this program reads and writes. A level is never taken back: what it brought is told by
+/// [`first_level`].
+pub const FEATURE_LEVELS: RangeInclusive<u16> = FEATURE_LEVEL_MIN..=FEATURE_LEVEL_MAX;
+/// The lowest of them.
+pub const FEATURE_LEVEL_MIN: u16 = 1;
+/// The highest of them.
+pub const FEATURE_LEVEL_MAX: u16 = 2;
+/// Level from which on replicas can be moved and brokers be forgotten.
+pub const REASSIGNMENT_LEVEL: u16 = 2;
+/// What the level is called where features have names: in Kafka's requests.
+pub const METADATA_FEATURE: &str = "tidelog.metadata";
 
 const BOOTSTRAP: u16 = 1;
 const REGISTER_BROKER: u16 = 2;
@@ -56,6 +69,17 @@ pub enum RecordError {
         /// Version.
         version: u16,
         /// Feature level of the writer.
+        level: u16,
+    },
+    /// Of a level that the cluster has not reached.
+    #[error(
+        "this needs feature level {needed}, and the cluster is at {level}: once all brokers run this version, raise it with \
+         `tidelog cluster upgrade` (or `kafka-features upgrade --feature {METADATA_FEATURE}={needed}`)"
+    )]
+    LevelTooLow {
+        /// Needed.
+        needed: u16,
+        /// The cluster's.
         level: u16,
     },
     /// Too large to be an entry.
@@ -177,8 +201,34 @@ struct SetFeatureFields {
     level: i16,
 }
 
-/// Bytes of a command, to be one log entry.
-pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
+/// The level from which on a kind is written.
+fn first_level(kind: u16) -> u16 {
+    match kind {
+        ALTER_REASSIGNMENT | UNREGISTER_BROKER => REASSIGNMENT_LEVEL,
+        // COMPLETE_REASSIGNMENTS among them: it ends what nobody can have begun who does not know it.
+        _ => FEATURE_LEVEL_MIN,
+    }
+}
+
+/// What to say to a program that knows other levels than the one that its cluster is at; `None` if it knows it.
+pub fn why_unknown(level: u16, known: &RangeInclusive<u16>) -> Option<String> {
+    let (min, max) = (known.start(), known.end());
+    if level > *max {
+        return Some(format!(
+            "the cluster is at feature level {level}, this version knows up to {max}: start the version that the other \
+             brokers run"
+        ));
+    }
+    (level < *min).then(|| {
+        format!(
+            "the cluster is at feature level {level}, this version knows {min} and later ones only: start the version \
+             before this one, raise the level with `tidelog cluster upgrade` once all brokers run it, then start this one"
+        )
+    })
+}
+
+/// Bytes of a command, to be one log entry of a cluster at this level.
+pub fn encode(command: &Command, level: u16) -> Result<Bytes, RecordError> {
     let (kind, json) = match command {
         Command::Bootstrap {
             cluster_id,
@@ -277,21 +327,33 @@ pub fn encode(command: &Command) -> Result<Bytes, RecordError> {
             }),
         ),
     };
-    frame(kind, &json?)
+    let needed = first_level(kind);
+    if level < needed {
+        return Err(RecordError::LevelTooLow { needed, level });
+    }
+    frame(kind, level, &json?)
 }
 
 /// A record of these fields.
-fn frame(kind: u16, json: &[u8]) -> Result<Bytes, RecordError> {
+fn frame(kind: u16, level: u16, json: &[u8]) -> Result<Bytes, RecordError> {
     if json.len() > METADATA_RECORD_BYTES_MAX {
         return Err(RecordError::TooLarge(json.len()));
     }
     let mut bytes = BytesMut::with_capacity(HEADER_BYTES + json.len());
     bytes.put_u8(FORMAT);
-    bytes.put_u16(FEATURE_LEVEL);
+    bytes.put_u16(level);
     bytes.put_u16(kind);
     bytes.put_u16(VERSION);
     bytes.put_slice(json);
     Ok(bytes.freeze())
+}
+
+/// The level that a record was written at.
+pub fn level(bytes: &[u8]) -> Result<u16, RecordError> {
+    match bytes {
+        [_, high, low, ..] => Ok(u16::from_be_bytes([*high, *low])),
+        _ => Err(RecordError::Damaged(format!("{} bytes", bytes.len()))),
+    }
 }
 
 /// The command that [`encode`] wrote.

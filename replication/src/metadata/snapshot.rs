@@ -15,7 +15,8 @@ use crate::metadata::image::{
     BrokerImage, MetadataImage, PartitionImage, Reassignment, TopicImage, fold_name,
 };
 use crate::metadata::record::{
-    EndpointFields, FEATURE_LEVEL, PeerFields, RecordError, ResourceFields, brokers, raw_brokers,
+    EndpointFields, FEATURE_LEVEL_MAX, METADATA_FEATURE, PeerFields, RecordError, ResourceFields,
+    brokers, raw_brokers,
 };
 use crate::options::Endpoint;
 
@@ -74,7 +75,7 @@ struct ReassignmentFields(Vec<i32>, Vec<i32>, u64);
 /// Bytes of an image.
 pub fn encode(image: &MetadataImage) -> Result<Vec<u8>, RecordError> {
     let mut bytes = vec![FORMAT];
-    bytes.extend_from_slice(&FEATURE_LEVEL.to_be_bytes());
+    bytes.extend_from_slice(&image.feature_level.to_be_bytes());
     write_line(
         &mut bytes,
         &Line::Header {
@@ -131,7 +132,7 @@ pub fn decode(bytes: &[u8]) -> Result<MetadataImage, RecordError> {
             .map_err(|error| RecordError::Damaged(error.to_string()))?;
         read_line(&mut image, line)?;
     }
-    if image.feature_level > FEATURE_LEVEL {
+    if image.feature_level > FEATURE_LEVEL_MAX {
         return Err(RecordError::Unknown {
             kind: 0,
             version: u16::from(format),
@@ -204,6 +205,8 @@ fn read_line(image: &mut MetadataImage, line: Line) -> Result<(), RecordError> {
             image.cluster_id = Uuid::from_u128(cluster_id);
             image.feature_level = feature_level;
             image.features = features;
+            // A program from before the level was a feature takes it for one of the others.
+            image.features.remove(METADATA_FEATURE);
             image.next_producer_id = next_producer_id;
             image.next_broker_epoch = next_broker_epoch;
         }
@@ -391,6 +394,25 @@ pub(crate) mod tests {
         assert_eq!(back.topic(&"a.b".into()), image.topic(&"a.b".into()));
         assert_eq!(back.colliding_topic(&"a_b".into()), Some(&"a.b".into()));
         assert_eq!(encode(&back), Ok(bytes));
+    }
+
+    #[test]
+    fn the_level_is_kept_and_is_none_of_the_features() {
+        let mut image = image();
+        image.feature_level = 2;
+        // As a program leaves it that took the level for one of the features.
+        image.features.insert(METADATA_FEATURE.to_owned(), 2);
+        let bytes = encode(&image).expect("encodes");
+        assert_eq!(bytes[..3], [1, 0, 2]);
+        let back = decode(&bytes).expect("decodes");
+        assert_eq!(back.feature_level, 2);
+        assert!(!back.features.contains_key(METADATA_FEATURE));
+        image.feature_level = FEATURE_LEVEL_MAX + 1;
+        let newer = decode(&encode(&image).expect("encodes"));
+        assert!(
+            matches!(newer, Err(RecordError::Unknown { .. })),
+            "{newer:?}"
+        );
     }
 
     #[test]

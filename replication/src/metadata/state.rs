@@ -18,8 +18,9 @@ use crate::metadata::command::{
     BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
 };
 use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
-use crate::metadata::record::FEATURE_LEVEL;
+use crate::metadata::record::METADATA_FEATURE;
 
+mod level;
 mod reassign;
 
 /// What changed since it was last taken, for those who act on changes.
@@ -137,11 +138,6 @@ impl MetadataState {
         if !self.image.cluster_id.is_nil() {
             return Err(MetadataError::AlreadyBootstrapped(self.image.cluster_id));
         }
-        if feature_level > FEATURE_LEVEL {
-            return Err(MetadataError::InvalidFeature(format!(
-                "metadata level {feature_level}"
-            )));
-        }
         self.image.cluster_id = cluster_id;
         self.image.feature_level = feature_level;
         Ok(Outcome::Done)
@@ -157,12 +153,8 @@ impl MetadataState {
         {
             return Err(MetadataError::BrokerIdTaken(id));
         }
-        if registration.feature_level_max < self.image.feature_level {
-            return Err(MetadataError::InvalidFeature(format!(
-                "broker {id} knows metadata level {}, the cluster is at {}",
-                registration.feature_level_max, self.image.feature_level
-            )));
-        }
+        self.image
+            .check_knows_level(id, registration.feature_level_max)?;
         let broker_epoch = self.image.next_broker_epoch;
         self.image.next_broker_epoch += 1;
         let broker = BrokerImage {
@@ -391,8 +383,12 @@ impl MetadataState {
     }
 
     fn set_feature(&mut self, name: String, level: i16) -> Result<Outcome, MetadataError> {
+        if name == METADATA_FEATURE {
+            return self.raise_level(level);
+        }
         if name.is_empty() || name.len() > CONFIG_KEY_BYTES_MAX || level < 0 {
-            return Err(MetadataError::InvalidFeature(format!("{name} {level}")));
+            let text = format!("no feature level: {name} {level}");
+            return Err(MetadataError::InvalidFeature(text));
         }
         if level == 0 {
             self.image.features.remove(&name);

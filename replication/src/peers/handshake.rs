@@ -17,7 +17,6 @@ use super::codec::{get_text, put_text};
 use super::frame::{FrameError, FrameKind, OutgoingFrame};
 use super::identity::LocalPeer;
 use super::wire::{FrameReader, Progress, WireError, write_frames};
-use crate::metadata::record::FEATURE_LEVEL;
 use crate::raft::codec::{CodecError, get_replica, put_replica};
 use crate::raft::types::ReplicaId;
 use tidelog_protocol::types::BrokerId;
@@ -299,7 +298,7 @@ where
     let hello = Hello {
         version_min: *VERSIONS.start(),
         version_max: *VERSIONS.end(),
-        feature_level: FEATURE_LEVEL,
+        feature_level: *local.levels().end(),
         cluster: local.cluster(),
         me: local.me(),
         expected,
@@ -400,7 +399,7 @@ where
         .ok_or_else(|| malformed(CodecError::Damaged("lane")))?;
     let challenge = Challenge {
         version,
-        feature_level: FEATURE_LEVEL,
+        feature_level: *local.levels().end(),
         cluster,
         me: local.me(),
     };

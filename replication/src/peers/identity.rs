@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,6 +12,7 @@ use tidelog_protocol::types::BrokerId;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::metadata::record::FEATURE_LEVELS;
 use crate::raft::types::ReplicaId;
 
 /// Shortest cluster secret: what is shorter is guessed.
@@ -60,16 +63,47 @@ pub struct LocalPeer {
     me: ReplicaId,
     cluster: Mutex<Uuid>,
     secret: Option<ClusterSecret>,
+    levels: RangeInclusive<u16>,
+    /// The cluster's feature level, as far as this broker knows; it only rises.
+    cluster_level: AtomicU16,
 }
 
 impl LocalPeer {
     /// A broker; `cluster` is nil before it has joined one.
     pub fn new(me: ReplicaId, cluster: Uuid, secret: Option<ClusterSecret>) -> Arc<LocalPeer> {
+        LocalPeer::with_levels(me, cluster, secret, FEATURE_LEVELS)
+    }
+
+    /// The same, of a program that knows these feature levels.
+    pub fn with_levels(
+        me: ReplicaId,
+        cluster: Uuid,
+        secret: Option<ClusterSecret>,
+        levels: RangeInclusive<u16>,
+    ) -> Arc<LocalPeer> {
         Arc::new(LocalPeer {
             me,
             cluster: Mutex::new(cluster),
             secret,
+            levels,
+            cluster_level: AtomicU16::new(0),
         })
+    }
+
+    /// The feature levels that this broker knows.
+    pub fn levels(&self) -> &RangeInclusive<u16> {
+        &self.levels
+    }
+
+    /// The cluster is at this feature level.
+    pub fn reach_level(&self, level: u16) {
+        self.cluster_level.fetch_max(level, Ordering::Relaxed);
+    }
+
+    /// Whether a program that knows this feature level may take part in the groups of the cluster. One that knows less
+    /// would stop at what it cannot read.
+    pub fn admits(&self, level: u16) -> bool {
+        level >= self.cluster_level.load(Ordering::Relaxed)
     }
 
     /// Its id.

@@ -169,8 +169,9 @@ impl Session {
             self.spawn(async move { session.carry_out(None, job).await });
             return;
         }
-        if !self.remote.joined {
-            let text = "this broker and the one that asks are not known to be of the same cluster";
+        if !self.takes_part() {
+            let text = "this broker and the one that asks are not known to be of the same cluster, or one knows less than \
+                        the cluster's feature level";
             return self.refuse(&job, Refusal::new(RefusalCode::NotJoined, text));
         }
         let group = match codec::read_group(&mut job.body) {
@@ -189,6 +190,11 @@ impl Session {
             group,
         };
         self.spawn(turn.work(job));
+    }
+
+    /// Whether the peer belongs to the cluster, and its program knows what is written there.
+    fn takes_part(&self) -> bool {
+        self.remote.joined && self.shared.local.admits(self.remote.feature_level)
     }
 
     /// Runs until the server is to end at once.
@@ -217,7 +223,7 @@ impl Session {
 
     async fn serve_call(&self, body: Bytes) -> Result<BodyWriter, Refusal> {
         let (kind, body) = codec::decode_call(body)?;
-        let (from, joined) = (self.remote.id, self.remote.joined);
+        let (from, joined) = (self.remote.id, self.takes_part());
         let answer = self.shared.service.call(from, joined, kind, body).await?;
         Ok(codec::encode_call_reply(answer))
     }

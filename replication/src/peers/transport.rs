@@ -97,6 +97,11 @@ impl PeerPool {
         });
     }
 
+    /// The cluster is at this feature level: peers that know less are told nothing of its groups.
+    pub fn reach_level(&self, level: u16) {
+        self.inner.context.local.reach_level(level);
+    }
+
     /// How each peer is doing, as it changes.
     pub fn statuses(&self) -> watch::Receiver<Arc<PeerStatuses>> {
         self.inner.statuses.subscribe()
@@ -219,6 +224,24 @@ impl PeerPool {
         let connection = self.link(peer, lane).connection();
         connection.ok_or(RequestError::Unreachable(peer))
     }
+
+    /// A connection for what concerns a group: none to a peer whose program does not know what is written there.
+    fn group_connection(
+        &self,
+        peer: ReplicaId,
+        lane: Lane,
+    ) -> Result<Arc<Connection>, RequestError> {
+        let connection = self.connection(peer, lane)?;
+        if !self.admits(&connection) {
+            return Err(RequestError::Unreachable(peer));
+        }
+        Ok(connection)
+    }
+
+    fn admits(&self, connection: &Connection) -> bool {
+        let level = connection.remote().feature_level;
+        self.inner.context.local.admits(level)
+    }
 }
 
 impl Drop for Pool {
@@ -292,8 +315,12 @@ fn rpc_error(error: &RequestError) -> RPCError<GroupTypes> {
 impl PeerTransport for PeerPool {
     fn reachable(&self, peer: ReplicaId) -> BoxFuture<'static, ()> {
         let mut connections = self.link(peer, Lane::Append).watch();
+        let pool = self.clone();
         Box::pin(async move {
-            if connections.wait_for(Option::is_some).await.is_err() {
+            let is_there = |connection: &Option<Arc<Connection>>| {
+                connection.as_ref().is_some_and(|it| pool.admits(it))
+            };
+            if connections.wait_for(is_there).await.is_err() {
                 // The peer was forgotten.
                 std::future::pending::<()>().await;
             }
@@ -308,9 +335,9 @@ impl PeerTransport for PeerPool {
         peer: ReplicaId,
         request: AppendEntriesRequest<GroupTypes>,
     ) -> BoxFuture<'static, CallResult<AppendEntriesResponse<GroupTypes>>> {
-        let entries = self.connection(peer, Lane::Append);
+        let entries = self.group_connection(peer, Lane::Append);
         let connection = if request.entries.is_empty() {
-            self.connection(peer, Lane::Control).or(entries)
+            self.group_connection(peer, Lane::Control).or(entries)
         } else {
             entries
         };
@@ -345,7 +372,7 @@ impl PeerTransport for PeerPool {
             RequestKind::Vote
         };
         let asked = ask(
-            self.connection(peer, Lane::Control),
+            self.group_connection(peer, Lane::Control),
             kind,
             Ok(codec::encode_vote(group, &request)),
             self.inner.context.patience.vote,
@@ -361,7 +388,7 @@ impl PeerTransport for PeerPool {
         vote: Vote,
         snapshot: Snapshot,
     ) -> BoxFuture<'static, CallResult<SnapshotResponse<GroupTypes>>> {
-        let connection = self.connection(peer, Lane::Bulk);
+        let connection = self.group_connection(peer, Lane::Bulk);
         let patience = self.inner.context.patience.clone();
         Box::pin(async move {
             let sent = match connection {
@@ -381,7 +408,7 @@ impl PeerTransport for PeerPool {
         request: TransferLeaderRequest<GroupTypes>,
     ) -> BoxFuture<'static, CallResult<TransferLeaderResponse<GroupTypes>>> {
         let asked = ask(
-            self.connection(peer, Lane::Control),
+            self.group_connection(peer, Lane::Control),
             RequestKind::TransferLeader,
             Ok(codec::encode_transfer(group, &request)),
             self.inner.context.patience.vote,

@@ -1,6 +1,6 @@
 //! Entries without records, votes, checkpoints and snapshots as bytes.
 //!
-//! Every body opens with a version (u8) and the writer's feature level (u16). All numbers are big-endian.
+//! Every body opens with a version (u8) and the feature level that the version came with (u16). All numbers are big-endian.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, ProducerStateTable}
 use uuid::Uuid;
 
 use super::types::{GroupCommand, LogId, ReplicaId, StoredMembership, Vote};
-use crate::metadata::record::FEATURE_LEVEL;
+use crate::metadata::record::FEATURE_LEVEL_MIN;
 
 /// Version of all bodies so far.
 const VERSION: u8 = 1;
@@ -242,7 +242,8 @@ pub fn get_stored_membership(bytes: &mut Bytes) -> Result<StoredMembership, Code
 pub fn header() -> BytesMut {
     let mut bytes = BytesMut::with_capacity(64);
     bytes.put_u8(VERSION);
-    bytes.put_u16(FEATURE_LEVEL);
+    // The level that bodies of this version came with.
+    bytes.put_u16(FEATURE_LEVEL_MIN);
     bytes
 }
 

@@ -10,7 +10,7 @@ use crate::peers::{
 };
 use crate::raft::members::Members;
 use crate::raft::types::ReplicaId;
-use crate::{ClusterDirectory, Peers, StartError, introduce};
+use crate::{ClusterDirectory, JoinError, Peers, StartError, introduce};
 
 /// One broker of a cluster.
 pub struct Node {
@@ -74,20 +74,32 @@ impl Node {
     ) -> Result<Node, StartError> {
         let patience = PeerPatience::default();
         let cluster = Uuid::from_u128(99);
+        let mut options = ReplicationOptions::new(
+            BrokerId(id),
+            replica(id).directory,
+            cluster,
+            Arc::new(TestConfigs::new()),
+        );
+        options.session_timeout = Duration::from_secs(5);
+        options.leader_rebalance_interval = None;
+        tune(&mut options);
+        let levels = || options.feature_levels.clone();
         let mut members = Vec::new();
         if let Some(address) = join {
-            let stranger = LocalPeer::new(replica(id), Uuid::nil(), None);
+            let stranger = LocalPeer::with_levels(replica(id), Uuid::nil(), None, levels());
             let address = PeerAddress {
                 host: address.ip().to_string(),
                 port: address.port(),
             };
-            let introduction = introduce(&stranger, &address, &patience)
-                .await
-                .expect("is told");
+            let introduction = match introduce(&stranger, &address, &patience).await {
+                Ok(introduction) => introduction,
+                Err(JoinError::FeatureLevel(text)) => return Err(StartError::FeatureLevel(text)),
+                Err(error) => panic!("{error}"),
+            };
             assert_eq!(introduction.cluster_id, cluster);
             members = introduction.members;
         }
-        let local = LocalPeer::new(replica(id), cluster, None);
+        let local = LocalPeer::with_levels(replica(id), cluster, None, levels());
         let router = Arc::new(GroupRouter::default());
         let server = PeerServer::bind(at, local.clone(), router.clone(), patience.clone())
             .await
@@ -99,20 +111,11 @@ impl Node {
             patience,
         });
         let logs = open_logs(directory.path()).await;
-        let mut options = ReplicationOptions::new(
-            BrokerId(id),
-            replica(id).directory,
-            cluster,
-            Arc::new(TestConfigs::new()),
-        );
         let port = server.address().port();
         options.peer_address = Some(PeerAddress {
             host: "127.0.0.1".into(),
             port,
         });
-        options.session_timeout = Duration::from_secs(5);
-        options.leader_rebalance_interval = None;
-        tune(&mut options);
         let peers = Peers {
             pool: pool.clone(),
             router,

@@ -9,6 +9,7 @@ use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, ProducerStateTable}
 use tidelog_tests::hostile::Codec;
 
 use crate::Command;
+use crate::metadata::record::FEATURE_LEVEL_MAX;
 use crate::metadata::snapshot::tests::commands;
 use crate::metadata::state::MetadataState;
 use crate::metadata::{record, snapshot};
@@ -144,7 +145,11 @@ fn mutated_snapshots_of_a_partition() {
 /// Commands that come out are also applied: nothing that they say may break the state that they change.
 #[test]
 fn mutated_records_of_the_metadata() {
-    let encode = |command: &Command| record::encode(command).expect("short").to_vec();
+    let encode = |command: &Command| {
+        record::encode(command, FEATURE_LEVEL_MAX)
+            .expect("short")
+            .to_vec()
+    };
     let corpus: Vec<_> = commands().iter().map(encode).collect();
     let codec = Codec {
         name: "metadata record",

@@ -7,6 +7,7 @@ mod compaction;
 mod damage;
 mod hostile;
 mod idle;
+mod levels;
 mod lifecycle;
 mod moving;
 mod produce;

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos import replicas, schedule
+from chaos import schedule
+from chaos.conclusion import conclude
 from chaos.faults import CATALOGUE
 from chaos.load import PARTITIONS, TOPIC, World
 from chaos.nodes import forgetful, in_namespaces, unable
-from chaos.view import OFFSETS_TOPIC, asked, epoch_ends, placements
+from chaos.view import asked, epoch_ends, placements
 from harness.cluster import IS_TIDELOG
 
 pytestmark = pytest.mark.skipif(not IS_TIDELOG, reason="brokers join by Tidelog's own flag")
@@ -31,7 +32,6 @@ SECONDS = int(os.environ.get("TIDELOG_TEST_CHAOS_SECONDS", "90"))
 POWER_LOSSES = max(3, SECONDS // 60)
 # What a broker's disk holds at the end, ballast and journal among it, and as much again.
 DISK_MIB = 224 + SECONDS // 3
-SETTLE_S = 90
 
 
 class Run:
@@ -84,23 +84,6 @@ class Run:
         return "\n".join([*self.events, *said, f"again: {again}", *(f"log: {log}" for log in logs)])
 
 
-def conclude(run, world):
-    """All faults are healed: everybody comes to an end, and everything is looked at."""
-    cluster = run.cluster
-    world.end_writing()
-    cluster.settle([TOPIC, OFFSETS_TOPIC], SETTLE_S)
-    run.say("every partition has its leader and all replicas in sync")
-    ends = replicas.ends(cluster, TOPIC, PARTITIONS)
-    # Before the readers: where something is lost, this says what.
-    stored = replicas.read_each(cluster, TOPIC, ends)
-    run.say(f"the books balance on each replica: {world.balance(stored)}")
-    world.read_to(ends)
-    world.have_read(stored)
-    run.say(f"followers and groups have come to the ends, {ends}\n{world.told()}")
-    world.was_busy()
-    cluster.end()
-
-
 @pytest.mark.timeout(SECONDS * 3 + 600)
 def test_chaos_loses_and_doubles_nothing(tmp_path):
     if "TIDELOG_TEST_CHAOS_SECONDS" not in os.environ:
@@ -112,7 +95,7 @@ def test_chaos_loses_and_doubles_nothing(tmp_path):
         run.say(f"{run.cluster.address} are a cluster")
         world.goes_on()
         run.carry_out(world)
-        conclude(run, world)
+        conclude(run.cluster, world, run.say)
 
 
 @pytest.mark.timeout(POWER_LOSSES * 45 + 420)
@@ -121,4 +104,4 @@ def test_chaos_takes_nothing_when_all_brokers_lose_power_at_once(tmp_path):
     with run.told(), forgetful(tmp_path) as run.cluster, World(run.cluster, SEED, java=False) as world:
         world.goes_on()
         run.carry_out(world)
-        conclude(run, world)
+        conclude(run.cluster, world, run.say)

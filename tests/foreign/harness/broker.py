@@ -71,6 +71,8 @@ class Broker:
         self.advertised = {name: f"{host}:{port}" for (name, (_, host)), port in zip(names.items(), ports, strict=False)}
         self.http_port, self.controller_port = ports[-2:]
         self.process = None
+        # Another one than the binary under test, where there is such a thing.
+        self.binary = None
         # Variables of the process, on top of what all have.
         self.environment = {}
 
@@ -157,7 +159,7 @@ class TidelogBroker(Broker):
         } | self.settings
         if set(self.bound) != {"PLAINTEXT"}:
             settings["listener.security.protocol.map"] = ",".join(f"{name}:PLAINTEXT" for name in self.bound)
-        command = [str(paths.tidelog_binary()), "serve", "--data-dir", str(self.data_dir)]
+        command = [str(self.binary or paths.tidelog_binary()), "serve", "--data-dir", str(self.data_dir)]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
         return command

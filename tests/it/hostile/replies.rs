@@ -68,6 +68,7 @@ fn decode(body: &mut Bytes, api: ApiKey, version: i16) -> Result<(), String> {
         ApiKey::ListPartitionReassignments => reads::<ListPartitionReassignmentsResponse>,
         ApiKey::OffsetDelete => reads::<OffsetDeleteResponse>,
         ApiKey::DescribeQuorum => reads::<DescribeQuorumResponse>,
+        ApiKey::UpdateFeatures => reads::<UpdateFeaturesResponse>,
         ApiKey::DescribeCluster => reads::<DescribeClusterResponse>,
         ApiKey::DescribeProducers => reads::<DescribeProducersResponse>,
         ApiKey::UnregisterBroker => reads::<UnregisterBrokerResponse>,

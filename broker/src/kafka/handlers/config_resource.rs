@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::types::{BrokerId, TopicName};
-use tidelog_replication::{Command, ConfigResource};
+use tidelog_replication::{Command, ConfigResource, MetadataImage};
 
 use crate::config::Overrides;
 use crate::config::alter::{self, AlterError, AlterOp};
@@ -180,6 +180,9 @@ pub async fn alter(
         }
         ConfigResource::Group(_) | ConfigResource::ClientMetrics(_) => Vec::new(),
     };
+    if (changes.iter()).any(|(key, value)| key == DRAINING && value.is_some()) {
+        check_can_drain(&image)?;
+    }
     if validate_only || changes.is_empty() {
         return Ok(());
     }
@@ -208,6 +211,14 @@ fn drained(broker: &str, wanted: &Wanted) -> Option<BrokerId> {
     let only = !ops.is_empty() && ops.iter().all(|(key, _)| key == DRAINING);
     let id = broker.parse().ok().map(BrokerId);
     id.filter(|_| only)
+}
+
+/// Brokers of a version from before the level would place replicas on a broker that is being emptied.
+fn check_can_drain(image: &MetadataImage) -> Result<(), Refused> {
+    let refused = image.check_can_move().err();
+    refused.map_or(Ok(()), |error| {
+        Err(Refused::new(errors::metadata(&error), error.to_string()))
+    })
 }
 
 fn topic_resource(topic: &str) -> Result<ConfigResource, Refused> {

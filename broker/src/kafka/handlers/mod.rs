@@ -46,6 +46,7 @@ pub mod partitions;
 pub mod produce;
 pub mod sync_group;
 pub mod unregister_broker;
+pub mod update_features;
 
 use tidelog_protocol::encode::EncodeError;
 use tidelog_protocol::frame::DecodeError;

@@ -52,6 +52,7 @@ fn errors() -> Vec<MetadataError> {
         MetadataError::BrokerIdTaken(BrokerId(4)),
         MetadataError::ProducerIds(text()),
         MetadataError::InvalidFeature(text()),
+        MetadataError::LevelTooLow(text()),
         MetadataError::Unsupported(text()),
         MetadataError::UnknownPartition,
         MetadataError::NoReassignment,

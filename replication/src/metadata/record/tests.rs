@@ -108,7 +108,7 @@ fn commands() -> impl Strategy<Value = Command> {
 proptest! {
     #[test]
     fn a_record_reads_back_as_its_command(command in commands()) {
-        let bytes = encode(&command).expect("encodes");
+        let bytes = encode(&command, FEATURE_LEVEL_MAX).expect("encodes");
         prop_assert_eq!(decode(&bytes), Ok(command));
     }
 
@@ -120,11 +120,10 @@ proptest! {
 
 #[test]
 fn a_newer_kind_is_named() {
-    let mut bytes = encode(&Command::DeleteTopic {
+    let command = Command::DeleteTopic {
         id: TopicId(Uuid::from_u128(1)),
-    })
-    .expect("encodes")
-    .to_vec();
+    };
+    let mut bytes = encode(&command, 1).expect("encodes").to_vec();
     bytes[2] = 9;
     bytes[4] = 99;
     assert_eq!(
@@ -139,13 +138,59 @@ fn a_newer_kind_is_named() {
 
 #[test]
 fn the_layout_of_a_record_is_fixed() {
-    let bytes = encode(&Command::AllocateProducerIds {
+    let command = Command::AllocateProducerIds {
         broker: BrokerId(3),
         count: 10,
-    })
-    .expect("encodes");
+    };
+    let bytes = encode(&command, 1).expect("encodes");
     assert_eq!(
         &bytes[..],
         b"\x01\x00\x01\x00\x07\x00\x01{\"broker\":3,\"count\":10}"
+    );
+}
+
+/// What the programs of a level know, so that none of them is sent what would stop it.
+#[test]
+fn a_record_is_written_at_the_level_of_the_cluster_and_from_its_own_on() {
+    let (topic, partition) = (TopicId(Uuid::from_u128(1)), PartitionIndex(0));
+    let alter = Command::AlterReassignment {
+        topic,
+        partition,
+        target: None,
+    };
+    let unregister = Command::UnregisterBroker {
+        broker: BrokerId(3),
+    };
+    for command in [&alter, &unregister] {
+        let refused = encode(command, 1).expect_err("is refused");
+        let (needed, level) = (2, 1);
+        assert_eq!(refused, RecordError::LevelTooLow { needed, level });
+        let text = refused.to_string();
+        assert!(text.contains("tidelog cluster upgrade"), "{text}");
+        let written = encode(command, 2).expect("is written");
+        assert_eq!(super::level(&written), Ok(2));
+    }
+    // One that is under way in a cluster of the first level, begun by a program that wrote it there, can be ended.
+    let complete = Command::CompleteReassignments(Vec::new());
+    assert_eq!(
+        super::level(&encode(&complete, 1).expect("is written")),
+        Ok(1)
+    );
+    assert!(super::level(b"\x01\x00").is_err());
+}
+
+#[test]
+fn a_level_that_is_not_known_is_said_with_what_to_do() {
+    assert_eq!(why_unknown(1, &(1..=2)), None);
+    assert_eq!(why_unknown(2, &(1..=2)), None);
+    let newer = why_unknown(3, &(1..=2)).expect("is not known");
+    assert!(
+        newer.contains("start the version that the other brokers run"),
+        "{newer}"
+    );
+    let older = why_unknown(1, &(2..=3)).expect("is not known");
+    assert!(
+        older.contains("start the version before this one"),
+        "{older}"
     );
 }

@@ -462,3 +462,75 @@ fn a_broker_is_forgotten_only_if_it_is_down_and_holds_nothing() {
         Err(MetadataError::UnknownBroker(BrokerId(2)))
     );
 }
+
+fn raise(state: &mut MetadataState, level: i16) -> Result<Outcome, MetadataError> {
+    let name = METADATA_FEATURE.to_owned();
+    apply(state, Command::SetFeature { name, level })
+}
+
+fn register_at(broker: i32, level: u16) -> Command {
+    let Command::RegisterBroker(mut registration) = register(broker, 100 + broker as u128) else {
+        unreachable!("it is a registration");
+    };
+    registration.feature_level_max = level;
+    Command::RegisterBroker(registration)
+}
+
+#[test]
+fn the_level_rises_when_all_brokers_know_it_and_never_falls() {
+    let mut state = state();
+    let text = raise(&mut state, 2).expect_err("is refused").to_string();
+    assert!(
+        text.contains("broker 1 knows 1, broker 2 knows 1, broker 3 knows 1"),
+        "{text}"
+    );
+    assert_eq!(state.image().feature_level(), 1);
+    for broker in 1..=3 {
+        apply(&mut state, register_at(broker, 5)).expect("registers");
+    }
+    // Judged by what brokers say they know, not by what this program does.
+    assert_eq!(raise(&mut state, 5), Ok(Outcome::Done));
+    assert_eq!(state.image().feature_level(), 5);
+    assert!(state.image().features().is_empty());
+    for level in [-1, 0, 4] {
+        let refused = raise(&mut state, level).expect_err("is refused");
+        assert!(refused.to_string().contains("never lowered"), "{refused}");
+    }
+    let refused = apply(&mut state, register_at(2, 4)).expect_err("is refused");
+    assert_eq!(
+        refused.to_string(),
+        "broker 2 knows feature level 4, and the cluster is at 5: start it with the version that the other brokers run"
+    );
+}
+
+#[test]
+fn many_brokers_that_hold_a_level_back_are_counted() {
+    let mut state = state();
+    for broker in 4..=9 {
+        apply(&mut state, register(broker, 100 + broker as u128)).expect("registers");
+    }
+    let text = raise(&mut state, 2).expect_err("is refused").to_string();
+    assert!(
+        text.contains("broker 5 knows 1, 4 more know less"),
+        "{text}"
+    );
+    assert!(text.len() < 512, "it fits into an answer");
+}
+
+#[test]
+fn a_record_of_a_later_level_is_refused_by_every_replica() {
+    let mut state = state();
+    assert_eq!(state.image().check_level(1), Ok(()));
+    let refused = state.image().check_level(2);
+    assert!(
+        matches!(refused, Err(MetadataError::LevelTooLow(_))),
+        "{refused:?}"
+    );
+    for broker in 1..=3 {
+        apply(&mut state, register_at(broker, 2)).expect("registers");
+    }
+    raise(&mut state, 2).expect("is raised");
+    assert_eq!(state.image().check_level(2), Ok(()));
+    // The first record of a cluster says at which level it begins.
+    assert_eq!(MetadataState::default().image().check_level(2), Ok(()));
+}

@@ -5,6 +5,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split}
 use super::super::frame::{Frame, HEADER_BYTES, RequestKind};
 use super::super::identity::ClusterSecret;
 use super::*;
+use crate::metadata::record::FEATURE_LEVEL_MAX;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -102,7 +103,7 @@ async fn brokers_of_one_cluster_meet() {
         id: other.me,
         cluster: Uuid::from_u128(99),
         version: 1,
-        feature_level: FEATURE_LEVEL,
+        feature_level: FEATURE_LEVEL_MAX,
         lane: Lane::Append,
         joined: true,
     };
