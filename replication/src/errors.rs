@@ -24,8 +24,8 @@ pub enum StartError {
     ControllerTimeout(u128),
     /// The id is held by another data directory.
     #[error(
-        "broker id {0} belongs to another data directory of this cluster: start with an id that is free (node.id), or \
-         remove that broker first if its disk is lost"
+        "broker id {0} belongs to another data directory of this cluster: start with an id that is free (node.id). If that \
+         directory is lost, stop the broker that has it and start with an empty one and --join"
     )]
     BrokerIdTaken(BrokerId),
     /// The cluster is at a feature level that this program does not know.

@@ -34,6 +34,9 @@ use crate::raft::types::{GroupId, ReplicaId};
 /// Longest wait for others to take over what this broker led.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Said of a replica that was found to be damaged by an earlier run.
+const LOST_BEFORE: &str = "it has lost records, and is not replaced yet";
+
 /// Pause between two looks whether they have.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
 
@@ -196,7 +199,12 @@ impl HostedPartitions {
                 continue;
             }
             if let Some(hosted) = self.get(topic.id, index) {
+                if self.is_renewed(&hosted, partition) {
+                    self.spawn_renewal(hosted, topic, settings.clone(), gate, tasks);
+                    continue;
+                }
                 self.reconfigure(&hosted, &settings, gate, tasks);
+                self.follow_loss(image, &hosted, partition);
                 if partition.reassignment.is_some() {
                     self.notices.moving.add(hosted.shared().group());
                 }
@@ -210,6 +218,61 @@ impl HostedPartitions {
                 hosted.open(&topic, index, settings, &members).await;
             });
         }
+    }
+
+    /// Whether a replica that has lost something is out of its group, and wanted again without what it had.
+    fn is_renewed(&self, hosted: &Partition, known: &PartitionImage) -> bool {
+        let noted = self.state_of(hosted).read_damaged();
+        let damaged_at = noted.ok().flatten();
+        let since = known.added_since(self.options.broker);
+        damaged_at.zip(since).is_some_and(|(at, since)| since > at)
+    }
+
+    /// Removes what is left of a replica and begins anew with nothing.
+    fn spawn_renewal(
+        self: &Arc<Self>,
+        damaged: Arc<Partition>,
+        topic: &Arc<TopicImage>,
+        settings: Settings,
+        gate: &Arc<Semaphore>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let index = damaged.index();
+        drop(self.take(topic.id, index));
+        let (hosted, gate, topic) = (self.clone(), gate.clone(), topic.clone());
+        tasks.spawn(async move {
+            let _permit = gate.acquire().await;
+            tracing::info!(partition = %damaged.name(), "the damaged replica is replaced by an empty one");
+            hosted.remove(&damaged).await;
+            hosted.open(&topic, index, settings, &[]).await;
+        });
+    }
+
+    /// A leader that lost its records leads no more: another replica asks for it.
+    fn follow_loss(&self, image: &MetadataImage, hosted: &Arc<Partition>, known: &PartitionImage) {
+        let state = hosted.state();
+        let (me, nobody) = (self.options.broker, known.leader.is_none());
+        let gone = |it: &BrokerId| *it != me && nobody && !known.isr.contains(it);
+        if let Some(leader) = state.leader.filter(gone) {
+            hosted.shared().lose_leader(leader);
+            let turn = live_before(image, hosted, me, &BTreeSet::from([leader]));
+            let partition = hosted.clone();
+            tokio::spawn(async move { partition.elect_in_turn(turn).await });
+        }
+    }
+
+    /// Ends the group of a replica that has lost something: it is not to vote with what is left.
+    pub async fn end_group_of(&self, damaged: &Partition) {
+        let life = damaged.life().lock().await;
+        if let Some(group) = damaged.swap_group(None) {
+            group.shutdown().await;
+        }
+        drop(life);
+    }
+
+    /// What is kept of a partition's group beside its log.
+    pub fn state_of(&self, partition: &Partition) -> GroupStateStore {
+        GroupStateStore::new(self.context.kv.clone(), partition.log().id())
     }
 
     /// Opens a partition: its log, its group.
@@ -235,8 +298,13 @@ impl HostedPartitions {
         self.put(topic.id, index, partition.clone());
         partition.shared().note_leaderless();
         if let Some(reason) = partition.log().stopped() {
-            partition.shared().go_offline(&reason);
+            partition.shared().lose_records(&reason);
             return;
+        }
+        match self.state_of(&partition).read_damaged() {
+            Ok(None) => {}
+            Ok(Some(_)) => return partition.shared().lose_records(LOST_BEFORE),
+            Err(error) => return partition.shared().lose_records(&error.to_string()),
         }
         self.start_group(&partition, durability, members).await;
     }
@@ -301,6 +369,9 @@ impl HostedPartitions {
         };
         match PartitionGroup::start(&self.context, partition.shared(), config, members).await {
             Ok(group) => drop(partition.swap_group(Some(Arc::new(group)))),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                partition.shared().lose_records(&error.to_string());
+            }
             Err(error) => partition.shared().go_offline(&error.to_string()),
         }
     }

@@ -10,6 +10,7 @@ mod control;
 mod controller;
 mod election;
 mod errors;
+mod healing;
 mod hosted;
 mod limits;
 mod metadata;

@@ -22,6 +22,8 @@ pub struct Notices {
     pub unsaved: Noted,
     /// Those whose replicas are being moved, or that began to lead meanwhile.
     pub moving: Noted,
+    /// Those that have lost something that they had.
+    pub damaged: Noted,
     /// Said to partitions: the brokers that are not heard of. Their replicas are not in sync.
     pub fenced: ArcSwap<BTreeSet<BrokerId>>,
 }

@@ -90,6 +90,8 @@ pub struct ReplicationOptions {
     pub broker: BrokerId,
     /// Random id of the data directory. A broker whose disk was lost comes back as another replica.
     pub directory_id: Uuid,
+    /// Whether that directory is of a broker that joins a cluster, and empty. Default false.
+    pub new_directory: bool,
     /// Id of the cluster; must equal what the metadata says, unless this is the first start.
     pub cluster_id: Uuid,
     /// `broker.rack`.
@@ -131,6 +133,7 @@ impl ReplicationOptions {
         ReplicationOptions {
             broker,
             directory_id,
+            new_directory: false,
             cluster_id,
             rack: None,
             endpoints: Vec::new(),

@@ -95,7 +95,11 @@ impl Mover {
             return Some(Step::Wait);
         }
         let control = self.controller.control();
-        let is_there = |broker| image.is_live(broker) && control.is_connected(broker);
+        let is_there = |replica: &ReplicaId| {
+            let broker = image.broker(replica.broker);
+            let same = broker.is_some_and(|it| !it.fenced && it.replica() == *replica);
+            same && control.is_connected(replica.broker)
+        };
         self.partition.reassignment_step(&wanted, is_there)
     }
 

@@ -19,6 +19,7 @@ use crate::controller::Controller;
 use crate::controller::quorum::Quorum;
 use crate::election::{self, ElectionError, ElectionKind};
 use crate::errors::{StartError, SubmitError, WaitLedError};
+use crate::healing::heal;
 use crate::hosted::HostedPartitions;
 use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
@@ -33,6 +34,9 @@ use crate::raft::network::{NoPeers, PeerTransport};
 use crate::raft::types::ReplicaId;
 use crate::reassign::reassign;
 use crate::tasks;
+
+/// Pause between two tries to take the place of a broker whose disk was lost.
+const REGISTER_RETRY: Duration = Duration::from_millis(500);
 
 /// All consensus groups of this broker.
 #[derive(Debug)]
@@ -285,6 +289,7 @@ impl Replication {
                 )));
             }
             spawn(Box::pin(reassign(controller.clone(), hosted.clone())));
+            spawn(Box::pin(heal(controller.clone(), hosted.clone())));
             spawn(Box::pin(tasks::report_in_sync(controller, hosted)));
         }
         spawn(Box::pin(tasks::elect_leaders(hosted.clone())));
@@ -331,6 +336,27 @@ impl Replication {
     }
 }
 
+/// Registers this broker. One with an empty directory may have to wait until the one that had its id before counts as
+/// dead.
+async fn register(
+    controller: &Controller,
+    registration: BrokerRegistration,
+    options: &ReplicationOptions,
+) -> Result<Outcome, SubmitError> {
+    let dead_by = Instant::now() + options.session_timeout * 2;
+    loop {
+        let command = Command::RegisterBroker(registration.clone());
+        match controller.submit(command, options.start_timeout).await {
+            Err(SubmitError::Metadata(MetadataError::BrokerIdTaken(_)))
+                if registration.new_directory && Instant::now() < dead_by =>
+            {
+                tokio::time::sleep(REGISTER_RETRY).await;
+            }
+            registered => return registered,
+        }
+    }
+}
+
 /// Makes sure that the metadata is this cluster's, and registers this broker. Returns the registration's epoch.
 async fn announce(
     controller: &Controller,
@@ -356,12 +382,13 @@ async fn announce(
         endpoints: options.endpoints.clone(),
         peer_address: options.peer_address.clone(),
         feature_level_max: *options.feature_levels.end(),
+        new_directory: options.new_directory,
     };
     if !controller.shared().image().cluster_id().is_nil() {
         check_cluster(controller, options)?;
     }
-    let submitted = controller.submit(Command::RegisterBroker(registration), options.start_timeout);
-    let epoch = match submitted.await {
+    let registered = register(controller, registration, options).await;
+    let epoch = match registered {
         Ok(Outcome::BrokerRegistered { broker_epoch }) => broker_epoch,
         Ok(other) => return Err(StartError::Metadata(format!("registered as {other:?}"))),
         Err(SubmitError::Metadata(MetadataError::BrokerIdTaken(id))) => {

@@ -51,7 +51,9 @@ pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartiti
     loop {
         let delta = controller.shared().next_delta().await;
         let image = controller.shared().image();
-        hosted.note_fenced(&image, &delta.lost);
+        if delta.brokers {
+            hosted.note_fenced(&image, &delta.lost);
+        }
         hosted.replace_leaders(&image, &delta.lost);
         hosted.reconcile(&image, delta).await;
     }
@@ -126,6 +128,7 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
             Some(_) => partition.shared().go_offline("its consensus group stopped"),
             None => {}
         },
+        Role::Offline if partition.shared().is_damaged() => {}
         Role::Offline => {
             let log = partition.log();
             if log.stopped().is_none() && log.check_writable().is_ok() {
@@ -157,6 +160,11 @@ pub async fn report_in_sync(controller: Arc<Controller>, hosted: Arc<HostedParti
             else {
                 continue;
             };
+            // Whoever read there has heard of it, and nobody else.
+            if partition.log().is_damaged() {
+                let reason = partition.log().stopped().unwrap_or_default();
+                partition.shared().lose_records(&reason);
+            }
             if !same_brokers(&partition.in_sync(&known.isr), &known.isr) {
                 partition.shared().note_in_sync();
             }

@@ -69,6 +69,8 @@ pub enum SyncPoint {
     GroupSnapshot,
     /// Snapshot of a consensus group before its log begins anew where it ends.
     GroupInstalling,
+    /// Note that the log of a consensus group has lost something.
+    GroupDamaged,
     /// Snapshot of the cluster metadata.
     ImageSnapshot,
 }
@@ -107,6 +109,7 @@ impl SyncPoint {
         SyncPoint::GroupVote,
         SyncPoint::GroupSnapshot,
         SyncPoint::GroupInstalling,
+        SyncPoint::GroupDamaged,
         SyncPoint::ImageSnapshot,
     ];
 

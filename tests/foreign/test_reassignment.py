@@ -6,7 +6,6 @@ Tidelog's own: brokers join by its flag. What the tools print and which errors c
 
 import json
 import re
-import subprocess
 import time
 from collections import namedtuple
 
@@ -16,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 from kafka import TopicPartition as Partition
 
-from harness import paths, tools
+from harness import tools
 from harness.cluster import (
     IS_TIDELOG,
     PARTITIONS,
@@ -29,6 +28,7 @@ from harness.cluster import (
     paused,
     read_all,
     running,
+    tidelog,
     until,
 )
 from wire import Connection, Error
@@ -131,15 +131,6 @@ def plan(folder, topic, replicas):
 
 def reassign_partitions(brokers, *arguments):
     return tools.run("kafka-reassign-partitions", "--bootstrap-server", bootstrap(brokers), *arguments)
-
-
-def tidelog(brokers, *arguments):
-    """What our own command line prints. Raises Failed as for Kafka's tools."""
-    command = [paths.tidelog_binary(), *map(str, arguments), "--bootstrap-server", bootstrap(brokers)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    if done.returncode != 0:
-        raise tools.Failed(done.stdout + done.stderr)
-    return done.stdout
 
 
 def tidelog_json(brokers, *arguments):

@@ -88,7 +88,9 @@ impl Server {
         let mut members = Vec::new();
         if directory.joining {
             let introduction = peers::find_cluster(&config, me, levels.clone()).await?;
+            // What had this broker's id before is not there any more, or this one is refused.
             members = introduction.members;
+            members.retain(|member| member.replica.broker != me.broker);
             let (cluster, of) = (introduction.cluster_id, Arc::clone(&config));
             directory = blocking(move || {
                 directory.belong_to(cluster, &of)?;
@@ -251,6 +253,7 @@ fn replication_options(
         directory.cluster_id,
         Arc::clone(configs) as Arc<dyn LogConfigSource>,
     );
+    options.new_directory = directory.joining;
     options.session_timeout = config.replication.session_timeout;
     options.replica_lag_max = config.replication.replica_lag_max;
     options.leader_rebalance_interval = config.replication.leader_rebalance_interval;

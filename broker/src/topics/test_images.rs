@@ -26,6 +26,7 @@ pub fn with_broker(image: &MetadataImage, id: u32, endpoints: Vec<Endpoint>) -> 
         endpoints,
         peer_address: None,
         feature_level_max: 1,
+        new_directory: false,
     };
     image
         .after(Command::RegisterBroker(registration))

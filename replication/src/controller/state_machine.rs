@@ -76,6 +76,7 @@ impl ControllerStateMachine {
         let delta = crate::metadata::state::MetadataDelta {
             topics,
             broker_configs: true,
+            brokers: true,
             ..Default::default()
         };
         self.metadata = MetadataState::new(image);

@@ -76,7 +76,9 @@ fn wanted_voters(brokers: &[Candidate], members: &Members) -> BTreeSet<ReplicaId
             broker.live && (broker.caught_up || members.voters.contains(&broker.replica))
         })
         .collect();
-    let registered = |voter: &&ReplicaId| brokers.iter().any(|broker| broker.replica == **voter);
+    // By its id: one whose disk was lost is away until its new directory has caught up.
+    let registered =
+        |voter: &&ReplicaId| (brokers.iter()).any(|broker| broker.replica.broker == voter.broker);
     // A voter that is away keeps its place as long as nobody could take it.
     let away: Vec<&ReplicaId> = (members.voters.iter())
         .filter(registered)

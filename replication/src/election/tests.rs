@@ -26,6 +26,7 @@ fn image(fenced: &[i32]) -> MetadataImage {
             endpoints: Vec::new(),
             peer_address: None,
             feature_level_max: 1,
+            new_directory: false,
         })
     };
     let replicas: Vec<BrokerId> = (1..=3).map(BrokerId).collect();

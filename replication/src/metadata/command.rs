@@ -41,6 +41,8 @@ pub struct BrokerRegistration {
     pub peer_address: Option<PeerAddress>,
     /// Highest feature level that its program knows.
     pub feature_level_max: u16,
+    /// Whether the data directory is empty: it may take the place of one that was lost.
+    pub new_directory: bool,
 }
 
 /// Who leads a partition, as the leader itself says.
@@ -127,6 +129,16 @@ pub enum Command {
     /// A broker that has stopped and holds no replica is forgotten.
     UnregisterBroker {
         /// Its id.
+        broker: BrokerId,
+    },
+    /// A replica lost what it had, and so knows neither what it acknowledged nor whom it voted for. It is taken out of its
+    /// group and brought back empty.
+    ReportDamage {
+        /// Topic.
+        topic: TopicId,
+        /// Partition.
+        partition: PartitionIndex,
+        /// The replica's broker.
         broker: BrokerId,
     },
     /// Configuration changes, all or none.

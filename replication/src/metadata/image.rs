@@ -58,6 +58,8 @@ pub struct Reassignment {
     pub to: Vec<BrokerId>,
     /// Version of the image that asked for it first.
     pub since: u64,
+    /// The replicas that are wanted after that: one of them lost what it had and comes back without it.
+    pub then: Option<Vec<BrokerId>>,
 }
 
 impl Reassignment {
@@ -107,7 +109,16 @@ impl PartitionImage {
     /// The replicas that it has, or is to have once a reassignment is done.
     pub fn wanted(&self) -> &[BrokerId] {
         let reassignment = self.reassignment.as_deref();
-        reassignment.map_or(&*self.replicas, |it| &it.to)
+        reassignment.map_or(&*self.replicas, |it| it.then.as_deref().unwrap_or(&it.to))
+    }
+
+    /// Since which version of the image a broker that has no part in the partition is to get a replica of it.
+    pub fn added_since(&self, broker: BrokerId) -> Option<u64> {
+        let reassignment = self.reassignment.as_deref();
+        let added = reassignment.filter(|it| {
+            it.then.is_none() && it.to.contains(&broker) && !it.from.contains(&broker)
+        });
+        added.map(|it| it.since)
     }
 }
 

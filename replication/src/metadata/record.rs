@@ -54,6 +54,7 @@ const SET_BROKER_FENCED: u16 = 10;
 const ALTER_REASSIGNMENT: u16 = 11;
 const COMPLETE_REASSIGNMENTS: u16 = 12;
 const UNREGISTER_BROKER: u16 = 13;
+const REPORT_DAMAGE: u16 = 14;
 
 /// Why bytes are not a record of this version.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -112,6 +113,8 @@ struct RegisterBrokerFields {
     #[serde(default)]
     peer: Option<PeerFields>,
     feature_level_max: u16,
+    #[serde(default)]
+    new_directory: bool,
 }
 
 /// Host and port where a broker listens for others; the image's snapshot holds it too.
@@ -155,6 +158,13 @@ struct AlterReassignmentFields {
 struct CompleteReassignmentsFields {
     /// Topic, partition, version of the image that asked for it.
     completed: Vec<(u128, i32, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReportDamageFields {
+    topic: u128,
+    partition: i32,
+    broker: i32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -204,7 +214,7 @@ struct SetFeatureFields {
 /// The level from which on a kind is written.
 fn first_level(kind: u16) -> u16 {
     match kind {
-        ALTER_REASSIGNMENT | UNREGISTER_BROKER => REASSIGNMENT_LEVEL,
+        ALTER_REASSIGNMENT | UNREGISTER_BROKER | REPORT_DAMAGE => REASSIGNMENT_LEVEL,
         // COMPLETE_REASSIGNMENTS among them: it ends what nobody can have begun who does not know it.
         _ => FEATURE_LEVEL_MIN,
     }
@@ -298,6 +308,18 @@ pub fn encode(command: &Command, level: u16) -> Result<Bytes, RecordError> {
         Command::UnregisterBroker { broker: id } => (
             UNREGISTER_BROKER,
             json(&UnregisterBrokerFields { broker: id.0 }),
+        ),
+        Command::ReportDamage {
+            topic,
+            partition,
+            broker,
+        } => (
+            REPORT_DAMAGE,
+            json(&ReportDamageFields {
+                topic: topic.0.as_u128(),
+                partition: partition.0,
+                broker: broker.0,
+            }),
         ),
         Command::AlterConfigs { resource, changes } => (
             ALTER_CONFIGS,
@@ -423,6 +445,14 @@ pub fn decode(bytes: &[u8]) -> Result<Command, RecordError> {
                 broker: BrokerId(fields.broker),
             }
         }
+        REPORT_DAMAGE => {
+            let fields: ReportDamageFields = parse(fields)?;
+            Command::ReportDamage {
+                topic: TopicId(Uuid::from_u128(fields.topic)),
+                partition: PartitionIndex(fields.partition),
+                broker: BrokerId(fields.broker),
+            }
+        }
         ALTER_CONFIGS => {
             let fields: AlterConfigsFields = parse(fields)?;
             Command::AlterConfigs {
@@ -522,6 +552,7 @@ fn registration_fields(registration: &BrokerRegistration) -> RegisterBrokerField
             .collect(),
         peer: registration.peer_address.as_ref().map(PeerFields::from),
         feature_level_max: registration.feature_level_max,
+        new_directory: registration.new_directory,
     }
 }
 
@@ -538,6 +569,7 @@ fn registration(fields: RegisterBrokerFields) -> Result<BrokerRegistration, Reco
             .collect::<Result<_, _>>()?,
         peer_address: fields.peer.map(PeerAddress::from),
         feature_level_max: fields.feature_level_max,
+        new_directory: fields.new_directory,
     })
 }
 

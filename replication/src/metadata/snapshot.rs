@@ -68,9 +68,14 @@ struct PartitionFields(
     #[serde(default, skip_serializing_if = "Option::is_none")] Option<ReassignmentFields>,
 );
 
-/// Replicas before, replicas that are wanted, version of the image that asked for them.
+/// Replicas before, replicas that are wanted, version of the image that asked for them, replicas that are wanted next.
 #[derive(Serialize, Deserialize)]
-struct ReassignmentFields(Vec<i32>, Vec<i32>, u64);
+struct ReassignmentFields(
+    Vec<i32>,
+    Vec<i32>,
+    u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<Vec<i32>>,
+);
 
 /// Bytes of an image.
 pub fn encode(image: &MetadataImage) -> Result<Vec<u8>, RecordError> {
@@ -179,8 +184,10 @@ fn partition_fields(partition: &PartitionImage) -> PartitionFields {
         raw_brokers(&partition.isr)
     };
     let reassignment = partition.reassignment.as_deref();
-    let reassignment = reassignment
-        .map(|it| ReassignmentFields(raw_brokers(&it.from), raw_brokers(&it.to), it.since));
+    let reassignment = reassignment.map(|it| {
+        let then = it.then.as_deref().map(raw_brokers);
+        ReassignmentFields(raw_brokers(&it.from), raw_brokers(&it.to), it.since, then)
+    });
     PartitionFields(
         raw_brokers(&partition.replicas),
         isr,
@@ -278,11 +285,12 @@ fn partition_image(fields: PartitionFields) -> PartitionImage {
     } else {
         Arc::from(brokers(isr))
     };
-    let reassignment = reassignment.map(|ReassignmentFields(from, to, since)| {
+    let reassignment = reassignment.map(|ReassignmentFields(from, to, since, then)| {
         Arc::new(Reassignment {
             from: brokers(from),
             to: brokers(to),
             since,
+            then: then.map(brokers),
         })
     });
     PartitionImage {
@@ -327,6 +335,7 @@ pub(crate) mod tests {
                     port: 9093,
                 }),
                 feature_level_max: 1,
+                new_directory: false,
             }),
             Command::CreateTopic {
                 name: "a.b".into(),
@@ -361,6 +370,7 @@ pub(crate) mod tests {
                 endpoints: Vec::new(),
                 peer_address: None,
                 feature_level_max: 1,
+                new_directory: false,
             }),
             Command::AlterReassignment {
                 topic: id,

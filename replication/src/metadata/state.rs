@@ -32,6 +32,8 @@ pub struct MetadataDelta {
     pub broker_configs: bool,
     /// Brokers whose run ended, or that are heard of no more: what they led needs another leader.
     pub lost: BTreeSet<BrokerId>,
+    /// Whether brokers came, went, were fenced or are heard of again.
+    pub brokers: bool,
 }
 
 impl MetadataDelta {
@@ -40,6 +42,7 @@ impl MetadataDelta {
         self.topics.extend(other.topics);
         self.broker_configs |= other.broker_configs;
         self.lost.extend(other.lost);
+        self.brokers |= other.brokers;
     }
 }
 
@@ -90,7 +93,7 @@ impl MetadataState {
                 cluster_id,
                 feature_level,
             } => self.bootstrap(cluster_id, feature_level),
-            Command::RegisterBroker(registration) => self.register_broker(registration),
+            Command::RegisterBroker(registration) => self.register_broker(registration, version),
             Command::SetBrokerFenced {
                 broker,
                 epoch,
@@ -112,10 +115,15 @@ impl MetadataState {
                 target,
             } => self.alter_reassignment(topic, partition, target, version),
             Command::CompleteReassignments(completed) => {
-                self.complete_reassignments(completed);
+                self.complete_reassignments(completed, version);
                 Ok(Outcome::Done)
             }
             Command::UnregisterBroker { broker } => self.unregister_broker(broker),
+            Command::ReportDamage {
+                topic,
+                partition,
+                broker,
+            } => self.report_damage(topic, partition, broker, version),
             Command::AlterConfigs { resource, changes } => self.alter_configs(resource, changes),
             Command::AllocateProducerIds { broker, count } => {
                 self.allocate_producer_ids(broker, count)
@@ -146,12 +154,16 @@ impl MetadataState {
     fn register_broker(
         &mut self,
         registration: BrokerRegistration,
+        version: u64,
     ) -> Result<Outcome, MetadataError> {
         let id = registration.broker;
-        if let Some(known) = self.image.brokers.get(&id)
-            && known.directory_id != registration.directory_id
-        {
-            return Err(MetadataError::BrokerIdTaken(id));
+        let known = self.image.brokers.get(&id).cloned();
+        let other = known.filter(|known| known.directory_id != registration.directory_id);
+        if let Some(other) = &other {
+            let lost = other.fenced && registration.new_directory;
+            if !lost || self.image.check_can_move().is_err() {
+                return Err(MetadataError::BrokerIdTaken(id));
+            }
         }
         self.image
             .check_knows_level(id, registration.feature_level_max)?;
@@ -172,6 +184,10 @@ impl MetadataState {
         if before.is_some() {
             self.delta.lost.insert(id);
         }
+        if other.is_some() {
+            self.replace_directory(id, version);
+        }
+        self.delta.brokers = true;
         Ok(Outcome::BrokerRegistered { broker_epoch })
     }
 
@@ -190,6 +206,7 @@ impl MetadataState {
             let mut broker = BrokerImage::clone(broker);
             broker.fenced = fenced;
             Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
+            self.delta.brokers = true;
             if fenced {
                 self.delta.lost.insert(id);
             }

@@ -322,18 +322,18 @@ impl Partition {
     }
 
     /// What is to be done next for the group to consist of these replicas; only a leader knows. `is_there` says of which
-    /// brokers something is heard: what a dead one had is on record until it lacks something.
+    /// something is heard: what a dead one had is on record until it lacks something.
     pub(crate) fn reassignment_step(
         &self,
         wanted: &[ReplicaId],
-        is_there: impl Fn(BrokerId) -> bool,
+        is_there: impl Fn(&ReplicaId) -> bool,
     ) -> Option<Step> {
         let group = self.group().filter(|_| self.state().is_leader())?;
         let me = self.shared.me();
         let Some((members, mut caught_up)) = group.standing(CLOSE_ENTRIES) else {
             return Some(Step::Wait);
         };
-        caught_up.retain(|replica| *replica == me || is_there(replica.broker));
+        caught_up.retain(|replica| *replica == me || is_there(replica));
         Some(reassignment::next_step(wanted, &members, &caught_up, me))
     }
 

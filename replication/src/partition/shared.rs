@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset, TopicPartition};
@@ -42,6 +42,7 @@ pub struct PartitionShared {
     broker_in_flight: Arc<Semaphore>,
     applied: Mutex<Applied>,
     snapshot_target: Mutex<Option<LogPosition>>,
+    damaged: AtomicBool,
     notices: Arc<Notices>,
 }
 
@@ -118,6 +119,7 @@ impl PartitionShared {
             broker_in_flight: budgets.broker,
             applied: Mutex::default(),
             snapshot_target: Mutex::default(),
+            damaged: AtomicBool::new(false),
             notices,
         }
     }
@@ -340,6 +342,18 @@ impl PartitionShared {
         self.stop_leading();
     }
 
+    /// Takes the replica offline, for good, as it has lost something that it had.
+    pub fn lose_records(&self, reason: &str) {
+        self.damaged.store(true, Ordering::Release);
+        self.go_offline(reason);
+        self.notices.damaged.add(self.group);
+    }
+
+    /// Whether it has lost something. Its group is not started again.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Acquire)
+    }
+
     /// The replica is being stopped, by a person's will: it serves nothing more, and that is no error.
     pub fn retire(&self) {
         let mut leadership = self.leadership.lock();
@@ -549,8 +563,11 @@ impl GroupEvents for PartitionShared {
 
     fn failed(&self, error: &LogError) {
         // A topic that is deleted takes its groups down by way of their logs.
-        if !matches!(error, LogError::Removed) {
-            self.go_offline(&error.to_string());
+        match error {
+            LogError::Removed => {}
+            _ if self.log.is_damaged() => self.lose_records(&error.to_string()),
+            LogError::Corrupt { .. } => self.lose_records(&error.to_string()),
+            _ => self.go_offline(&error.to_string()),
         }
     }
 }

@@ -19,6 +19,7 @@ const VOTE: u8 = 1;
 const CHECKPOINT: u8 = 2;
 const SNAPSHOT: u8 = 3;
 const INSTALLING: u8 = 4;
+const DAMAGED: u8 = 5;
 
 /// State of one group beside its log.
 #[derive(Clone)]
@@ -102,6 +103,18 @@ impl GroupStateStore {
         written.map_err(io::Error::other)
     }
 
+    /// The version of the metadata as of which the log was found to have lost something.
+    pub fn read_damaged(&self) -> Result<Option<u64>, io::Error> {
+        self.read(DAMAGED, decode_version)
+    }
+
+    /// Notes that the log has lost something; durable when it returns.
+    pub async fn write_damaged(&self, version: u64) -> Result<(), io::Error> {
+        let value = Bytes::copy_from_slice(&version.to_be_bytes());
+        self.write(vec![self.put(DAMAGED, value)], SyncPoint::GroupDamaged)
+            .await
+    }
+
     fn not_installing(&self) -> KvWrite {
         KvWrite::Delete(KeySpace::Vote, key(self.log, INSTALLING))
     }
@@ -180,9 +193,18 @@ pub fn check(key: &[u8], value: Bytes) -> (Option<StorageLogId>, Result<(), Stri
         SNAPSHOT | INSTALLING => {
             (codec::decode_snapshot(value).map(drop)).map_err(|it| format!("snapshot: {it}"))
         }
+        DAMAGED => decode_version(value)
+            .map(drop)
+            .map_err(|it| format!("damage: {it}")),
         _ => Err(format!("a value of unknown kind {kind}")),
     };
     (Some(StorageLogId(u64::from_be_bytes(*log))), read)
+}
+
+fn decode_version(value: Bytes) -> Result<u64, CodecError> {
+    let bytes =
+        <[u8; 8]>::try_from(&value[..]).map_err(|_| CodecError::Damaged("not a version"))?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 fn key(log: StorageLogId, kind: u8) -> Bytes {
@@ -209,6 +231,7 @@ mod tests {
             SyncPoint::GroupVote,
             SyncPoint::GroupSnapshot,
             SyncPoint::GroupInstalling,
+            SyncPoint::GroupDamaged,
         ];
         // The one that is looked at is the last: each takes along what was written before it.
         points.sort_by_key(|point| Some(*point) == left_out);
@@ -216,6 +239,7 @@ mod tests {
             let written = match point {
                 SyncPoint::GroupVote => store.write_vote(&vote()).await,
                 SyncPoint::GroupSnapshot => store.write_snapshot(snapshot.clone(), None).await,
+                SyncPoint::GroupDamaged => store.write_damaged(12).await,
                 _ => store.write_installing(snapshot.clone()).await,
             };
             written.expect("is written");
@@ -238,6 +262,7 @@ mod tests {
         assert_eq!(store.read_vote().expect("is read"), Some(vote()));
         assert!(store.read_snapshot().expect("is read").is_some());
         assert!(store.read_installing().expect("is read").is_some());
+        assert_eq!(store.read_damaged().expect("is read"), Some(12));
     }
 
     #[tokio::test]
@@ -262,5 +287,7 @@ mod tests {
         assert_eq!(store.read_snapshot().expect("is read"), None);
         let store = after_power_loss(Some(SyncPoint::GroupInstalling)).await;
         assert_eq!(store.read_installing().expect("is read"), None);
+        let store = after_power_loss(Some(SyncPoint::GroupDamaged)).await;
+        assert_eq!(store.read_damaged().expect("is read"), None);
     }
 }

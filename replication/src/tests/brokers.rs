@@ -24,11 +24,23 @@ pub struct Node {
 /// Changes options before a broker starts.
 pub type Tune = fn(&mut ReplicationOptions);
 
-fn replica(id: i32) -> ReplicaId {
+const SECOND: &str = "second";
+
+/// A broker with its data directory; one that takes the place of a lost one has a file that says so.
+fn replica(id: i32, directory: &TempDir) -> ReplicaId {
+    let is_second = directory.path().join(SECOND).exists();
+    let first = 1_000 + u128::from(id.unsigned_abs());
     ReplicaId {
         broker: BrokerId(id),
-        directory: Uuid::from_u128(1_000 + u128::from(id.unsigned_abs())),
+        directory: Uuid::from_u128(if is_second { first + 1_000 } else { first }),
     }
+}
+
+/// An empty data directory for a broker whose first one is lost.
+pub fn second_directory() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(directory.path().join(SECOND), "").expect("is written");
+    directory
 }
 
 fn loopback(port: u16) -> SocketAddr {
@@ -48,7 +60,7 @@ impl Node {
         Node::run(id, directory, Some(contact.address())).await
     }
 
-    async fn run(
+    pub async fn run(
         id: i32,
         directory: TempDir,
         join: Option<SocketAddr>,
@@ -74,19 +86,21 @@ impl Node {
     ) -> Result<Node, StartError> {
         let patience = PeerPatience::default();
         let cluster = Uuid::from_u128(99);
+        let me = replica(id, &directory);
         let mut options = ReplicationOptions::new(
             BrokerId(id),
-            replica(id).directory,
+            me.directory,
             cluster,
             Arc::new(TestConfigs::new()),
         );
         options.session_timeout = Duration::from_secs(5);
         options.leader_rebalance_interval = None;
         tune(&mut options);
-        let levels = || options.feature_levels.clone();
+        let levels = options.feature_levels.clone();
+        let levels = || levels.clone();
         let mut members = Vec::new();
         if let Some(address) = join {
-            let stranger = LocalPeer::with_levels(replica(id), Uuid::nil(), None, levels());
+            let stranger = LocalPeer::with_levels(me, Uuid::nil(), None, levels());
             let address = PeerAddress {
                 host: address.ip().to_string(),
                 port: address.port(),
@@ -98,8 +112,10 @@ impl Node {
             };
             assert_eq!(introduction.cluster_id, cluster);
             members = introduction.members;
+            members.retain(|member| member.replica.broker != me.broker);
+            options.new_directory = true;
         }
-        let local = LocalPeer::with_levels(replica(id), cluster, None, levels());
+        let local = LocalPeer::with_levels(me, cluster, None, levels());
         let router = Arc::new(GroupRouter::default());
         let server = PeerServer::bind(at, local.clone(), router.clone(), patience.clone())
             .await
@@ -376,7 +392,7 @@ async fn an_id_that_is_in_use_is_refused() {
     let mut second = Node::join(2, &first).await.expect("joins");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let members = first.image().brokers().count();
-    // Another data directory under the id of the second broker.
+    // Another data directory under the id of the second broker, which is there.
     let taken = Command::RegisterBroker(crate::BrokerRegistration {
         broker: BrokerId(2),
         directory_id: Uuid::new_v4(),
@@ -384,7 +400,8 @@ async fn an_id_that_is_in_use_is_refused() {
         rack: None,
         endpoints: Vec::new(),
         peer_address: None,
-        feature_level_max: 1,
+        feature_level_max: 2,
+        new_directory: true,
     });
     let refused = second
         .replication

@@ -5,6 +5,7 @@ mod brokers;
 mod cluster;
 mod compaction;
 mod damage;
+mod healing;
 mod hostile;
 mod idle;
 mod levels;

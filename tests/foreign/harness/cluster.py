@@ -6,6 +6,7 @@ Tidelog's own: brokers join by its flag.
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from . import paths, tools
 from .broker import TidelogBroker, free_ports
 
 IS_TIDELOG = os.environ.get("TIDELOG_TEST_BROKER", "tidelog") == "tidelog"
@@ -46,9 +48,9 @@ def node(folder, number, contact=None, **settings):
 
 
 @contextmanager
-def running(folder, count, alone=None, **settings):
+def running(folder, count, alone=None, expected=(), **settings):
     """Brokers 1 to `count` as one cluster; `alone` is called with the first before the others join. At the end those that run
-    are stopped, and the logs of all are looked at."""
+    are stopped, and the logs of all are looked at: `expected` are complaints that the test provokes."""
     brokers = []
     try:
         for number in range(1, count + 1):
@@ -61,7 +63,7 @@ def running(folder, count, alone=None, **settings):
             if broker.process.poll() is None:
                 broker.process.send_signal(signal.SIGCONT)
                 broker.stop()
-            assert broker.complaints(EXPECTED) == []
+            assert broker.complaints([*EXPECTED, *expected]) == []
     finally:
         for broker in brokers:
             broker.discard()
@@ -104,6 +106,15 @@ def create(brokers, name, replicas=-1, assignment=None, config=None):
 def live_brokers(brokers):
     """Ids of the brokers that clients are told of: those that are heard of."""
     return sorted(AdminClient({"bootstrap.servers": bootstrap(brokers)}).list_topics(timeout=PATIENCE_S).brokers)
+
+
+def tidelog(brokers, *arguments):
+    """What our own command line prints. Raises Failed as for Kafka's tools."""
+    command = [paths.tidelog_binary(), *map(str, arguments), "--bootstrap-server", bootstrap(brokers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    if done.returncode != 0:
+        raise tools.Failed(done.stdout + done.stderr)
+    return done.stdout
 
 
 class Load:

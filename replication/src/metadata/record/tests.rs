@@ -19,6 +19,7 @@ fn registration_of(broker: i32) -> BrokerRegistration {
             port: 9093,
         }),
         feature_level_max: 3,
+        new_directory: false,
     }
 }
 

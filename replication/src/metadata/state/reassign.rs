@@ -31,6 +31,8 @@ impl MetadataState {
             Some(target) => partition.reassign(target, version),
             None => {
                 let from = partition.moving().map(|it| it.from.clone());
+                // Where the only replica lost its disk there is nothing to go back to.
+                let from = from.filter(|from| !from.is_empty());
                 partition.reassign(from.ok_or(MetadataError::NoReassignment)?, version)
             }
         };
@@ -41,12 +43,55 @@ impl MetadataState {
     }
 
     /// Those that were asked for anew meanwhile, or whose topic is gone, are skipped.
-    pub(super) fn complete_reassignments(&mut self, completed: Vec<CompletedReassignment>) {
+    pub(super) fn complete_reassignments(
+        &mut self,
+        completed: Vec<CompletedReassignment>,
+        version: u64,
+    ) {
         self.change_partitions(
             completed,
             |one| (one.topic, one.partition),
-            |partition, one| partition.complete(one.since),
+            |partition, one| partition.complete(one.since, version),
         );
+    }
+
+    /// A replica that is alone has nothing to be brought back from, and stays as it is.
+    pub(super) fn report_damage(
+        &mut self,
+        id: TopicId,
+        index: PartitionIndex,
+        broker: BrokerId,
+        version: u64,
+    ) -> Result<Outcome, MetadataError> {
+        let mut topic = TopicImage::clone(&*self.topic(id)?);
+        let partition = topic
+            .partition_mut(index)
+            .ok_or(MetadataError::UnknownPartition)?;
+        if partition.take_out(broker, version) {
+            self.put_topic(topic);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// A broker has another data directory, an empty one: all its replicas are brought back from the others.
+    pub(super) fn replace_directory(&mut self, broker: BrokerId, version: u64) {
+        let held: Vec<TopicId> = (self.image.topics())
+            .filter(|topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .any(|it| it.replicas.contains(&broker))
+            })
+            .map(|topic| topic.id)
+            .collect();
+        for id in held {
+            let Ok(topic) = self.topic(id) else { continue };
+            let mut topic = TopicImage::clone(&topic);
+            for partition in &mut topic.partitions {
+                partition.bring_back(broker, version);
+            }
+            self.put_topic(topic);
+        }
     }
 
     pub(super) fn unregister_broker(&mut self, id: BrokerId) -> Result<Outcome, MetadataError> {
@@ -85,6 +130,14 @@ impl PartitionImage {
             return false;
         }
         let set = |brokers: &[BrokerId]| brokers.iter().copied().collect::<BTreeSet<_>>();
+        if let Some(known) = &mut self.reassignment
+            && known.then.is_some()
+        {
+            // First who lost what it had goes, also if it is wanted again.
+            Arc::make_mut(known).then = Some(to);
+            self.partition_epoch = self.partition_epoch.wrapping_add(1);
+            return true;
+        }
         self.partition_epoch = self.partition_epoch.wrapping_add(1);
         if self.reassignment.is_none() && set(&self.replicas) == set(&to) {
             // Another one is preferred as leader, and that is all.
@@ -99,12 +152,76 @@ impl PartitionImage {
             from,
             to,
             since: version,
+            then: None,
         }));
         true
     }
 
+    /// A broker lost what its replica had, which is a member of the group all the same: it goes, then it comes back. Returns
+    /// whether that changes anything.
+    fn take_out(&mut self, broker: BrokerId, version: u64) -> bool {
+        let known = self.reassignment.as_deref();
+        let going = known.is_some_and(|it| it.then.is_some() && !it.to.contains(&broker));
+        if !self.replicas.contains(&broker) || going {
+            return false;
+        }
+        let others = |brokers: &[BrokerId]| -> Vec<BrokerId> {
+            let others = brokers.iter().filter(|it| **it != broker);
+            others.copied().collect()
+        };
+        let from = others(known.map_or(&self.replicas, |it| &it.from));
+        let to = others(known.map_or(&self.replicas, |it| &it.to));
+        let to = if to.is_empty() { from.clone() } else { to };
+        if to.is_empty() {
+            return false;
+        }
+        let then = Some(self.wanted().to_vec());
+        let rest = (self.replicas.iter()).filter(|broker| !to.contains(broker));
+        self.replicas = to.iter().chain(rest).copied().collect();
+        self.reassignment = Some(Arc::new(Reassignment {
+            from,
+            to,
+            since: version,
+            then,
+        }));
+        self.lose(broker);
+        true
+    }
+
+    /// A broker's replica is another one from now on, and empty.
+    fn bring_back(&mut self, broker: BrokerId, version: u64) {
+        if !self.replicas.contains(&broker) {
+            return;
+        }
+        let known = self.reassignment.as_deref().cloned();
+        let known = known.unwrap_or_else(|| Reassignment {
+            from: self.replicas.to_vec(),
+            to: self.replicas.to_vec(),
+            since: version,
+            then: None,
+        });
+        let from = known.from.iter().filter(|it| **it != broker);
+        self.reassignment = Some(Arc::new(Reassignment {
+            from: from.copied().collect(),
+            since: version,
+            ..known
+        }));
+        self.lose(broker);
+    }
+
+    fn lose(&mut self, broker: BrokerId) {
+        let rest: Vec<BrokerId> = (self.isr.iter().copied())
+            .filter(|it| *it != broker)
+            .collect();
+        if !rest.is_empty() {
+            self.isr = Arc::from(rest);
+        }
+        self.leader = self.leader.filter(|it| *it != broker);
+        self.partition_epoch = self.partition_epoch.wrapping_add(1);
+    }
+
     /// The group has the replicas that the reassignment of that version asked for. Returns whether it is that one.
-    fn complete(&mut self, since: u64) -> bool {
+    fn complete(&mut self, since: u64, version: u64) -> bool {
         let Some(done) = self.reassignment.take_if(|it| it.since == since) else {
             return false;
         };
@@ -115,6 +232,9 @@ impl PartitionImage {
         // Its leader said so, and is one of them.
         self.leader = self.leader.filter(stays);
         self.partition_epoch = self.partition_epoch.wrapping_add(1);
+        if let Some(next) = &done.then {
+            self.reassign(next.clone(), version);
+        }
         true
     }
 }

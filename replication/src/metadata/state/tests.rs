@@ -24,6 +24,8 @@ fn apply(state: &mut MetadataState, command: Command) -> Result<Outcome, Metadat
     state.apply(command, version)
 }
 
+mod healing;
+
 fn register(broker: i32, directory: u128) -> Command {
     Command::RegisterBroker(BrokerRegistration {
         broker: BrokerId(broker),
@@ -33,6 +35,7 @@ fn register(broker: i32, directory: u128) -> Command {
         endpoints: Vec::new(),
         peer_address: None,
         feature_level_max: 1,
+        new_directory: false,
     })
 }
 

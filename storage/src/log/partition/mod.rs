@@ -246,6 +246,11 @@ impl PartitionLog {
         }
     }
 
+    /// Whether it is stopped because a file of it is damaged.
+    pub fn is_damaged(&self) -> bool {
+        matches!(&*self.stopped.lock(), Some(LogError::Corrupt { .. }))
+    }
+
     /// Why the log is stopped, as it was found.
     pub(crate) fn failure(&self) -> Option<LogError> {
         self.stopped.lock().clone()
