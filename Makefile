@@ -17,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run cluster build deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos figures bench-micro bench-kafka bench-failover verify fmt clean distclean
+.PHONY: help run cluster build previous deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos figures bench-micro bench-kafka bench-failover verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ build: ## the release binary, at bin/tidelog
 	cargo build $(CARGO_FLAGS) --workspace
 	@mkdir -p bin
 	@cmp -s $(BINARY) bin/tidelog || { cp -f $(BINARY) bin/tidelog.new && mv -f bin/tidelog.new bin/tidelog; }
+
+previous: ## the binary of the previous commit, from which the tests upgrade; TIDELOG_PREVIOUS=<revision> names another
+	@scripts/previous.sh build
 
 deps: ## install what a fresh Debian or Ubuntu lacks (seconds when nothing is missing)
 	@scripts/deps.sh
@@ -57,7 +60,7 @@ test-rskafka: build ## a client in Rust that is not ours
 	cargo test $(CARGO_FLAGS) $(RSKAFKA) $(ARGS)
 
 # Apache Kafka in Tidelog's place needs no binary of ours.
-test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
+test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,previous build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
 	$(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign $(ARGS)
 
 soak: deps-test build ## storage under power loss and hostile bytes everywhere, up to a hundred times as many cases as in `make test`, and 55 power losses of a broker under load

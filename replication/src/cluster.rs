@@ -17,7 +17,7 @@ use crate::controller::tend::Tender;
 use crate::errors::JoinError;
 use crate::hosted::HostedPartitions;
 use crate::limits::HEARTBEATS_MAX;
-use crate::metadata::record;
+use crate::metadata::levels;
 use crate::peers::{
     GroupRouter, LocalPeer, Loss, PeerAddress, PeerPatience, PeerPool, PeerStatus, PeerStatuses,
 };
@@ -63,7 +63,7 @@ pub async fn introduce(
         Ok(other) => return Err(failed(format!("it answered {other:?}"))),
         Err(error) => return Err(failed(error.to_string())),
     };
-    match record::why_unknown(introduction.feature_level, local.levels()) {
+    match levels::why_unknown(introduction.feature_level, local.levels()) {
         Some(text) => Err(JoinError::FeatureLevel(text)),
         None => Ok(introduction),
     }

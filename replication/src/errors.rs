@@ -20,7 +20,10 @@ pub enum StartError {
     #[error("cluster metadata: {0}")]
     Metadata(String),
     /// No controller within the time given.
-    #[error("no controller within {0} ms")]
+    #[error(
+        "no controller within {0} ms: it needs a majority of the brokers that vote for it (`tidelog cluster status` names \
+         them, while it has one)"
+    )]
     ControllerTimeout(u128),
     /// The id is held by another data directory.
     #[error(

@@ -41,7 +41,7 @@ pub use metadata::command::{
     MetadataError, Outcome,
 };
 pub use metadata::image::{BrokerImage, MetadataImage, PartitionImage, Reassignment, TopicImage};
-pub use metadata::record::{FEATURE_LEVELS, METADATA_FEATURE, REASSIGNMENT_LEVEL};
+pub use metadata::levels::{FEATURE_LEVELS, METADATA_FEATURE, REASSIGNMENT_LEVEL};
 pub use options::{
     CompactionOptions, Endpoint, LogConfigSource, ReplicationOptions, SecurityProtocol,
 };

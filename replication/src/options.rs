@@ -10,7 +10,7 @@ use tidelog_storage::log::LogConfig;
 use uuid::Uuid;
 
 use crate::metadata::image::{MetadataImage, TopicImage};
-use crate::metadata::record::FEATURE_LEVELS;
+use crate::metadata::levels::FEATURE_LEVELS;
 use crate::peers::PeerAddress;
 
 /// How a listener protects its connections.

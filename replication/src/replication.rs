@@ -23,7 +23,7 @@ use crate::healing::heal;
 use crate::hosted::HostedPartitions;
 use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
-use crate::metadata::record;
+use crate::metadata::levels;
 use crate::metadata::state::MetadataDelta;
 use crate::notices::Notices;
 use crate::options::ReplicationOptions;
@@ -363,7 +363,12 @@ async fn announce(
     options: &ReplicationOptions,
     founds: bool,
 ) -> Result<i64, StartError> {
-    let failed = |error: SubmitError| StartError::Metadata(error.to_string());
+    let failed = |error: SubmitError| match error {
+        SubmitError::NotController { .. } => {
+            StartError::ControllerTimeout(options.start_timeout.as_millis())
+        }
+        other => StartError::Metadata(other.to_string()),
+    };
     if founds {
         let first = Command::Bootstrap {
             cluster_id: options.cluster_id,
@@ -411,6 +416,6 @@ fn check_cluster(controller: &Controller, options: &ReplicationOptions) -> Resul
             found: image.cluster_id(),
         });
     }
-    let unknown = record::why_unknown(image.feature_level(), &options.feature_levels);
+    let unknown = levels::why_unknown(image.feature_level(), &options.feature_levels);
     unknown.map_or(Ok(()), |text| Err(StartError::FeatureLevel(text)))
 }

@@ -1,8 +1,10 @@
 //! The cluster's feature level: shown by `tidelog cluster status`, raised by `tidelog cluster upgrade`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::{Value, json};
-use tidelog_client::{Admin, Error, FeatureDescription, FeatureUpdate};
+use tidelog_client::{Admin, BrokerId, Error, FeatureDescription, FeatureUpdate};
 use tidelog_replication::METADATA_FEATURE;
 
 use super::ConnectArgs;
@@ -25,23 +27,23 @@ pub struct UpgradeArgs {
 /// Raises the level. That brokers know it is the controller's to say.
 pub(super) async fn upgrade(args: UpgradeArgs) -> Result<(), Failure> {
     let admin = Admin::new(args.connect.connect().await?);
-    let features = admin.describe_features().await?;
-    let Some((current, known)) = levels(&features) else {
+    let Some(levels) = Levels::of(&admin.describe_features().await?) else {
         return Err(Failure::Failed(format!(
-            "the broker that was asked has no feature {METADATA_FEATURE}: it runs a version from before there were levels"
+            "no broker knows {METADATA_FEATURE}: they run a version from before there were levels"
         )));
     };
+    let Levels { current, known, by } = levels;
     let level = args.level.unwrap_or(known);
     let mut output = Output::new();
     if level == current {
-        return Ok(output.text(&format!("the cluster is at feature level {current}\n"))?);
+        return output.text(&format!("the cluster is at feature level {current}\n"));
     }
     let update = if args.dry_run {
         FeatureUpdate::Tried
     } else {
         FeatureUpdate::Made
     };
-    let done = admin.upgrade_feature(METADATA_FEATURE, level, update);
+    let done = admin.upgrade_feature(by, METADATA_FEATURE, level, update);
     done.await?;
     let text = match update {
         FeatureUpdate::Tried => format!(
@@ -52,14 +54,33 @@ pub(super) async fn upgrade(args: UpgradeArgs) -> Result<(), Failure> {
             format!("the cluster is at feature level {level}, before at {current}\n")
         }
     };
-    Ok(output.text(&text)?)
+    output.text(&text)
 }
 
-/// The cluster's level, and the highest that the broker that was asked knows.
-fn levels(features: &FeatureDescription) -> Option<(i16, i16)> {
-    let current = features.finalized.get(METADATA_FEATURE)?;
-    let known = features.supported.get(METADATA_FEATURE)?;
-    Some((*current, *known.end()))
+/// The cluster's level, and the highest that a broker knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Levels {
+    current: i16,
+    known: i16,
+    /// The broker that does.
+    by: BrokerId,
+}
+
+impl Levels {
+    fn of(brokers: &BTreeMap<BrokerId, FeatureDescription>) -> Option<Levels> {
+        let said = brokers.iter().filter_map(|(id, features)| {
+            Some(Levels {
+                current: *features.finalized.get(METADATA_FEATURE)?,
+                known: *features.supported.get(METADATA_FEATURE)?.end(),
+                by: *id,
+            })
+        });
+        // One may not have heard of a raise.
+        let said: Vec<Levels> = said.collect();
+        let current = said.iter().map(|it| it.current).max()?;
+        let best = said.into_iter().max_by_key(|it| it.known)?;
+        Some(Levels { current, ..best })
+    }
 }
 
 /// The level as it is shown.
@@ -74,11 +95,12 @@ pub(super) struct FeatureLevel {
 impl FeatureLevel {
     /// Asks for it; `None` where the cluster has none.
     pub(super) async fn ask(admin: &Admin) -> Result<Option<FeatureLevel>, Error> {
-        let Some((current, known)) = levels(&admin.describe_features().await?) else {
+        let Some(levels) = Levels::of(&admin.describe_features().await?) else {
             return Ok(None);
         };
+        let Levels { current, known, by } = levels;
         let held_back = if known > current {
-            let tried = admin.upgrade_feature(METADATA_FEATURE, known, FeatureUpdate::Tried);
+            let tried = admin.upgrade_feature(by, METADATA_FEATURE, known, FeatureUpdate::Tried);
             tried.await.err().map(|error| words(&error))
         } else {
             None
@@ -116,15 +138,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_level_is_what_the_cluster_is_at_and_what_a_broker_knows() {
-        let mut features = FeatureDescription::default();
-        assert_eq!(levels(&features), None);
-        features
-            .supported
-            .insert(METADATA_FEATURE.to_owned(), 1..=3);
-        assert_eq!(levels(&features), None);
-        features.finalized.insert(METADATA_FEATURE.to_owned(), 2);
-        assert_eq!(levels(&features), Some((2, 3)));
+    fn the_broker_that_knows_most_is_asked() {
+        let features = |known, current| {
+            let name = || METADATA_FEATURE.to_owned();
+            FeatureDescription {
+                supported: BTreeMap::from([(name(), 1..=known)]),
+                finalized: BTreeMap::from([(name(), current)]),
+            }
+        };
+        let mut brokers = BTreeMap::new();
+        assert_eq!(Levels::of(&brokers), None);
+        // One of a version from before there were levels.
+        brokers.insert(BrokerId(1), FeatureDescription::default());
+        assert_eq!(Levels::of(&brokers), None);
+        brokers.insert(BrokerId(2), features(3, 1));
+        brokers.insert(BrokerId(3), features(2, 2));
+        let found = Levels {
+            current: 2,
+            known: 3,
+            by: BrokerId(2),
+        };
+        assert_eq!(Levels::of(&brokers), Some(found));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::shared::ControllerShared;
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 use crate::metadata::command::{MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
+use crate::metadata::levels;
 use crate::metadata::record;
 use crate::metadata::snapshot;
 use crate::metadata::state::MetadataState;
@@ -115,7 +116,7 @@ impl ControllerStateMachine {
     /// Nothing of a cluster whose level this program does not know can be carried out.
     fn check_known(&self, level: u16) -> Result<(), io::Error> {
         // Before the first record there is no level.
-        let unknown = record::why_unknown(level, &self.levels).filter(|_| level > 0);
+        let unknown = levels::why_unknown(level, &self.levels).filter(|_| level > 0);
         unknown.map_or(Ok(()), |text| Err(io::Error::other(text)))
     }
 }

@@ -17,7 +17,8 @@ use super::Controller;
 use crate::control::{AskError, Reply, Request};
 use crate::errors::{StartError, SubmitError};
 use crate::metadata::command::{Command, MetadataError, Outcome};
-use crate::metadata::record::{self, FEATURE_LEVEL_MIN, RecordError};
+use crate::metadata::levels::FEATURE_LEVEL_MIN;
+use crate::metadata::record::{self, RecordError};
 use crate::raft::types::{GroupCommand, GroupReply, GroupResponder, GroupTypes};
 
 /// Pause between two tries to reach a leader that is just being elected.

@@ -159,7 +159,7 @@ pub enum Command {
     ReportLeaders(Vec<LeaderReport>),
     /// A finalized feature level changes.
     SetFeature {
-        /// Feature name, e.g. `group.version`; [`METADATA_FEATURE`](super::record::METADATA_FEATURE) is the level of
+        /// Feature name, e.g. `group.version`; [`METADATA_FEATURE`](super::levels::METADATA_FEATURE) is the level of
         /// the metadata's format.
         name: String,
         /// New level; 0 removes it, but for the level of the metadata's format, which only rises.

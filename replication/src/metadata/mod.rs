@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod image;
+pub mod levels;
 pub mod record;
 mod sharded_map;
 pub mod snapshot;

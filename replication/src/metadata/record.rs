@@ -8,7 +8,6 @@
 //! until all brokers know it, one of them may be of a program that would stop at it.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -20,6 +19,7 @@ use crate::limits::METADATA_RECORD_BYTES_MAX;
 use crate::metadata::command::{
     BrokerRegistration, Command, CompletedReassignment, ConfigResource, LeaderReport,
 };
+use crate::metadata::levels::{FEATURE_LEVEL_MIN, METADATA_FEATURE, REASSIGNMENT_LEVEL};
 use crate::options::{Endpoint, SecurityProtocol};
 use crate::peers::PeerAddress;
 
@@ -29,18 +29,6 @@ const FORMAT: u8 = 1;
 const VERSION: u16 = 1;
 /// Bytes before the fields.
 const HEADER_BYTES: usize = 7;
-/// Levels of the metadata's format that this program reads and writes. A level is never taken back: what it brought is told by
-/// [`first_level`].
-pub const FEATURE_LEVELS: RangeInclusive<u16> = FEATURE_LEVEL_MIN..=FEATURE_LEVEL_MAX;
-/// The lowest of them.
-pub const FEATURE_LEVEL_MIN: u16 = 1;
-/// The highest of them.
-pub const FEATURE_LEVEL_MAX: u16 = 2;
-/// Level from which on replicas can be moved and brokers be forgotten.
-pub const REASSIGNMENT_LEVEL: u16 = 2;
-/// What the level is called where features have names: in Kafka's requests.
-pub const METADATA_FEATURE: &str = "tidelog.metadata";
-
 const BOOTSTRAP: u16 = 1;
 const REGISTER_BROKER: u16 = 2;
 const CREATE_TOPIC: u16 = 3;
@@ -220,26 +208,19 @@ fn first_level(kind: u16) -> u16 {
     }
 }
 
-/// What to say to a program that knows other levels than the one that its cluster is at; `None` if it knows it.
-pub fn why_unknown(level: u16, known: &RangeInclusive<u16>) -> Option<String> {
-    let (min, max) = (known.start(), known.end());
-    if level > *max {
-        return Some(format!(
-            "the cluster is at feature level {level}, this version knows up to {max}: start the version that the other \
-             brokers run"
-        ));
-    }
-    (level < *min).then(|| {
-        format!(
-            "the cluster is at feature level {level}, this version knows {min} and later ones only: start the version \
-             before this one, raise the level with `tidelog cluster upgrade` once all brokers run it, then start this one"
-        )
-    })
-}
-
 /// Bytes of a command, to be one log entry of a cluster at this level.
 pub fn encode(command: &Command, level: u16) -> Result<Bytes, RecordError> {
-    let (kind, json) = match command {
+    let (kind, json) = kind_and_fields(command);
+    let needed = first_level(kind);
+    if level < needed {
+        return Err(RecordError::LevelTooLow { needed, level });
+    }
+    frame(kind, level, &json?)
+}
+
+/// What a command is written as.
+fn kind_and_fields(command: &Command) -> (u16, Result<Vec<u8>, RecordError>) {
+    match command {
         Command::Bootstrap {
             cluster_id,
             feature_level,
@@ -348,12 +329,7 @@ pub fn encode(command: &Command, level: u16) -> Result<Bytes, RecordError> {
                 level: *level,
             }),
         ),
-    };
-    let needed = first_level(kind);
-    if level < needed {
-        return Err(RecordError::LevelTooLow { needed, level });
     }
-    frame(kind, level, &json?)
 }
 
 /// A record of these fields.

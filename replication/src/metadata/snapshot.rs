@@ -14,9 +14,9 @@ use crate::metadata::command::ConfigResource;
 use crate::metadata::image::{
     BrokerImage, MetadataImage, PartitionImage, Reassignment, TopicImage, fold_name,
 };
+use crate::metadata::levels::{FEATURE_LEVEL_MAX, METADATA_FEATURE};
 use crate::metadata::record::{
-    EndpointFields, FEATURE_LEVEL_MAX, METADATA_FEATURE, PeerFields, RecordError, ResourceFields,
-    brokers, raw_brokers,
+    EndpointFields, PeerFields, RecordError, ResourceFields, brokers, raw_brokers,
 };
 use crate::options::Endpoint;
 

@@ -18,7 +18,7 @@ use crate::metadata::command::{
     BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
 };
 use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
-use crate::metadata::record::METADATA_FEATURE;
+use crate::metadata::levels::METADATA_FEATURE;
 
 mod level;
 mod reassign;

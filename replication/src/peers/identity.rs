@@ -12,7 +12,7 @@ use tidelog_protocol::types::BrokerId;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::metadata::record::FEATURE_LEVELS;
+use crate::metadata::levels::FEATURE_LEVELS;
 use crate::raft::types::ReplicaId;
 
 /// Shortest cluster secret: what is shorter is guessed.

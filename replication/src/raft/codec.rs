@@ -11,7 +11,7 @@ use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, ProducerStateTable}
 use uuid::Uuid;
 
 use super::types::{GroupCommand, LogId, ReplicaId, StoredMembership, Vote};
-use crate::metadata::record::FEATURE_LEVEL_MIN;
+use crate::metadata::levels::FEATURE_LEVEL_MIN;
 
 /// Version of all bodies so far.
 const VERSION: u8 = 1;

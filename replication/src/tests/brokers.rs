@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tidelog_protocol::types::TopicPartition;
 
 use super::*;
+use crate::metadata::levels::FEATURE_LEVEL_MAX;
 use crate::peers::{
     GroupRouter, LinkContext, LocalPeer, PeerAddress, PeerPatience, PeerPool, PeerServer,
 };
@@ -400,7 +401,7 @@ async fn an_id_that_is_in_use_is_refused() {
         rack: None,
         endpoints: Vec::new(),
         peer_address: None,
-        feature_level_max: 2,
+        feature_level_max: FEATURE_LEVEL_MAX,
         new_directory: true,
     });
     let refused = second

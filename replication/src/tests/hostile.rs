@@ -9,7 +9,7 @@ use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, ProducerStateTable}
 use tidelog_tests::hostile::Codec;
 
 use crate::Command;
-use crate::metadata::record::FEATURE_LEVEL_MAX;
+use crate::metadata::levels::FEATURE_LEVEL_MAX;
 use crate::metadata::snapshot::tests::commands;
 use crate::metadata::state::MetadataState;
 use crate::metadata::{record, snapshot};

@@ -2,7 +2,7 @@
 
 use super::brokers::{Node, Tune, leader_of, three_tuned};
 use super::*;
-use crate::metadata::record::METADATA_FEATURE;
+use crate::metadata::levels::METADATA_FEATURE;
 use crate::{MetadataError, StartError, SubmitError};
 
 const OLD: Tune = |options| options.feature_levels = 1..=1;

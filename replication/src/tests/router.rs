@@ -8,7 +8,9 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 
 use super::proxy::Directory;
 use super::*;
+use crate::control::{AskError, ControlClient, Request};
 use crate::controller::METADATA_TOPIC_ID;
+use crate::metadata::levels::FEATURE_LEVEL_MAX;
 use crate::raft::network::PeerTransport;
 use crate::raft::types::{GroupId, GroupTypes, ReplicaId, Vote};
 use crate::{
@@ -150,4 +152,88 @@ async fn peers_reach_the_controller_and_the_partitions() {
     server.shutdown(PATIENCE).await;
     drop(replication);
     logs.shutdown().await;
+}
+
+/// One without handlers of calls stands for a version from before a call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_older_broker_does_not_know_is_said_to_be_so() {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let router = Arc::new(GroupRouter::default());
+    let server = PeerServer::bind(loopback, local(1), router, PeerPatience::default()).await;
+    let server = server.expect("binds");
+    let other = pool(2, server.address());
+    other.keep(replica(1));
+    tokio::time::timeout(PATIENCE, other.reachable(replica(1)))
+        .await
+        .expect("is reachable");
+    let control = ControlClient::new(replica(2), Some(other.clone()));
+    control.know([replica(1)]);
+    let deadline = || tokio::time::Instant::now() + PATIENCE;
+    eventually("it is connected", || control.is_connected(BrokerId(1))).await;
+    // By the controller's name and by none: it is told from one that nobody could be asked.
+    for hint in [Some(BrokerId(1)), None] {
+        let asked = control.ask_controller(hint, &Request::DescribeQuorum, deadline());
+        let unknown = asked.await.expect_err("is not known");
+        assert_eq!(unknown, AskError::Unknown(BrokerId(1)));
+        assert!(
+            unknown.to_string().contains("upgrade it first"),
+            "{unknown}"
+        );
+    }
+    let hand_over = Request::HandOver(Vec::new());
+    let refused = control.ask(replica(1), &hand_over, deadline()).await;
+    assert!(
+        matches!(
+            &refused,
+            Err(RequestError::Refused(Refusal {
+                code: RefusalCode::UnknownCall,
+                ..
+            }))
+        ),
+        "{refused:?}"
+    );
+    other.shutdown().await;
+    server.shutdown(PATIENCE).await;
+}
+
+/// Its connections carry calls, so that it hears why it does not belong there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_knows_less_than_the_clusters_level_reaches_no_group() {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let router = Arc::new(GroupRouter::default());
+    let here = local(1);
+    let server = PeerServer::bind(loopback, here.clone(), router, PeerPatience::default()).await;
+    let server = server.expect("binds");
+    let other = pool(2, server.address());
+    tokio::time::timeout(PATIENCE, other.reachable(replica(1)))
+        .await
+        .expect("is reachable");
+    let group = GroupId {
+        topic: METADATA_TOPIC_ID,
+        partition: PartitionIndex(0),
+    };
+    let why = async || match vote_of(&other, group, false).await {
+        Err(RPCError::Unreachable(error)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(why().await.contains("not hosted here"), "it is one of them");
+    here.reach_level(FEATURE_LEVEL_MAX + 1);
+    assert!(
+        why()
+            .await
+            .contains("knows less than the cluster's feature level")
+    );
+    let body = Bytes::from_static(b"\x01\x00\x01");
+    let call = other.call(replica(1), CallKind(77), body, PATIENCE).await;
+    assert!(matches!(call, Err(RequestError::Refused(_))), "{call:?}");
+    // The other way nothing is sent at all.
+    other.reach_level(FEATURE_LEVEL_MAX + 1);
+    assert!(why().await.contains("no connection"), "{}", why().await);
+    let reachable = tokio::time::timeout(Duration::from_millis(200), other.reachable(replica(1)));
+    assert!(
+        reachable.await.is_err(),
+        "its groups wait for another version"
+    );
+    other.shutdown().await;
+    server.shutdown(PATIENCE).await;
 }

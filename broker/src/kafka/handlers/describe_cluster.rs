@@ -27,6 +27,8 @@ pub async fn handle(
         }
     }
     let image = cx.broker.replication.image();
+    let leader = cx.broker.replication.controller().leader();
+    let controller = endpoints::controller(&image, leader, cx.broker.id);
     let brokers = endpoints::nodes(&image, &cx.connection.listener)
         .into_iter()
         .filter(|node| request.include_fenced_brokers || !node.fenced)
@@ -46,7 +48,7 @@ pub async fn handle(
     };
     Ok(response
         .with_cluster_id(StrBytes::from_string(cx.broker.cluster_id.to_string()))
-        .with_controller_id(image.controller().map_or(-1, |id| id.0).into())
+        .with_controller_id(controller.0.into())
         .with_brokers(brokers)
         .with_cluster_authorized_operations(operations))
 }

@@ -45,6 +45,8 @@ pub async fn handle(
         _ => all_topics(cx, &answerer).await?,
     };
     let image = cx.broker.replication.image();
+    let leader = cx.broker.replication.controller().leader();
+    let controller = endpoints::controller(&image, leader, cx.broker.id);
     let brokers = endpoints::nodes(&image, &cx.connection.listener)
         .into_iter()
         .filter(|node| !node.fenced)
@@ -66,7 +68,7 @@ pub async fn handle(
         .with_cluster_id(Some(StrBytes::from_string(
             cx.broker.cluster_id.to_string(),
         )))
-        .with_controller_id(image.controller().map_or(-1, |id| id.0).into())
+        .with_controller_id(controller.0.into())
         .with_topics(topics)
         .with_cluster_authorized_operations(cluster_operations))
 }

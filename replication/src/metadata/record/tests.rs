@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::metadata::levels::FEATURE_LEVEL_MAX;
 
 fn registration_of(broker: i32) -> BrokerRegistration {
     BrokerRegistration {
@@ -178,20 +179,4 @@ fn a_record_is_written_at_the_level_of_the_cluster_and_from_its_own_on() {
         Ok(1)
     );
     assert!(super::level(b"\x01\x00").is_err());
-}
-
-#[test]
-fn a_level_that_is_not_known_is_said_with_what_to_do() {
-    assert_eq!(why_unknown(1, &(1..=2)), None);
-    assert_eq!(why_unknown(2, &(1..=2)), None);
-    let newer = why_unknown(3, &(1..=2)).expect("is not known");
-    assert!(
-        newer.contains("start the version that the other brokers run"),
-        "{newer}"
-    );
-    let older = why_unknown(1, &(2..=3)).expect("is not known");
-    assert!(
-        older.contains("start the version before this one"),
-        "{older}"
-    );
 }

@@ -8,7 +8,8 @@ use tidelog_protocol::types::BrokerId;
 use super::MetadataState;
 use crate::metadata::command::{MetadataError, Outcome};
 use crate::metadata::image::{BrokerImage, MetadataImage};
-use crate::metadata::record::{REASSIGNMENT_LEVEL, RecordError};
+use crate::metadata::levels::REASSIGNMENT_LEVEL;
+use crate::metadata::record::RecordError;
 
 /// Brokers that a refusal names.
 const NAMED_MAX: usize = 5;

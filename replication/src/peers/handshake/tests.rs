@@ -5,7 +5,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split}
 use super::super::frame::{Frame, HEADER_BYTES, RequestKind};
 use super::super::identity::ClusterSecret;
 use super::*;
-use crate::metadata::record::FEATURE_LEVEL_MAX;
+use crate::metadata::levels::FEATURE_LEVEL_MAX;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
