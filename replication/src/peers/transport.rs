@@ -238,6 +238,13 @@ impl PeerPool {
         Ok(connection)
     }
 
+    /// The same for what is short and urgent: by its own lane, or by that of the entries where only that is back. After a
+    /// restart of the peer the lanes are tried at different times, and a transfer that is not sent is not sent again.
+    fn urgent_connection(&self, peer: ReplicaId) -> Result<Arc<Connection>, RequestError> {
+        let control = self.group_connection(peer, Lane::Control);
+        control.or_else(|_| self.group_connection(peer, Lane::Append))
+    }
+
     fn admits(&self, connection: &Connection) -> bool {
         let level = connection.remote().feature_level;
         self.inner.context.local.admits(level)
@@ -335,11 +342,10 @@ impl PeerTransport for PeerPool {
         peer: ReplicaId,
         request: AppendEntriesRequest<GroupTypes>,
     ) -> BoxFuture<'static, CallResult<AppendEntriesResponse<GroupTypes>>> {
-        let entries = self.group_connection(peer, Lane::Append);
         let connection = if request.entries.is_empty() {
-            self.group_connection(peer, Lane::Control).or(entries)
+            self.urgent_connection(peer)
         } else {
-            entries
+            self.group_connection(peer, Lane::Append)
         };
         let patience = self.inner.context.patience.clone();
         Box::pin(async move {
@@ -372,7 +378,7 @@ impl PeerTransport for PeerPool {
             RequestKind::Vote
         };
         let asked = ask(
-            self.group_connection(peer, Lane::Control),
+            self.urgent_connection(peer),
             kind,
             Ok(codec::encode_vote(group, &request)),
             self.inner.context.patience.vote,
@@ -408,7 +414,7 @@ impl PeerTransport for PeerPool {
         request: TransferLeaderRequest<GroupTypes>,
     ) -> BoxFuture<'static, CallResult<TransferLeaderResponse<GroupTypes>>> {
         let asked = ask(
-            self.group_connection(peer, Lane::Control),
+            self.urgent_connection(peer),
             RequestKind::TransferLeader,
             Ok(codec::encode_transfer(group, &request)),
             self.inner.context.patience.vote,
