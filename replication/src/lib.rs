@@ -4,6 +4,7 @@
 //! follows from it. Speaks Kafka's words at its surface (leader epoch, high watermark); Raft's words and every type
 //! of the consensus library stay inside. Knows no client connection and no request of the Kafka protocol.
 
+mod behind;
 mod cluster;
 mod compaction;
 mod control;

@@ -87,6 +87,9 @@ pub const PEER_CALL_BYTES_MAX: usize = METADATA_RECORD_BYTES_MAX + (1 << 20);
 /// Calls with larger bodies take the bulk lane, so that they hold up no vote.
 pub const PEER_CONTROL_CALL_BYTES_MAX: usize = 64 << 10;
 
+/// Partitions named in one call that says so much about each: short enough for the lane of votes and calls.
+pub const PEER_CALL_GROUPS_MAX: usize = 2_048;
+
 /// Text of a refusal.
 pub const PEER_TEXT_BYTES_MAX: usize = 512;
 

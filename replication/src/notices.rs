@@ -26,6 +26,8 @@ pub struct Notices {
     pub damaged: Noted,
     /// Said to partitions: the brokers that are not heard of. Their replicas are not in sync.
     pub fenced: ArcSwap<BTreeSet<BrokerId>>,
+    /// Those that follow, have records of which they do not know that they are committed, and are waited for.
+    pub behind: Noted,
 }
 
 /// Partitions that are to be looked at, each once.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::behind;
 use crate::cluster::{self, Peers};
 use crate::compaction;
 use crate::control::ControlClient;
@@ -290,6 +291,10 @@ impl Replication {
             }
             spawn(Box::pin(reassign(controller.clone(), hosted.clone())));
             spawn(Box::pin(heal(controller.clone(), hosted.clone())));
+            spawn(Box::pin(behind::catch_up(
+                controller.clone(),
+                hosted.clone(),
+            )));
             spawn(Box::pin(tasks::report_in_sync(controller, hosted)));
         }
         spawn(Box::pin(tasks::elect_leaders(hosted.clone())));

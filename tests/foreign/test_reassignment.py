@@ -7,7 +7,6 @@ Tidelog's own: brokers join by its flag. What the tools print and which errors c
 import json
 import re
 import time
-from collections import namedtuple
 
 import pytest
 from confluent_kafka import Consumer, ElectionType, KafkaError, Producer, TopicPartition
@@ -25,7 +24,9 @@ from harness.cluster import (
     check_books,
     create,
     live_brokers,
+    moved,
     paused,
+    placement,
     read_all,
     running,
     tidelog,
@@ -35,9 +36,6 @@ from wire import Connection, Error
 from wire.calls import delete_records, metadata
 
 pytestmark = pytest.mark.skipif(not IS_TIDELOG, reason="brokers join by Tidelog's own flag")
-
-Placement = namedtuple("Placement", "leader replicas isr")
-
 
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
@@ -79,24 +77,8 @@ def moves(client, topic):
     return {p.partition: tuple(one.values()) for p, one in found if p.topic == topic}
 
 
-def placement(brokers, topic, partition=0):
-    """A partition as the metadata shows it."""
-    topics = AdminClient({"bootstrap.servers": bootstrap(brokers)}).list_topics(topic, timeout=PATIENCE_S).topics
-    found = topics[topic].partitions.get(partition)
-    return Placement(found.leader, found.replicas, found.isrs) if found else Placement(-1, [], [])
-
-
 def leader_of(brokers, topic, partition=0):
     return until(lambda: placement(brokers, topic, partition), lambda found: found.leader > 0).leader
-
-
-def moved(brokers, topic, replicas, partition=0):
-    """Waits until the partition has these replicas and no others, all of them in sync and one of them the leader."""
-
-    def is_there(found):
-        return found.replicas == replicas and sorted(found.isr) == sorted(replicas) and found.leader in replicas
-
-    return until(lambda: placement(brokers, topic, partition), is_there)
 
 
 def sizes(broker, topic):

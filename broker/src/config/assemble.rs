@@ -16,7 +16,7 @@ use tidelog_storage::journal::Durability;
 use super::address::{HostPort, Listener, parse_listeners, parse_protocol_map};
 use super::broker_config::{
     BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig,
-    OffsetsConfig, ProcessConfig, ReplicationConfig, StorageConfig, TopicDefaults,
+    OffsetsConfig, ProcessConfig, ReplicaSelector, ReplicationConfig, StorageConfig, TopicDefaults,
 };
 use super::definition::Value;
 use super::settings::{ConfigError, Setting, Settings};
@@ -74,6 +74,7 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             fetch: FetchConfig {
                 response_bytes_max: reader.size("fetch.max.bytes"),
                 session_slots: reader.size("max.incremental.fetch.session.cache.slots"),
+                replica_selector: replica_selector(&reader),
                 describe_partitions_max: reader.size("max.request.partition.size.limit"),
             },
         }),
@@ -87,6 +88,13 @@ pub fn parse_durability(word: &str) -> Durability {
         Durability::Os
     } else {
         Durability::Sync
+    }
+}
+
+fn replica_selector(reader: &Reader<'_>) -> ReplicaSelector {
+    match reader.text("replica.selector.class") {
+        Some(class) if class.ends_with("RackAwareReplicaSelector") => ReplicaSelector::RackAware,
+        _ => ReplicaSelector::Leader,
     }
 }
 

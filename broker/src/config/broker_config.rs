@@ -171,8 +171,19 @@ pub struct FetchConfig {
     pub response_bytes_max: usize,
     /// `max.incremental.fetch.session.cache.slots`; 0 = no sessions.
     pub session_slots: usize,
+    /// `replica.selector.class`.
+    pub replica_selector: ReplicaSelector,
     /// `max.request.partition.size.limit`: partitions in one DescribeTopicPartitions reply.
     pub describe_partitions_max: usize,
+}
+
+/// Where leaders send consumers to read (KIP-392).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaSelector {
+    /// Nowhere: they read from the leader.
+    Leader,
+    /// To a replica in their rack.
+    RackAware,
 }
 
 /// How the broker writes its own log.

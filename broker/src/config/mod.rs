@@ -26,7 +26,7 @@ mod tests;
 pub use address::{HostPort, Listener, SecurityProtocol};
 pub use broker_config::{
     BrokerConfig, FetchConfig, GroupsConfig, LogFormat, LogTasksConfig, NetworkConfig,
-    OffsetsConfig, ProcessConfig, ReplicationConfig, StorageConfig, TopicDefaults,
+    OffsetsConfig, ProcessConfig, ReplicaSelector, ReplicationConfig, StorageConfig, TopicDefaults,
 };
 pub use layers::{ConfigEntry, ConfigSource, Layers, Overrides, SynonymEntry};
 pub use load::{Loaded, load, print};

@@ -202,7 +202,9 @@ impl Settings {
 /// The definition that a mention means; `Ok(None)` for a name that only older releases of Kafka have.
 fn find(mention: &Mention) -> Result<Option<&'static Definition>, String> {
     if let Origin::Environment { variable } = &mention.origin {
-        if let Some(definition) = definitions::all().find(|d| variable_of(d.name) == *variable) {
+        let mut all = definitions::all();
+        let named = all.find(|definition| variable_of(definition.name) == *variable);
+        if let Some(definition) = named.or_else(|| alias(|name| variable_of(name) == *variable)) {
             return Ok(Some(definition));
         }
         let names: Vec<String> = definitions::all().map(|d| variable_of(d.name)).collect();
@@ -212,7 +214,7 @@ fn find(mention: &Mention) -> Result<Option<&'static Definition>, String> {
         ));
     }
     let name = mention.name.as_str();
-    if let Some(definition) = definitions::find(name) {
+    if let Some(definition) = definitions::find(name).or_else(|| alias(|alias| alias == name)) {
         return Ok(Some(definition));
     }
     if definitions::REMOVED_FROM_KAFKA.contains(&name) {
@@ -228,6 +230,13 @@ fn find(mention: &Mention) -> Result<Option<&'static Definition>, String> {
         "unknown property '{name}'{}",
         nearest(name, definitions::all().map(|d| d.name))
     ))
+}
+
+/// The definition that one of the other spellings means.
+fn alias(is_meant: impl Fn(&str) -> bool) -> Option<&'static Definition> {
+    let mut aliases = definitions::ALIASES.iter();
+    let (_, name) = aliases.find(|(alias, _)| is_meant(alias))?;
+    definitions::find(name)
 }
 
 /// "; did you mean X?" for the name that is closest, or nothing where none is close.

@@ -26,6 +26,7 @@ const HEARTBEAT: CallKind = CallKind(4);
 const HAND_OVER: CallKind = CallKind(5);
 const DESCRIBE_QUORUM: CallKind = CallKind(6);
 const READ_RECORDS: CallKind = CallKind(7);
+const TELL_COMMITTED: CallKind = CallKind(8);
 
 const INTRODUCED: u8 = 1;
 const SUBMITTED: u8 = 2;
@@ -57,8 +58,7 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             HEARTBEAT
         }
         Request::HandOver(groups) => {
-            put_count(&mut bytes, groups.len());
-            groups.iter().for_each(|group| put_group(&mut bytes, group));
+            put_groups(&mut bytes, groups);
             HAND_OVER
         }
         Request::DescribeQuorum => DESCRIBE_QUORUM,
@@ -68,6 +68,10 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             bytes.put_i64(wanted.upto.0);
             bytes.put_u32(wanted.skip);
             READ_RECORDS
+        }
+        Request::TellCommitted(groups) => {
+            put_groups(&mut bytes, groups);
+            TELL_COMMITTED
         }
     };
     (kind, bytes.freeze())
@@ -95,6 +99,7 @@ pub fn decode_request(kind: CallKind, mut bytes: Bytes) -> Result<Option<Request
             upto: Offset(bytes.try_get_i64()?),
             skip: bytes.try_get_u32()?,
         }),
+        TELL_COMMITTED => Request::TellCommitted(get_all(&mut bytes, get_group)?),
         _ => return Ok(None),
     }))
 }
@@ -201,6 +206,11 @@ fn get_all<T>(
 ) -> Result<Vec<T>, CodecError> {
     let count = bytes.try_get_u32()?;
     (0..count).map(|_| get(bytes)).collect()
+}
+
+fn put_groups(bytes: &mut BytesMut, groups: &[GroupId]) {
+    put_count(bytes, groups.len());
+    groups.iter().for_each(|group| put_group(bytes, group));
 }
 
 fn put_group(bytes: &mut BytesMut, group: &GroupId) {

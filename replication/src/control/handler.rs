@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::codec;
 use super::message::{Introduction, Member, Reply, Request};
+use crate::behind;
 use crate::controller::Controller;
 use crate::election;
 use crate::hosted::HostedPartitions;
@@ -128,6 +129,13 @@ impl CallHandler for ControlHandler {
                     None => Reply::NotNow(STARTING.into()),
                 },
                 Request::ReadRecords(wanted) => read_records(hosted, wanted).await,
+                Request::TellCommitted(groups) => match hosted {
+                    Some(hosted) => {
+                        behind::tell_committed(&hosted, groups).await;
+                        Reply::Heard
+                    }
+                    None => Reply::NotNow(STARTING.into()),
+                },
             };
             Ok(codec::encode_reply(&reply))
         })

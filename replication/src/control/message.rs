@@ -38,6 +38,8 @@ pub enum Request {
     DescribeQuorum,
     /// Records of a partition that the asked broker has.
     ReadRecords(RecordsWanted),
+    /// Tell the other replicas of partitions that the asked broker leads what is committed.
+    TellCommitted(Vec<GroupId>),
 }
 
 /// What it answers.
@@ -54,7 +56,7 @@ pub enum Reply {
     },
     /// To [`Request::ReadIndex`]: index of the last entry applied; everything committed before the request is in it.
     Applied(u64),
-    /// To [`Request::Heartbeat`].
+    /// To [`Request::Heartbeat`] and [`Request::TellCommitted`].
     Heard,
     /// To [`Request::HandOver`]: what came of each, in their order.
     HandedOver(Vec<Elected>),

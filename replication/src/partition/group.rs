@@ -252,6 +252,13 @@ impl PartitionGroup {
         members::near(&metrics, lag_max).filter(votes).collect()
     }
 
+    /// Tells the other replicas what is committed, whether there is anything to send or not.
+    pub async fn tell_committed(&self) {
+        if let Err(error) = self.raft.trigger().heartbeat().await {
+            tracing::debug!(%error, "not told");
+        }
+    }
+
     /// Index of the last entry, and the other voters, each with the last entry that it is known to have.
     pub fn followers(&self) -> (u64, Vec<(BrokerId, Option<u64>)>) {
         let metrics = self.raft.metrics();

@@ -46,6 +46,7 @@ use crate::partition::shared::PartitionShared;
 use crate::partition::state::{PartitionState, Role};
 use crate::partition::submission::{AppendResult, InFlight, Submission};
 use crate::partition::waiters::WaiterRegistration;
+use crate::raft::codec::entry_index;
 use crate::raft::types::{GroupCommand, GroupResponder, ReplicaId};
 
 /// From one replica's turn to ask for the leadership to the next.
@@ -183,7 +184,27 @@ impl Partition {
     /// Registers for a wake-up whenever the high watermark, the log start or the leadership moves. Read the state after
     /// registering, then wait.
     pub fn register_waiter(&self, notify: &Arc<Notify>) -> WaiterRegistration {
-        WaiterRegistration::new(self.shared.clone(), notify)
+        let registration = WaiterRegistration::new(self.shared.clone(), notify);
+        self.shared.note_behind();
+        registration
+    }
+
+    /// Where the logs of the other replicas in sync end; empty unless this one leads. One that is so far behind that it
+    /// cannot be told from memory is left out.
+    pub fn in_sync_ends(&self) -> Vec<(BrokerId, Offset)> {
+        let state = self.state();
+        let Some(group) = self.group().filter(|_| state.is_leader()) else {
+            return Vec::new();
+        };
+        let in_sync = self.in_sync.lock();
+        let in_sync = in_sync.followers(state.leader_epoch);
+        let in_sync: Vec<BrokerId> = in_sync.into_iter().flatten().collect();
+        let (_, followers) = group.followers();
+        let ends = followers.into_iter().filter_map(|(broker, last)| {
+            let end = self.log().resident_offset_after(entry_index(last?))?;
+            in_sync.contains(&broker).then_some((broker, end))
+        });
+        ends.collect()
     }
 
     /// Moves the log start to `before` (`None`: the high watermark) by agreement of the group, and drops whole segments

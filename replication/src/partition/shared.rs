@@ -237,6 +237,18 @@ impl PartitionShared {
         sweeps > 1 && (sweeps.is_power_of_two() || sweeps.is_multiple_of(ELECTION_SWEEPS_MAX))
     }
 
+    /// Whether this replica follows, and has records of which it does not know that they are committed.
+    pub fn is_behind(&self) -> bool {
+        self.log.bounds().log_end > self.high_watermark() && !self.leads()
+    }
+
+    /// Somebody waits for records here: if there are some that may be committed, a look is taken in a moment.
+    pub fn note_behind(&self) {
+        if self.is_behind() {
+            self.notices.behind.add(self.group);
+        }
+    }
+
     /// Raises the high watermark and wakes those who waited for it.
     pub fn advance_high_watermark(&self, to: Offset) {
         if self.high_watermark.fetch_max(to.0, Ordering::AcqRel) >= to.0 {

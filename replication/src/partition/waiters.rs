@@ -25,6 +25,11 @@ impl Waiters {
         self.count.store(list.len(), Ordering::SeqCst);
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::SeqCst) == 0
+    }
+
     /// Wakes all.
     pub fn notify(&self) {
         if self.count.load(Ordering::SeqCst) == 0 {

@@ -445,3 +445,43 @@ async fn a_young_cluster_comes_back_after_all_of_it_was_killed_at_once() {
         node.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_waited_at_after_a_restart_asks_what_is_committed() {
+    let mut nodes = three().await;
+    let topic = nodes[0].create("orders", &[1, 2, 3]).await;
+    let epoch = nodes[0].partition(topic).state().leader_epoch;
+    let contact = nodes[0].address();
+    for end in (10..=50).step_by(10) {
+        for number in end - 10..end {
+            produce(&nodes, topic, batch_of(4, number, 1)).await;
+        }
+        let end = Offset(i64::from(end));
+        let partition = nodes[2].partition(topic);
+        eventually("it has all", || partition.state().log_end == end).await;
+        drop(partition);
+        let directory = nodes.remove(2).kill().await;
+        let back = Node::run(3, directory, Some(contact)).await;
+        nodes.push(back.expect("comes back"));
+        let partition = nodes[2].partition(topic);
+        if partition.state().high_watermark == end {
+            // It had just noted how far it was committed.
+            continue;
+        }
+        let waiter = partition.register_waiter(&Arc::default());
+        eventually("it knows that all is committed", || {
+            partition.state().high_watermark == end
+        })
+        .await;
+        drop(waiter);
+        // It did not have to win an election for that.
+        let state = partition.state();
+        let leads = (state.leader, state.leader_epoch);
+        assert_eq!(leads, (Some(BrokerId(1)), epoch));
+        for node in nodes {
+            node.stop().await;
+        }
+        return;
+    }
+    panic!("it always knew");
+}

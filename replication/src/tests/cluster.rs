@@ -422,6 +422,86 @@ mod over {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_hear_at_once_what_is_committed_also_if_nothing_follows() {
+    let cluster = Cluster::start(Tcp::start(&ids()).await, log_config()).await;
+    let leader = cluster.partition(0);
+    for round in 0..5 {
+        append_patiently(leader, batch(1)).await;
+        let appended = std::time::Instant::now();
+        for follower in [1, 2] {
+            cluster.caught_up(follower, round + 1).await;
+        }
+        let took = appended.elapsed();
+        println!("followers knew after {took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_did_not_hear_what_is_committed_is_told_when_it_asks() {
+    let cluster = Cluster::start(InMemory::default(), log_config()).await;
+    let (leader, follower) = (cluster.partition(0), cluster.partition(2));
+    append_patiently(leader, batch(1)).await;
+    cluster.caught_up(2, 1).await;
+    cluster.net.set_deaf(cluster.replicas[2].id, true);
+    append_patiently(leader, batch(1)).await;
+    cluster.caught_up(1, 2).await;
+    eventually("it has the record", || {
+        follower.state().log_end == Offset(2)
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.net.set_deaf(cluster.replicas[2].id, false);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(follower.shared().is_behind(), "it was told anyway");
+    leader.group().expect("runs").tell_committed().await;
+    cluster.caught_up(2, 2).await;
+    assert!(!follower.shared().is_behind());
+    // What leaders know of their followers is told as offsets, once they have looked who is in sync.
+    assert_eq!(leader.in_sync_ends(), []);
+    eventually("all are in sync", || leader.in_sync(&[]).len() == 3).await;
+    let mut ends = leader.in_sync_ends();
+    ends.sort_unstable();
+    assert_eq!(ends, [(BrokerId(2), Offset(2)), (BrokerId(3), Offset(2))]);
+    assert_eq!(follower.in_sync_ends(), []);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_knows_how_far_the_logs_of_its_followers_reach() {
+    let cluster = Cluster::start(InMemory::default(), log_config()).await;
+    let leader = cluster.partition(0);
+    for number in 0..5 {
+        append_patiently(leader, batch_of(4, number * 3, 3)).await;
+    }
+    cluster.caught_up(2, 15).await;
+    eventually("all are in sync", || leader.in_sync(&[]).len() == 3).await;
+    cluster.cut(2, true);
+    append_patiently(leader, batch_of(4, 15, 3)).await;
+    append_patiently(leader, batch_of(4, 18, 3)).await;
+    let ends = || {
+        leader.in_sync(&[]);
+        let mut ends = leader.in_sync_ends();
+        ends.sort_unstable();
+        ends
+    };
+    let expected = [(BrokerId(2), Offset(21)), (BrokerId(3), Offset(15))];
+    eventually("the one that is cut off lacks two batches", || {
+        ends() == expected
+    })
+    .await;
+    cluster.cut(2, false);
+    append_patiently(leader, batch_of(4, 21, 3)).await;
+    eventually("it has caught up", || {
+        ends() == [(BrokerId(2), Offset(24)), (BrokerId(3), Offset(24))]
+    })
+    .await;
+    cluster.stop().await;
+}
+
 /// Appends so many batches while something happens to the network, and checks that all replicas hold all of them, once.
 async fn append_through(cluster: Cluster<Tcp>, batches: i32, happens: impl AsyncFn(&Tcp)) {
     let leader = cluster.partition(0);

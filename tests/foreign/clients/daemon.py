@@ -146,11 +146,11 @@ class DaemonClient(Client):
         )
         return [] if acks == 0 else [Ack(p, o) for p, o in acked]
 
-    def reader(self, topic, start, *, partition=0, reset=None):
+    def reader(self, topic, start, *, partition=0, reset=None, **more):
         timestamp = start[1] if isinstance(start, tuple) else None
         start = "timestamp" if isinstance(start, tuple) else start
         handle = self.daemon.call(
-            "open", topic=topic, partition=partition, start=str(start), timestamp=timestamp, reset=reset or "none"
+            "open", topic=topic, partition=partition, start=str(start), timestamp=timestamp, reset=reset or "none", **more
         )
         return _Reader(self.daemon, handle)
 

@@ -192,6 +192,15 @@ class KafkaBroker(Broker):
 
     _jvm = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 
+    def __init__(self, home, overrides=None, listeners=None):
+        super().__init__(home, overrides, listeners)
+        self.cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+    def join(self, first):
+        """Makes this a broker of the cluster of another, which is its controller."""
+        self.cluster, self.controller_port = first.cluster, first.controller_port
+        self.settings |= {"process.roles": "broker", "listeners": f"PLAINTEXT://{self.address}"}
+
     def _properties(self):
         listeners = self.bound | {"CONTROLLER": f"127.0.0.1:{self.controller_port}"}
         return {
@@ -217,9 +226,8 @@ class KafkaBroker(Broker):
         properties.write_text("".join(f"{name}={value}\n" for name, value in self._properties().items()))
         java = [*self._jvm, "-cp", paths.jars("server")]
         if not (self.data_dir / "meta.properties").exists():
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             subprocess.run(
-                [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+                [*java, "kafka.tools.StorageTool", "format", "-t", self.cluster, "-c", str(properties)],
                 check=True, capture_output=True,
             )  # fmt: skip
         return [*java, "kafka.Kafka", str(properties)]

@@ -9,16 +9,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, namedtuple
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from . import paths, tools
-from .broker import TidelogBroker, free_ports
+from .broker import KafkaBroker, TidelogBroker, free_ports
 
 IS_TIDELOG = os.environ.get("TIDELOG_TEST_BROKER", "tidelog") == "tidelog"
+
+Placement = namedtuple("Placement", "leader replicas isr")
 
 PARTITIONS = 3
 PATIENCE_S = 60
@@ -48,13 +50,14 @@ def node(folder, number, contact=None, **settings):
 
 
 @contextmanager
-def running(folder, count, alone=None, expected=(), **settings):
+def running(folder, count, alone=None, expected=(), racks=(), **settings):
     """Brokers 1 to `count` as one cluster; `alone` is called with the first before the others join. At the end those that run
     are stopped, and the logs of all are looked at: `expected` are complaints that the test provokes."""
     brokers = []
     try:
         for number in range(1, count + 1):
-            brokers.append(node(folder, number, brokers[0].peer_address if brokers else None, **settings))
+            own = {"broker.rack": racks[number - 1]} if racks else {}
+            brokers.append(node(folder, number, brokers[0].peer_address if brokers else None, **settings, **own))
             brokers[-1].start()
             if number == 1 and alone is not None:
                 alone(brokers)
@@ -64,6 +67,25 @@ def running(folder, count, alone=None, expected=(), **settings):
                 broker.process.send_signal(signal.SIGCONT)
                 broker.stop()
             assert broker.complaints([*EXPECTED, *expected]) == []
+    finally:
+        for broker in brokers:
+            broker.discard()
+
+
+@contextmanager
+def kafka_running(folder, racks, **settings):
+    """Apache Kafka on as many brokers as there are racks; the first is the controller."""
+    brokers = []
+    try:
+        for number, rack in enumerate(racks, 1):
+            own = {"node.id": str(number), "broker.rack": rack} | {key.replace("_", "."): value for key, value in settings.items()}
+            brokers.append(KafkaBroker(folder / f"broker{number}", own))
+            voter = f"1@127.0.0.1:{brokers[0].controller_port}"
+            brokers[-1].settings["controller.quorum.voters"] = voter
+            if number > 1:
+                brokers[-1].join(brokers[0])
+            brokers[-1].start()
+        yield brokers
     finally:
         for broker in brokers:
             broker.discard()
@@ -115,6 +137,22 @@ def tidelog(brokers, *arguments):
     if done.returncode != 0:
         raise tools.Failed(done.stdout + done.stderr)
     return done.stdout
+
+
+def placement(brokers, topic, partition=0):
+    """A partition as the metadata shows it."""
+    topics = AdminClient({"bootstrap.servers": bootstrap(brokers)}).list_topics(topic, timeout=PATIENCE_S).topics
+    found = topics[topic].partitions.get(partition)
+    return Placement(found.leader, found.replicas, found.isrs) if found else Placement(-1, [], [])
+
+
+def moved(brokers, topic, replicas, partition=0):
+    """Waits until the partition has these replicas and no others, all of them in sync and one of them the leader."""
+
+    def is_there(found):
+        return found.replicas == replicas and sorted(found.isr) == sorted(replicas) and found.leader in replicas
+
+    return until(lambda: placement(brokers, topic, partition), is_there)
 
 
 class Load:

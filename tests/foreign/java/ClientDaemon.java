@@ -240,6 +240,11 @@ public class ClientDaemon {
     private Object open(JsonNode request) {
         Properties properties = common();
         properties.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, text(request, "reset"));
+        if (request.hasNonNull("rack")) {
+            properties.put(ConsumerConfig.CLIENT_RACK_CONFIG, text(request, "rack"));
+            // A broker that stands still must not be waited for longer than the test does.
+            properties.put(ConsumerConfig.REQUEST_TIMEOUT_MS_CONFIG, 5000);
+        }
         KafkaConsumer<byte[], byte[]> consumer = consumer(properties);
         TopicPartition where = partition(request);
         consumer.assign(List.of(where));

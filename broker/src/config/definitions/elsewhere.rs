@@ -36,7 +36,6 @@ pub static DEFINITIONS: &[Definition] = &[
     default_only("client.quota.callback.class", Class, None, Low, PLUGIN),
     default_only("config.providers", List(&[]), Some(""), Low, PLUGIN),
     default_only("create.topic.policy.class.name", Class, None, Low, PLUGIN),
-    default_only("replica.selector.class", Text, None, Medium, PLUGIN),
     no_effect("alter.log.dirs.replication.quota.window.num", Int(1, I32), Some("11"), Low, QUOTAS),
     no_effect("alter.log.dirs.replication.quota.window.size.seconds", Int(1, I32), Some("1"), Low, QUOTAS),
     no_effect("quota.window.num", Int(1, I32), Some("11"), Low, QUOTAS),

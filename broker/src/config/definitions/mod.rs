@@ -26,6 +26,17 @@ pub const COMPRESSION_TYPES: &[&str] =
 /// Words of `durability` and `log.durability`.
 pub const DURABILITIES: &[&str] = &["sync", "os"];
 
+/// Words of `replica.selector.class`: Kafka's own classes. Those of others are plug-ins, and none are loaded.
+pub const REPLICA_SELECTORS: &[&str] = &[
+    "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+    "RackAwareReplicaSelector",
+    "org.apache.kafka.common.replica.LeaderSelector",
+    "LeaderSelector",
+];
+
+/// Other spellings of properties, where they are set at start.
+pub const ALIASES: &[(&str, &str)] = &[("replica.selector", "replica.selector.class")];
+
 /// Properties that older releases of Kafka had and 4.x ignores; files that carry them still start.
 pub const REMOVED_FROM_KAFKA: &[&str] = &[
     "broker.id.generation.enable",

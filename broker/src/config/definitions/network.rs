@@ -1,9 +1,9 @@
 //! Properties of identity, listeners, connections and requests.
 
 use super::super::definition::Importance::{High, Low, Medium};
-use super::super::definition::Kind::{Bool, Int, List, Long, Text};
+use super::super::definition::Kind::{Bool, Choice, Int, List, Long, Text};
 use super::super::definition::{Definition, dynamic, used};
-use super::{I32, I64};
+use super::{I32, I64, REPLICA_SELECTORS};
 
 /// The properties.
 #[rustfmt::skip]
@@ -35,6 +35,7 @@ pub static DEFINITIONS: &[Definition] = &[
     used("socket.listen.backlog.size", Int(1, I32), Some("50"), Medium, "Connections that may wait to be accepted, for each listener."),
     used("request.timeout.ms", Int(1, I32), Some("30000"), High, "How long an administrative request may wait for its effect before it is answered with a time-out."),
     used("fetch.max.bytes", Int(1024, I32), Some("57671680"), Medium, "Most bytes of records in one Fetch reply, whatever the client asks for."),
+    used("replica.selector.class", Choice(REPLICA_SELECTORS), None, Medium, "Where consumers are sent to read. With RackAwareReplicaSelector to a replica in the rack that their client.rack names, if one is in sync. By default to the leader. Also written replica.selector, and without the package."),
     used("max.incremental.fetch.session.cache.slots", Int(0, I32), Some("1000"), Medium, "Incremental fetch sessions that are kept at a time."),
     used("max.request.partition.size.limit", Int(1, I32), Some("2000"), Medium, "Most partitions in one DescribeTopicPartitions reply."),
     used("num.partitions", Int(1, I32), Some("1"), Medium, "Partitions of a topic that is created without a number of them."),

@@ -385,3 +385,28 @@ fn connection_limits_of_single_addresses() {
     );
     assert!(load_from("", &[], &["max.connections.per.ip.overrides=host:5"]).is_err());
 }
+
+#[test]
+fn the_selector_of_replicas_has_kafkas_name_and_class_and_short_ones() {
+    use super::super::ReplicaSelector::{Leader, RackAware};
+    let selected = |file: &str, variables: &[(&str, &str)]| {
+        load_from(file, variables, &[]).map(|loaded| loaded.config.fetch.replica_selector)
+    };
+    assert_eq!(selected("", &[]), Ok(Leader));
+    let package = "org.apache.kafka.common.replica";
+    for name in ["replica.selector.class", "replica.selector"] {
+        for prefix in [String::new(), format!("{package}.")] {
+            let set = |class: &str| selected(&format!("{name}={prefix}{class}"), &[]);
+            assert_eq!(set("RackAwareReplicaSelector"), Ok(RackAware));
+            assert_eq!(set("LeaderSelector"), Ok(Leader));
+        }
+    }
+    for variable in ["TIDELOG_REPLICA_SELECTOR", "TIDELOG_REPLICA_SELECTOR_CLASS"] {
+        let set = selected("", &[(variable, "RackAwareReplicaSelector")]);
+        assert_eq!(set, Ok(RackAware), "{variable}");
+    }
+    let unknown = message("replica.selector=com.example.Nearest", &[], &[]);
+    let expected = "Invalid value com.example.Nearest for configuration replica.selector.class: String must be one of";
+    assert!(unknown.contains(expected), "{unknown}");
+    assert!(unknown.contains("RackAwareReplicaSelector"), "{unknown}");
+}

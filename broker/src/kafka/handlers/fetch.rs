@@ -4,6 +4,7 @@
 //! deadline, holding no records. Nothing polls, except for memory when there is none.
 
 mod disk;
+mod preferred;
 mod read;
 mod response;
 mod session;
@@ -19,10 +20,11 @@ use tidelog_protocol::messages::{FetchRequest, FetchResponse};
 use tidelog_protocol::types::{LeaderEpoch, Offset, PartitionIndex};
 use tokio::time::Instant;
 
-use self::read::{PartitionRead, ReadRules};
+use self::read::{PartitionRead, ReadRules, Reader};
 use self::session::{PartitionKey, Wanted};
 use self::sessions::FetchContext;
 use self::waiting::Waiting;
+use crate::config::ReplicaSelector;
 use crate::kafka::context::RequestContext;
 use crate::kafka::dispatch::{self, Reply};
 use crate::kafka::handlers::HandlerError;
@@ -30,6 +32,9 @@ use crate::kafka::handlers::partitions::TopicKey;
 
 /// From this version on topics are named by id.
 const TOPIC_ID_VERSION_MIN: i16 = 13;
+
+/// From this version on consumers say where they are, and may be served by any replica.
+const RACK_VERSION_MIN: i16 = 11;
 
 /// Longest wait that a client may ask for.
 const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -105,7 +110,21 @@ fn terms(cx: &RequestContext, request: &FetchRequest, partitions: usize) -> Term
         rules: ReadRules {
             bytes_max,
             committed_only: request.isolation_level == 1,
+            reader: reader(cx, request),
         },
+    }
+}
+
+fn reader(cx: &RequestContext, request: &FetchRequest) -> Reader {
+    let is_broker = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
+    if cx.version() < RACK_VERSION_MIN || is_broker {
+        return Reader::OfLeader;
+    }
+    match cx.broker.config().fetch.replica_selector {
+        ReplicaSelector::RackAware if !request.rack_id.is_empty() => {
+            Reader::InRack(request.rack_id.clone())
+        }
+        ReplicaSelector::RackAware | ReplicaSelector::Leader => Reader::OfAny,
     }
 }
 
@@ -163,14 +182,14 @@ fn is_due(reads: &[PartitionRead], terms: &Terms) -> bool {
         || reads.iter().all(PartitionRead::is_unknown)
         || reads
             .iter()
-            .any(|read| read.is_special() && !read.is_unknown())
+            .any(|read| read.is_urgent() && !read.is_unknown())
         || reads.iter().map(|read| read.size_bytes).sum::<usize>() >= terms.bytes_min
 }
 
 #[cfg(test)]
 mod tests {
     use tidelog_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
-    use tidelog_protocol::types::TopicName;
+    use tidelog_protocol::types::{BrokerId, TopicName};
 
     use super::*;
 
@@ -214,6 +233,7 @@ mod tests {
             rules: ReadRules {
                 bytes_max: 100,
                 committed_only: false,
+                reader: Reader::OfAny,
             },
         };
         let due = |reads: &[PartitionRead]| is_due(reads, &terms);
@@ -230,5 +250,10 @@ mod tests {
             read_of(None, 0)
         ]));
         assert!(due(&[]));
+        let elsewhere = PartitionRead {
+            preferred: Some(BrokerId(2)),
+            ..read_of(None, 0)
+        };
+        assert!(due(&[elsewhere, read_of(None, 0)]));
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tidelog_protocol::ErrorCode;
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, PartitionIndex, TopicId, TopicName};
-use tidelog_replication::{MetadataImage, Partition, PartitionState, Role, TopicImage};
+use tidelog_replication::{
+    MetadataImage, Partition, PartitionImage, PartitionState, Role, TopicImage,
+};
 use uuid::Uuid;
 
 use crate::kafka::context::RequestContext;
@@ -60,31 +62,46 @@ pub fn led_here(
     topic: &TopicImage,
     index: PartitionIndex,
 ) -> Result<(Arc<Partition>, PartitionState), Refusal> {
+    let (partition, state) = held_here(cx, topic, index)?;
+    if state.is_leader() {
+        return Ok((partition, state));
+    }
+    Err(Refusal {
+        code: ErrorCode::NotLeaderOrFollower,
+        leader: state.leader.map(|leader| (leader, state.leader_epoch)),
+    })
+}
+
+/// The replica of a partition on this broker, whether it leads or follows, and its state.
+pub fn held_here(
+    cx: &RequestContext,
+    topic: &TopicImage,
+    index: PartitionIndex,
+) -> Result<(Arc<Partition>, PartitionState), Refusal> {
     let image = topic
         .partition(index)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    let hint = image.leader.map(|leader| (leader, image.leader_epoch));
     let Some(partition) = cx.broker.replication.partition(topic.id, index) else {
         return Err(Refusal {
             code: ErrorCode::NotLeaderOrFollower,
-            leader: hint,
+            leader: image.leader.map(|leader| (leader, image.leader_epoch)),
         });
     };
     let state = partition.state();
     match state.role {
         Role::Leader => Ok((partition, state)),
-        Role::Follower => {
-            let leader = state
-                .leader
-                .map(|leader| (leader, state.leader_epoch))
-                .or(hint);
-            Err(Refusal {
-                code: ErrorCode::NotLeaderOrFollower,
-                leader,
-            })
-        }
+        Role::Follower => Ok((partition, as_shown(state, image))),
         Role::Offline => Err(ErrorCode::KafkaStorageError.into()),
     }
+}
+
+/// A follower hears of its leader with the next record or message of it; the metadata may be ahead of that.
+fn as_shown(mut state: PartitionState, image: &PartitionImage) -> PartitionState {
+    if state.leader.is_none() || image.leader_epoch > state.leader_epoch {
+        state.leader = image.leader;
+    }
+    state.leader_epoch = state.leader_epoch.max(image.leader_epoch);
+    state
 }
 
 /// Rule 23: compares the epoch that a request names (-1: none) with the current one.
@@ -99,4 +116,47 @@ pub fn check_epoch(asked: i32, state: &PartitionState) -> Result<(), Refusal> {
         code,
         leader: state.leader.map(|leader| (leader, current)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tidelog_protocol::types::Offset;
+
+    use super::*;
+
+    fn state(leader: Option<i32>, epoch: i32) -> PartitionState {
+        PartitionState {
+            role: Role::Follower,
+            leader: leader.map(BrokerId),
+            leader_epoch: LeaderEpoch(epoch),
+            epoch_start: Offset(0),
+            high_watermark: Offset(0),
+            last_stable_offset: Offset(0),
+            log_start: Offset(0),
+            log_end: Offset(0),
+        }
+    }
+
+    #[test]
+    fn a_follower_knows_the_newer_of_what_it_heard_and_what_the_metadata_shows() {
+        let image = PartitionImage {
+            replicas: Arc::from([]),
+            reassignment: None,
+            isr: Arc::from([]),
+            leader: Some(BrokerId(2)),
+            leader_epoch: LeaderEpoch(5),
+            partition_epoch: 0,
+        };
+        for (heard, expected) in [
+            ((Some(1), 4), (2, 5)),
+            ((Some(1), 6), (1, 6)),
+            ((Some(2), 5), (2, 5)),
+            // Started again, and not heard of anybody yet.
+            ((None, 0), (2, 5)),
+        ] {
+            let shown = as_shown(state(heard.0, heard.1), &image);
+            let shown = (shown.leader.map(|it| it.0), shown.leader_epoch.0);
+            assert_eq!(shown, (Some(expected.0), expected.1), "{heard:?}");
+        }
+    }
 }

@@ -33,6 +33,7 @@ fn requests() -> Vec<Request> {
             upto: Offset(1 << 40),
             skip: 3,
         }),
+        Request::TellCommitted(vec![group; 2]),
     ]
 }
 

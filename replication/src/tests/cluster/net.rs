@@ -48,6 +48,7 @@ pub trait Net: Debug + Send + Sync {
 pub struct Wire {
     replicas: Mutex<HashMap<ReplicaId, GroupRaft>>,
     cut: Mutex<HashSet<ReplicaId>>,
+    deaf: Mutex<HashSet<ReplicaId>>,
     changed: Notify,
     calls: AtomicU64,
 }
@@ -55,6 +56,18 @@ pub struct Wire {
 /// Messages as function calls.
 #[derive(Clone, Debug, Default)]
 pub struct InMemory(Arc<Wire>);
+
+impl InMemory {
+    /// Loses the messages to a replica that carry no entries, which say what is committed, or no more.
+    pub fn set_deaf(&self, replica: ReplicaId, deaf: bool) {
+        let mut all = self.0.deaf.lock();
+        if deaf {
+            all.insert(replica);
+        } else {
+            all.remove(&replica);
+        }
+    }
+}
 
 impl Net for InMemory {
     fn transport(&self, me: ReplicaId) -> Arc<dyn PeerTransport> {
@@ -150,6 +163,10 @@ impl PeerTransport for WireEnd {
         peer: ReplicaId,
         request: AppendEntriesRequest<GroupTypes>,
     ) -> BoxFuture<'static, CallResult<AppendEntriesResponse<GroupTypes>>> {
+        if request.entries.is_empty() && self.wire.deaf.lock().contains(&peer) {
+            let lost = NetworkError::from_string("lost");
+            return Box::pin(std::future::ready(Err(RPCError::Network(lost))));
+        }
         self.call(peer, |raft| async move {
             raft.append_entries(request).await.map_err(text)
         })

@@ -116,6 +116,21 @@ impl PartitionLog {
             .ok_or(LogError::EntryOutOfRange { index })
     }
 
+    /// Offset of the first record after an entry, where it can be told without a look at files: near the end of the log.
+    pub fn resident_offset_after(
+        &self,
+        index: EntryIndex,
+    ) -> Option<tidelog_protocol::types::Offset> {
+        let state = self.state.lock();
+        if index == state.bounds.last.index {
+            return Some(state.bounds.log_end);
+        }
+        let mut tail = state
+            .tail
+            .since_index(EntryIndex(index.0.checked_add(1)?))?;
+        tail.next().map(|next| next.envelope.base_offset)
+    }
+
     /// Checks that a range is held, and reads the files if that is necessary.
     fn prepare_range(&self, from: EntryIndex, until: EntryIndex) -> Result<(), LogError> {
         self.check_running()?;

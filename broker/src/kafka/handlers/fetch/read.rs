@@ -6,18 +6,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidelog_protocol::ErrorCode;
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset};
+use tidelog_protocol::{ErrorCode, StrBytes};
 use tidelog_replication::{MetadataImage, Partition, PartitionState};
 use tidelog_storage::log::LogError;
 
 use super::disk::{DiskRead, READ_HERE_BYTES_MAX};
+use super::preferred;
 use super::session::{PartitionKey, Told, Wanted};
 use crate::kafka::budget::MemoryPermit;
 use crate::kafka::context::RequestContext;
 use crate::kafka::errors;
-use crate::kafka::handlers::partitions::{Refusal, check_epoch, led_here};
+use crate::kafka::handlers::partitions::{Refusal, check_epoch, held_here, led_here};
 
 /// From this version on clients know zstd (rule 12).
 const ZSTD_VERSION_MIN: i16 = 10;
@@ -28,6 +29,19 @@ pub(super) struct ReadRules {
     pub(super) bytes_max: usize,
     /// Read committed: up to the last stable offset.
     pub(super) committed_only: bool,
+    /// Which replicas may answer.
+    pub(super) reader: Reader,
+}
+
+/// Who reads (KIP-392).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// One that has to be served by the leader: a client from before that, or another broker.
+    OfLeader,
+    /// A consumer that any replica may serve.
+    OfAny,
+    /// The same, which leaders send to a replica in its rack, if there is one.
+    InRack(StrBytes),
 }
 
 /// What was found for one partition.
@@ -36,6 +50,8 @@ pub(super) struct PartitionRead {
     pub(super) code: Option<ErrorCode>,
     pub(super) leader: Option<(BrokerId, LeaderEpoch)>,
     pub(super) diverging: Option<(LeaderEpoch, Offset)>,
+    /// The replica that is to be asked in this one's place.
+    pub(super) preferred: Option<BrokerId>,
     pub(super) high_watermark: Offset,
     pub(super) last_stable_offset: Offset,
     pub(super) log_start: Offset,
@@ -48,6 +64,8 @@ pub(super) struct PartitionRead {
     pub(super) memory: Option<MemoryPermit>,
     /// The partition, where there is something to wait for.
     pub(super) partition: Option<Arc<Partition>>,
+    /// Whether another broker leads it.
+    pub(super) is_follower: bool,
     /// Whether the response has an aborted-transactions list.
     pub(super) committed_only: bool,
 }
@@ -59,6 +77,7 @@ impl PartitionRead {
             code: Some(refusal.code),
             leader: refusal.leader,
             diverging: None,
+            preferred: None,
             high_watermark: Offset::NONE,
             last_stable_offset: Offset::NONE,
             log_start: Offset::NONE,
@@ -68,6 +87,7 @@ impl PartitionRead {
             visible_end: Offset::NONE,
             memory: None,
             partition: None,
+            is_follower: false,
             committed_only: false,
         }
     }
@@ -78,6 +98,11 @@ impl PartitionRead {
             self.code,
             Some(ErrorCode::UnknownTopicOrPartition | ErrorCode::UnknownTopicId)
         )
+    }
+
+    /// Whether its answer cannot wait: it has an error, a diverging epoch, or sends the consumer elsewhere.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.is_special() || self.preferred.is_some()
     }
 
     /// Whether it has an error or a diverging epoch.
@@ -92,6 +117,7 @@ impl PartitionRead {
             log_start: self.log_start,
             has_records: self.size_bytes > 0,
             is_special: self.is_special(),
+            names_preferred: self.preferred.is_some(),
         }
     }
 }
@@ -156,15 +182,20 @@ async fn one(
     rules: &ReadRules,
     allowance: &mut Allowance,
 ) -> Result<PartitionRead, Refusal> {
-    let (partition, state) = served(cx, image, key, wanted)?;
+    let (partition, state) = served(cx, image, key, wanted, rules)?;
     let mut read = PartitionRead {
         code: None,
+        preferred: preferred::replica(cx, image, key, &partition, &state, wanted, rules),
         high_watermark: state.high_watermark,
         last_stable_offset: state.last_stable_offset,
         log_start: state.log_start,
+        is_follower: !state.is_leader(),
         committed_only: rules.committed_only,
         ..PartitionRead::refused(key.clone(), ErrorCode::UnknownServerError.into())
     };
+    if read.preferred.is_some() {
+        return Ok(read);
+    }
     read.diverging = diverging(&partition, wanted)?;
     if read.diverging.is_none() {
         read.next_offset = wanted.offset;
@@ -199,9 +230,13 @@ pub(super) fn served(
     image: &MetadataImage,
     key: &PartitionKey,
     wanted: &Wanted,
+    rules: &ReadRules,
 ) -> Result<(Arc<Partition>, PartitionState), Refusal> {
     let topic = key.0.find(image)?;
-    let (partition, state) = led_here(cx, topic, key.1)?;
+    let (partition, state) = match rules.reader {
+        Reader::OfLeader => led_here(cx, topic, key.1)?,
+        Reader::OfAny | Reader::InRack(_) => held_here(cx, topic, key.1)?,
+    };
     check_epoch(wanted.current_epoch, &state)?;
     if cx.version() < ZSTD_VERSION_MIN
         && cx.broker.topic_settings(topic).compression == Some(Compression::Zstd)

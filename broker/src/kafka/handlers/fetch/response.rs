@@ -32,6 +32,7 @@ pub(super) fn reply(
     let mut buffer = ReplyBuffer::new();
     let mut memory: Option<MemoryPermit> = None;
     let mut hinted: Vec<BrokerId> = Vec::new();
+    let mut follower_bytes = 0;
     let mut topics: Vec<(TopicKey, Vec<PartitionData>)> = Vec::new();
     for (mut read, is_news) in reads.into_iter().zip(news) {
         if !is_news {
@@ -42,6 +43,9 @@ pub(super) fn reply(
         if let Some(code) = read.code {
             count_partition_error(ApiKey::Fetch, code);
         }
+        if read.is_follower {
+            follower_bytes += read.size_bytes as u64;
+        }
         let key = read.key.0.clone();
         let data = partition(cx.version(), read, &mut buffer)?;
         match topics.last_mut() {
@@ -50,6 +54,9 @@ pub(super) fn reply(
         }
     }
     metrics::counter!("tidelog_fetched_bytes_total").increment(buffer.rope_bytes() as u64);
+    if follower_bytes > 0 {
+        metrics::counter!("tidelog_follower_fetched_bytes_total").increment(follower_bytes);
+    }
     let response = FetchResponse::default()
         .with_session_id(session_id)
         .with_responses(topics.into_iter().map(topic).collect())
@@ -78,7 +85,7 @@ fn partition(
         .with_last_stable_offset(read.last_stable_offset.0)
         .with_log_start_offset(read.log_start.0)
         .with_aborted_transactions(read.committed_only.then(Vec::new))
-        .with_preferred_read_replica((-1).into())
+        .with_preferred_read_replica(read.preferred.map_or(-1, |id| id.0).into())
         .with_records(Some(buffer.register_rope(read.pieces)?));
     if version >= LEADER_VERSION_MIN {
         if let Some((epoch, end)) = read.diverging {

@@ -35,6 +35,8 @@ pub(crate) struct Told {
     pub(crate) has_records: bool,
     /// Whether it has an error or a diverging epoch.
     pub(crate) is_special: bool,
+    /// Whether it names a replica that is to be asked (KIP-392).
+    pub(crate) names_preferred: bool,
 }
 
 #[derive(Debug)]
@@ -118,6 +120,7 @@ impl FetchSession {
         self.partitions.get(key).is_none_or(|member| {
             told.has_records
                 || told.is_special
+                || told.names_preferred
                 || member.high_watermark != told.high_watermark
                 || member.log_start != told.log_start
         })
@@ -177,6 +180,7 @@ mod tests {
             log_start: Offset(0),
             has_records,
             is_special: false,
+            names_preferred: false,
         }
     }
 
@@ -201,6 +205,16 @@ mod tests {
             "the high watermark moved"
         );
         assert!(session.is_news(&key("a", 0), &told(5, true)), "records");
+        let elsewhere = Told {
+            names_preferred: true,
+            ..told(5, false)
+        };
+        session.note(&[(key("a", 0), elsewhere)]);
+        assert!(
+            session.is_news(&key("a", 0), &elsewhere),
+            "who is to be asked is told each time"
+        );
+        assert!(!session.is_news(&key("a", 0), &told(5, false)));
         let failed = Told {
             is_special: true,
             ..told(5, false)

@@ -276,6 +276,7 @@ mod tests {
             log_start: Offset(0),
             has_records: false,
             is_special: false,
+            names_preferred: false,
         };
         of.iter().map(|(key, _)| (key.clone(), told)).collect()
     }

@@ -157,7 +157,7 @@ impl Counted<'_> {
         terms: &Terms,
         allowance: &mut Allowance,
     ) -> Result<bool, Refusal> {
-        let (partition, state) = read::served(cx, image, self.key, self.asked)?;
+        let (partition, state) = read::served(cx, image, self.key, self.asked, &terms.rules)?;
         if read::diverging(&partition, self.asked)?.is_some() {
             return Ok(true);
         }
