@@ -537,3 +537,25 @@ fn a_record_of_a_later_level_is_refused_by_every_replica() {
     // The first record of a cluster says at which level it begins.
     assert_eq!(MetadataState::default().image().check_level(2), Ok(()));
 }
+
+#[test]
+fn a_broker_that_is_heard_of_again_is_news_as_one_that_is_lost() {
+    let mut state = state();
+    let broker = BrokerId(2);
+    let epoch = state.image().broker(broker).expect("is there").epoch;
+    let mut set = |fenced| {
+        state.take_delta();
+        let command = Command::SetBrokerFenced {
+            broker,
+            epoch,
+            fenced,
+        };
+        apply(&mut state, command).expect("is taken");
+        state.take_delta()
+    };
+    let lost = set(true);
+    assert!(lost.lost.contains(&broker) && lost.brokers);
+    let found = set(false);
+    assert!(found.lost.is_empty() && found.brokers);
+    assert_eq!(set(false), MetadataDelta::default());
+}
