@@ -59,6 +59,7 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
             storage: storage(&reader),
             replication: ReplicationConfig {
                 request_timeout: reader.millis("request.timeout.ms"),
+                rebalance_on_join: reader.text("auto.rebalance") == Some("on_join"),
                 session_timeout: reader.millis("broker.session.timeout.ms"),
                 replica_lag_max: reader.millis("replica.lag.time.max.ms"),
                 leader_rebalance_interval: (reader.bool("auto.leader.rebalance.enable"))

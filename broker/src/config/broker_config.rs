@@ -130,6 +130,8 @@ pub struct ReplicationConfig {
     pub replica_lag_max: Duration,
     /// `leader.imbalance.check.interval.seconds`; `None`: `auto.leader.rebalance.enable` is false.
     pub leader_rebalance_interval: Option<Duration>,
+    /// `auto.rebalance` is `on_join`.
+    pub rebalance_on_join: bool,
     /// `request.timeout.ms`.
     pub request_timeout: Duration,
 }

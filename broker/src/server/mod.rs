@@ -42,10 +42,13 @@ use crate::kafka::dispatch;
 use crate::kafka::handlers::fetch::sessions::FetchSessions;
 use crate::kafka::handlers::init_producer_id::ProducerIds;
 use crate::kafka::request_metrics::RequestMetrics;
-use crate::topics::follow;
+use crate::topics::{fill, follow};
 
 /// Longest wait for answers to other brokers at the end.
 const PEERS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Longest wait for the controller to note that this broker is to get its share of replicas.
+const FILLING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running broker.
 #[derive(Debug)]
@@ -117,6 +120,9 @@ impl Server {
         )
         .await?;
         if let Some(admission) = admission {
+            if configs.broker().replication.rebalance_on_join {
+                ask_for_share(&replication).await;
+            }
             blocking(move || admission.record()).await?;
         }
         let broker = Arc::new(assemble(configs, cluster_id, replication, &storage));
@@ -294,6 +300,15 @@ fn assemble(
         request_metrics: RequestMetrics::new(dispatch::built()),
         draining: CancellationToken::new(),
         configs,
+    }
+}
+
+/// Lets replicas of others move to this broker, which has joined just now.
+async fn ask_for_share(replication: &Replication) {
+    let asked = fill::set_filling(replication, replication.broker(), true, FILLING_TIMEOUT);
+    match asked.await {
+        Ok(()) => info!("replicas of other brokers move to this one until it holds its share"),
+        Err(error) => warn!(%error, "replicas of other brokers stay where they are"),
     }
 }
 

@@ -11,13 +11,18 @@ use super::reassign::ReassignmentPlan;
 /// The property that says so, of one broker.
 pub const DRAINING: &str = "broker.draining";
 
-/// Replicas that are on their way from brokers that are being emptied, all together: the others have work of their own.
-const MOVES_MAX: usize = 32;
+/// Replicas that are on their way by themselves, all together: the brokers have work of their own.
+pub const MOVES_MAX: usize = 32;
 
 /// Whether a broker is being emptied.
 pub fn is_draining(image: &MetadataImage, broker: BrokerId) -> bool {
+    is_set(image, broker, DRAINING)
+}
+
+/// Whether a property of one broker is true.
+pub fn is_set(image: &MetadataImage, broker: BrokerId, property: &str) -> bool {
     let configs = image.configs(&ConfigResource::Broker(Some(broker)));
-    let set = configs.and_then(|configs| configs.get(DRAINING));
+    let set = configs.and_then(|configs| configs.get(property));
     // As a boolean is read everywhere else.
     set.is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }

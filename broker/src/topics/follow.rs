@@ -1,5 +1,5 @@
 //! What the controller's broker does for replicas by itself: internal topics get more of them as brokers join, up to what their
-//! settings ask for, so that a cluster that began as one broker survives the loss of it later; and brokers are emptied.
+//! settings ask for, so that a cluster that began as one broker survives the loss of it later; brokers are emptied, and filled.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tidelog_replication::{MetadataImage, REASSIGNMENT_LEVEL, Replication, TopicI
 use tokio::time::sleep;
 
 use super::drain::{best_for, live_brokers, plan_drain};
+use super::fill::{FillPlan, plan_fill, set_filling};
 use super::reassign::{ReassignmentPlan, reassign};
 
 /// Pause after a look, so that a storm of changes is looked at once a second.
@@ -18,15 +19,29 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the controller, which is this broker.
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Looks after a topic's replicas and after brokers that are being emptied, for ever.
+/// Looks after a topic's replicas and after brokers that are being emptied or filled, for ever.
 pub async fn follow(replication: Arc<Replication>, topic: TopicName, replication_factor: usize) {
     let mut versions = replication.controller().watch();
     loop {
         if replication.controller().leads() {
-            for plan in plans(&replication.image(), &topic, replication_factor) {
+            let image = replication.image();
+            let mut plans = plans(&image, &topic, replication_factor);
+            // What has to move comes first.
+            let filling = match plans.is_empty() {
+                true => plan_filling(image).await,
+                false => FillPlan::default(),
+            };
+            plans.extend(filling.moves);
+            for plan in plans {
                 let partition = plan.partition;
                 if let Err(error) = reassign(&replication, plan, SUBMIT_TIMEOUT).await {
                     tracing::debug!(%partition, %error, "replicas move later");
+                }
+            }
+            for broker in filling.filled {
+                match set_filling(&replication, broker, false, SUBMIT_TIMEOUT).await {
+                    Ok(()) => tracing::info!(%broker, "a broker that joined holds its share"),
+                    Err(error) => tracing::debug!(%broker, %error, "that is noted later"),
                 }
             }
         }
@@ -53,6 +68,18 @@ fn plans(
     });
     plans.extend(plan_drain(image));
     plans
+}
+
+/// Beside the runtime: it looks at all partitions for each of its moves.
+async fn plan_filling(image: Arc<MetadataImage>) -> FillPlan {
+    if image.feature_level() < REASSIGNMENT_LEVEL {
+        return FillPlan::default();
+    }
+    let planned = tokio::task::spawn_blocking(move || plan_fill(&image)).await;
+    planned.unwrap_or_else(|error| {
+        tracing::error!(%error, "no plan for a broker that joined");
+        FillPlan::default()
+    })
 }
 
 /// More replicas for partitions that have fewer than there can be: those that there are, then brokers on other racks first,

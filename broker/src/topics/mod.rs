@@ -7,6 +7,7 @@
 pub mod create;
 pub mod drain;
 pub mod error;
+pub mod fill;
 pub mod follow;
 pub mod name;
 pub mod placement;

@@ -24,6 +24,8 @@ pub static DEFINITIONS: &[Definition] = &[
     used("replica.lag.time.max.ms", Long(I64_MIN, I64), Some("30000"), High, "How long a replica may lack something that its leader has and still be in sync. Replicas of a broker that is counted as dead are not."),
     used("auto.leader.rebalance.enable", Bool, Some("true"), High, "Whether a partition goes back to its preferred leader, the first of its replicas, once that is up and has caught up."),
     used("leader.imbalance.check.interval.seconds", Long(1, I64), Some("300"), High, "How often brokers look for leaderships that should go back to the preferred leader."),
+    used("auto.rebalance", Choice(&["none", "on_join"]), Some("none"), Medium, "What moves by itself. on_join: when this broker joins a cluster, replicas of others move to it until it holds its share."),
+    dynamic("broker.filling", Bool, Some("false"), Medium, "Whether replicas of others move to this broker until it holds its share. Set when it joins with auto.rebalance=on_join, taken away when that is done."),
     dynamic("broker.draining", Bool, Some("false"), Medium, "Whether this broker is being emptied: it gets no new replicas, and those that it has move to others. Set for one broker, by `tidelog broker drain`."),
     used("http.listeners", List(&[]), Some("http://127.0.0.1:9094"), High, "Where the HTTP interface (health, metrics) listens: http://host:port, separated by commas. Empty turns it off."),
     dynamic("max.connections", Int(0, I32), Some("2147483647"), Medium, "Connections that the broker accepts at any time, all listeners together."),

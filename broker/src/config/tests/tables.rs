@@ -88,7 +88,9 @@ fn broker_properties_that_kafka_does_not_have() {
         .filter(|name| !kafka.contains_key(name))
         .collect();
     let expected = [
+        "auto.rebalance",
         "broker.draining",
+        "broker.filling",
         "cluster.join",
         "cluster.secret.file",
         "disk.reserve.bytes",
