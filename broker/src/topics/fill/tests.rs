@@ -220,6 +220,7 @@ fn in_rack(image: &MetadataImage, id: u32, rack: &str) -> MetadataImage {
         endpoints: Vec::new(),
         peer_address: None,
         feature_level_max: 1,
+        new_directory: false,
     };
     let command = Command::RegisterBroker(registration);
     image.after(command).expect("registered")
