@@ -369,7 +369,9 @@ impl HostedPartitions {
         };
         match PartitionGroup::start(&self.context, partition.shared(), config, members).await {
             Ok(group) => drop(partition.swap_group(Some(Arc::new(group)))),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(error)
+                if error.kind() == io::ErrorKind::InvalidData || partition.log().is_damaged() =>
+            {
                 partition.shared().lose_records(&error.to_string());
             }
             Err(error) => partition.shared().go_offline(&error.to_string()),

@@ -451,7 +451,7 @@ fn check_replica(expected: ReplicaId, found: ReplicaId) -> Result<(), HandshakeE
     let text = if expected.broker == found.broker {
         format!(
             "broker {} was expected with data directory {}, and has {}: a broker that lost its directory is a new one; \
-             remove the old one from the cluster",
+             takes the place of the old one with --join",
             found.broker, expected.directory, found.directory
         )
     } else {

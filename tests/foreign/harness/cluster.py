@@ -30,6 +30,7 @@ EXPECTED = [
     r"not every request was answered",
     r"no connection: ",
     r"connection of a broker refused: .* secret",
+    r"was expected with data directory",
     r"the controller does not know",
 ]
 
