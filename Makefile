@@ -17,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run cluster build previous deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos figures bench-micro bench-kafka bench-failover verify fmt clean distclean
+.PHONY: help run cluster build previous deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos simulation figures bench-micro bench-kafka bench-failover verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,9 +63,10 @@ test-rskafka: build ## a client in Rust that is not ours
 test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,previous build) ## foreign clients only; TIDELOG_TEST_BROKER=kafka drives Apache Kafka instead
 	$(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign $(ARGS)
 
-soak: deps-test build ## storage under power loss and hostile bytes everywhere, up to a hundred times as many cases as in `make test`, and 55 power losses of a broker under load
+soak: deps-test build ## storage under power loss, hostile bytes everywhere and simulated clusters, up to a hundred times as many cases as in `make test`, and 55 power losses of a broker under load
 	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors left_out::with_all_syncs
 	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- hostile:: mutated_
+	TIDELOG_SOAK=30 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- simulation::clusters
 	TIDELOG_SOAK=10 cargo test $(CARGO_FLAGS) --workspace --test it $(ARGS) -- hostile::
 	TIDELOG_SOAK=100 $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/test_power_loss.py
 
@@ -82,6 +83,9 @@ SEED ?= $(shell date +%s)
 
 chaos: deps-test build ## three brokers that are killed, paused, cut off, filled up and stopped under load, a quarter of an hour of faults; prints its seed, SEED=... does it again
 	TIDELOG_TEST_CHAOS_SECONDS=900 TIDELOG_TEST_SEED=$(SEED) $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/chaos -s $(ARGS)
+
+simulation: deps-build ## one simulated cluster, by the seed of its schedule: SEED=...; what happened, if something is wrong
+	TIDELOG_TEST_SEED=$(SEED) cargo test $(CARGO_FLAGS) --workspace --lib -- --nocapture simulation::clusters
 
 figures: deps-test build ## the figures of one broker, as benches/RESULTS.md has them; run it on a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/figures.py $(ARGS)

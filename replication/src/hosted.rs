@@ -27,6 +27,7 @@ use crate::options::{CompactionOptions, ReplicationOptions};
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
 use crate::partition::{Life, Partition, PartitionLimits};
+use crate::planted::{Bug, planted};
 use crate::raft::config;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
@@ -255,7 +256,7 @@ impl HostedPartitions {
         let gone = |it: &BrokerId| *it != me && nobody && !known.isr.contains(it);
         if let Some(leader) = state.leader.filter(gone) {
             hosted.shared().lose_leader(leader);
-            let turn = live_before(image, hosted, me, &BTreeSet::from([leader]));
+            let turn = live_before(image, Some(known), me, &BTreeSet::from([leader]));
             let partition = hosted.clone();
             tokio::spawn(async move { partition.elect_in_turn(turn).await });
         }
@@ -499,7 +500,8 @@ impl HostedPartitions {
                 continue;
             };
             partition.shared().lose_leader(leader);
-            let turn = live_before(image, &partition, me, lost);
+            let known = image.partition_by_id(partition.topic_id(), partition.index());
+            let turn = live_before(image, known, me, lost);
             tokio::spawn(async move { partition.elect_in_turn(turn).await });
         }
     }
@@ -562,16 +564,15 @@ async fn end_group(partition: &Partition) {
 }
 
 /// How many live replicas of a partition come before this broker's.
-fn live_before(
+pub fn live_before(
     image: &MetadataImage,
-    partition: &Partition,
+    known: Option<&PartitionImage>,
     me: BrokerId,
     lost: &BTreeSet<BrokerId>,
 ) -> usize {
-    let known = image.partition_by_id(partition.topic_id(), partition.index());
     let replicas = known.map_or(&[][..], |partition| &partition.replicas);
     let live = |id: &&BrokerId| {
-        !lost.contains(id) && image.broker(**id).is_some_and(|broker| !broker.fenced)
+        (!lost.contains(id) && image.is_live(**id)) || planted(Bug::TurnOfTheFenced)
     };
     replicas
         .iter()
@@ -592,7 +593,7 @@ fn is_assigned(
 
 /// The first members of a partition's group, if a broker is one of them and may tell the group so. Those that a
 /// reassignment brings are told by the group's leader: a group that was there before must not begin anew.
-fn founders(image: &MetadataImage, partition: &PartitionImage, me: BrokerId) -> Vec<ReplicaId> {
+pub fn founders(image: &MetadataImage, partition: &PartitionImage, me: BrokerId) -> Vec<ReplicaId> {
     let moving = partition.reassignment.as_deref();
     let first = moving.map_or(&*partition.replicas, |it| &it.from);
     if first.contains(&me) {

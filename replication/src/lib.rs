@@ -19,6 +19,7 @@ mod notices;
 mod options;
 mod partition;
 mod peers;
+mod planted;
 mod raft;
 mod reassign;
 mod replication;

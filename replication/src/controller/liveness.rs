@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tidelog_protocol::types::BrokerId;
 
+use crate::planted::{Bug, planted};
+
 /// Milliseconds of a clock that does not go back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
@@ -96,6 +98,21 @@ impl Liveness {
         self.decide(now)
     }
 
+    /// The same, after heartbeats that wait: they came while something else was done, and whoever sent one is not silent.
+    pub fn step_after(
+        &mut self,
+        waiting: impl IntoIterator<Item = (BrokerId, i64, Moment)>,
+        event: Event,
+        now: Moment,
+    ) -> Vec<SetFenced> {
+        if !planted(Bug::TickBeforeHeartbeats) {
+            for (broker, epoch, at) in waiting {
+                self.note_heard(broker, epoch, at);
+            }
+        }
+        self.step(event, now)
+    }
+
     /// When the next broker may have to be fenced, if nothing happens until then.
     pub fn next_deadline(&self) -> Option<Moment> {
         let waiting = self
@@ -106,7 +123,11 @@ impl Liveness {
     }
 
     fn take_over(&mut self, brokers: &[KnownBroker], now: Moment) {
-        let later = now.after(self.patience.session);
+        let later = if planted(Bug::NoSessionAtFirst) {
+            now.after(self.patience.disconnected)
+        } else {
+            now.after(self.patience.session)
+        };
         self.sessions
             .retain(|id, _| brokers.iter().any(|broker| broker.id == *id));
         for broker in brokers {
@@ -137,9 +158,10 @@ impl Liveness {
         let later = now.after(self.patience.session);
         // One that was replaced by a later run of itself says nothing of that run.
         if let Some(session) = self.sessions.get_mut(&broker)
-            && session.known.epoch == epoch
+            && (session.known.epoch == epoch || planted(Bug::HeartbeatOfAnOlderRun))
         {
-            session.deadline = later;
+            // Those that waited come in any order.
+            session.deadline = session.deadline.max(later);
         }
     }
 
@@ -281,6 +303,19 @@ mod tests {
             liveness.step(Event::Tick, Moment(1_500)),
             [change(1, 7, true)]
         );
+    }
+
+    #[test]
+    fn heartbeats_that_waited_count_before_the_silence() {
+        let mut liveness = two();
+        let waiting = [(900, 2), (300, 1), (600, 1)].map(|(at, id)| {
+            let epoch = i64::from(id) + 4;
+            (BrokerId(id), epoch, Moment(at))
+        });
+        assert_eq!(liveness.step_after(waiting, Event::Tick, Moment(1_400)), []);
+        // An older one that comes after a newer one takes nothing back.
+        assert_eq!(liveness.step(beat(1, 5), Moment(500)), []);
+        assert_eq!(liveness.next_deadline(), Some(Moment(1_600)));
     }
 
     #[test]

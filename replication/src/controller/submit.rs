@@ -98,6 +98,32 @@ impl Controller {
         })
     }
 
+    /// Carries out what this broker decides as the leader: now or not at all. Another leader, or this one later, has
+    /// heard other things, and decides for itself.
+    pub(crate) async fn decide(
+        &self,
+        command: Command,
+        timeout: Duration,
+    ) -> Result<(), SubmitError> {
+        let deadline = Instant::now() + timeout;
+        let record = self.record_of(&command, deadline).await?;
+        let written = timeout_at(deadline, self.write(record)).await;
+        match written.map_err(|_| SubmitError::Timeout)?? {
+            Tried::Applied { result, index } => {
+                let shown = timeout_at(deadline, self.shared().wait_applied(index)).await;
+                shown.map_err(|_| SubmitError::Timeout)?;
+                result.map(drop).map_err(SubmitError::from)
+            }
+            Tried::NotHere(controller) => {
+                // Renews a lapsed lease for the next time.
+                let renewed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+                drop(timeout_at(deadline, renewed).await);
+                sleep(RETRY).await;
+                Err(SubmitError::NotController { controller })
+            }
+        }
+    }
+
     /// Carries out a command of another broker, if this one leads.
     pub(crate) async fn submit_here(&self, record: Bytes, patience: Duration) -> Reply {
         let written = timeout_at(Instant::now() + patience, self.write(record));

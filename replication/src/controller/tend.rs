@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
+use tidelog_protocol::types::BrokerId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -18,7 +20,7 @@ use super::liveness::{Event, KnownBroker, Liveness, Moment, Patience, SetFenced}
 use super::voters::{self, Candidate, Step};
 use crate::control::Heartbeat;
 use crate::metadata::command::Command;
-use crate::metadata::image::MetadataImage;
+use crate::metadata::image::{BrokerImage, MetadataImage};
 use crate::peers::{Loss, PeerStatus, PeerStatuses};
 use crate::raft::members::{Members, caught_up};
 use crate::raft::types::ReplicaId;
@@ -136,30 +138,31 @@ impl Tender {
     fn note_lost(&mut self, liveness: &mut Liveness) {
         let now = self.moment(Instant::now());
         let statuses = self.statuses.borrow_and_update().clone();
+        let is_closed = |status: &PeerStatus| matches!(status, PeerStatus::Lost(Loss::Closed));
+        let closed = statuses.iter().filter(|(_, status)| is_closed(status));
+        let closed = closed.map(|(replica, _)| *replica).collect();
         let image = self.controller.shared().image();
-        let is_lost = |status: &PeerStatus| matches!(status, PeerStatus::Lost(Loss::Closed));
-        self.lost
-            .retain(|replica| statuses.get(replica).is_some_and(is_lost));
-        for (replica, status) in statuses.iter() {
-            let registered = image.broker(replica.broker);
-            let same = registered.is_some_and(|it| it.replica() == *replica);
-            // Each loss counts once: the peer may be heard of by connections of its own.
-            if same && is_lost(status) && self.lost.insert(*replica) {
-                liveness.note_disconnected(replica.broker, now);
-            }
+        for broker in newly_lost(&mut self.lost, &closed, &image) {
+            liveness.note_disconnected(broker, now);
         }
     }
 
-    async fn decide(&self, liveness: &mut Liveness, event: Event, at: Instant) {
+    async fn decide(&mut self, liveness: &mut Liveness, event: Event, at: Instant) {
         let now = self.moment(at);
         // The leader is there.
         if let Some(me) = self.controller.shared().image().broker(self.me.broker) {
             liveness.note_heard(me.id, me.epoch, now);
         }
-        for change in liveness.step(event, now) {
-            if !self.set_fenced(&change).await {
-                liveness.failed(&change);
-            }
+        // They wait while decisions are carried out.
+        let mut waiting = Vec::new();
+        while let Ok(Heartbeat { broker, epoch, at }) = self.heartbeats.try_recv() {
+            waiting.push((broker, epoch, self.moment(at)));
+        }
+        let changes = liveness.step_after(waiting, event, now);
+        // All at once: what is decided now may not be true any more when the one before is done.
+        let decided = join_all(changes.iter().map(|change| self.set_fenced(change))).await;
+        for (change, _) in changes.iter().zip(decided).filter(|(_, done)| !done) {
+            liveness.failed(change);
         }
     }
 
@@ -179,11 +182,11 @@ impl Tender {
             epoch,
             fenced,
         };
-        let submitted = self.controller.submit(command, DECISION_TIMEOUT).await;
-        if let Err(error) = &submitted {
+        let decided = self.controller.decide(command, DECISION_TIMEOUT).await;
+        if let Err(error) = &decided {
             tracing::debug!(%broker, %error, "not decided");
         }
-        submitted.is_ok()
+        decided.is_ok()
     }
 
     fn next_step(&self) -> Option<Step> {
@@ -192,18 +195,7 @@ impl Tender {
         let members = Members::committed(&metrics)?;
         let caught_up = caught_up(&metrics, LAG_MAX);
         let image = self.controller.shared().image();
-        let candidates: Vec<Candidate> = image
-            .brokers()
-            .map(|broker| {
-                let replica = broker.replica();
-                Candidate {
-                    rack: broker.rack.clone(),
-                    live: !broker.fenced,
-                    caught_up: caught_up.contains(&replica),
-                    replica,
-                }
-            })
-            .collect();
+        let candidates = candidates(&image, &caught_up);
         // Before the first broker has registered there is nothing to plan with.
         if candidates.is_empty() {
             return None;
@@ -242,7 +234,37 @@ impl Tender {
     }
 }
 
-fn known_brokers(image: &MetadataImage) -> Vec<KnownBroker> {
+/// Registered brokers whose connections are closed and were not when it was last looked. Each loss counts once: the peer
+/// may be heard of by connections of its own.
+pub fn newly_lost(
+    counted: &mut BTreeSet<ReplicaId>,
+    closed: &BTreeSet<ReplicaId>,
+    image: &MetadataImage,
+) -> Vec<BrokerId> {
+    counted.retain(|replica| closed.contains(replica));
+    let is_registered = |replica: &ReplicaId| {
+        let known = image.broker(replica.broker);
+        known.is_some_and(|broker| broker.replica() == *replica)
+    };
+    let new = closed.iter().copied();
+    new.filter(|replica| is_registered(replica) && counted.insert(*replica))
+        .map(|replica| replica.broker)
+        .collect()
+}
+
+/// The brokers as the plan of the voters sees them.
+pub fn candidates(image: &MetadataImage, caught_up: &BTreeSet<ReplicaId>) -> Vec<Candidate> {
+    let candidate = |broker: &Arc<BrokerImage>| Candidate {
+        replica: broker.replica(),
+        rack: broker.rack.clone(),
+        live: !broker.fenced,
+        caught_up: caught_up.contains(&broker.replica()),
+    };
+    image.brokers().map(candidate).collect()
+}
+
+/// The brokers as liveness sees them.
+pub fn known_brokers(image: &MetadataImage) -> Vec<KnownBroker> {
     let known = image.brokers().map(|broker| KnownBroker {
         id: broker.id,
         epoch: broker.epoch,

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::planted::{Bug, planted};
 use crate::raft::members::Members;
 use crate::raft::types::ReplicaId;
 
@@ -43,7 +44,9 @@ pub enum Step {
 pub fn next_step(brokers: &[Candidate], members: &Members, leader: ReplicaId) -> Option<Step> {
     let known: BTreeMap<ReplicaId, &Candidate> =
         (brokers.iter().map(|broker| (broker.replica, broker))).collect();
-    if let Some(next) = &members.next {
+    if let Some(next) = &members.next
+        && !planted(Bug::ChangeInAChange)
+    {
         // A leader was lost in the middle of a change: it is ended first.
         return Some(Step::ReplaceVoters(next.clone()));
     }
@@ -73,7 +76,8 @@ pub fn next_step(brokers: &[Candidate], members: &Members, leader: ReplicaId) ->
 fn wanted_voters(brokers: &[Candidate], members: &Members) -> BTreeSet<ReplicaId> {
     let able: Vec<&Candidate> = (brokers.iter())
         .filter(|broker| {
-            broker.live && (broker.caught_up || members.voters.contains(&broker.replica))
+            (broker.live || planted(Bug::VotersAway))
+                && (broker.caught_up || members.voters.contains(&broker.replica))
         })
         .collect();
     // By its id: one whose disk was lost is away until its new directory has caught up.
@@ -107,7 +111,7 @@ fn wanted_voters(brokers: &[Candidate], members: &Members) -> BTreeSet<ReplicaId
 
 /// The largest odd number up to `count`, but at least 1: an even number of voters survives no more losses than one less.
 fn odd(count: usize) -> usize {
-    if count.is_multiple_of(2) {
+    if count.is_multiple_of(2) && !planted(Bug::EvenVoters) {
         count.saturating_sub(1).max(1)
     } else {
         count
@@ -117,7 +121,9 @@ fn odd(count: usize) -> usize {
 /// `count` of the brokers: each from the rack that has fewest so far, among equals one that votes already.
 fn spread(able: &[&Candidate], voters: &BTreeSet<ReplicaId>, count: usize) -> BTreeSet<ReplicaId> {
     let mut chosen: Vec<&Candidate> = Vec::new();
-    let same_rack = |a: &Candidate, b: &Candidate| a.rack.is_some() && a.rack == b.rack;
+    let same_rack = |a: &Candidate, b: &Candidate| {
+        a.rack.is_some() && a.rack == b.rack && !planted(Bug::VotersOfOneRack)
+    };
     while chosen.len() < count {
         let next = (able.iter())
             .filter(|broker| chosen.iter().all(|other| other.replica != broker.replica))

@@ -19,6 +19,7 @@ use crate::metadata::command::{
 };
 use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
 use crate::metadata::levels::METADATA_FEATURE;
+use crate::planted::{Bug, planted};
 
 mod level;
 mod reassign;
@@ -158,7 +159,9 @@ impl MetadataState {
     ) -> Result<Outcome, MetadataError> {
         let id = registration.broker;
         let known = self.image.brokers.get(&id).cloned();
-        let other = known.filter(|known| known.directory_id != registration.directory_id);
+        let other = known.filter(|known| {
+            known.directory_id != registration.directory_id && !planted(Bug::DirectoryIgnored)
+        });
         if let Some(other) = &other {
             let lost = other.fenced && registration.new_directory;
             if !lost || self.image.check_can_move().is_err() {
@@ -202,7 +205,8 @@ impl MetadataState {
             .brokers
             .get(&id)
             .ok_or(MetadataError::UnknownBroker(id))?;
-        if broker.epoch == epoch && broker.fenced != fenced {
+        let is_meant = broker.epoch == epoch || planted(Bug::FencedAsAnotherRun);
+        if is_meant && broker.fenced != fenced {
             let mut broker = BrokerImage::clone(broker);
             broker.fenced = fenced;
             Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
@@ -485,8 +489,9 @@ impl MetadataState {
 
 /// Takes over a report that is not older than what is known. Returns whether it changed anything.
 fn accept_report(partition: &mut PartitionImage, report: &LeaderReport) -> bool {
-    let stale = report.epoch < partition.leader_epoch;
-    if stale || !partition.replicas.contains(&report.leader) {
+    let stale = report.epoch < partition.leader_epoch && !planted(Bug::StaleReport);
+    let is_replica = partition.replicas.contains(&report.leader) || planted(Bug::ReportOfAStranger);
+    if stale || !is_replica {
         return false;
     }
     let mut isr = report.isr.clone();

@@ -233,8 +233,7 @@ impl PartitionShared {
     pub fn election_due(&self) -> bool {
         let mut leadership = self.leadership.lock();
         leadership.leaderless_sweeps = leadership.leaderless_sweeps.saturating_add(1);
-        let sweeps = leadership.leaderless_sweeps;
-        sweeps > 1 && (sweeps.is_power_of_two() || sweeps.is_multiple_of(ELECTION_SWEEPS_MAX))
+        is_election_due(leadership.leaderless_sweeps)
     }
 
     /// Whether this replica follows, and has records of which it does not know that they are committed.
@@ -560,6 +559,11 @@ impl PartitionShared {
     pub fn take_snapshot_target(&self) -> Option<LogPosition> {
         self.snapshot_target.lock().take()
     }
+}
+
+/// Whether the so manieth sweep in a row that finds no leader asks for an election.
+pub fn is_election_due(sweeps: u32) -> bool {
+    sweeps > 1 && (sweeps.is_power_of_two() || sweeps.is_multiple_of(ELECTION_SWEEPS_MAX))
 }
 
 impl GroupEvents for PartitionShared {

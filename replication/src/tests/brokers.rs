@@ -485,3 +485,27 @@ async fn a_replica_that_is_waited_at_after_a_restart_asks_what_is_committed() {
     }
     panic!("it always knew");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_of_one_that_does_not_lead_is_not_carried_out_by_another() {
+    let nodes = three().await;
+    let leads = |node: &&Node| node.replication.controller().leads();
+    let deposed = nodes.iter().find(|node| !leads(node)).expect("two follow");
+    let image = deposed.image();
+    let broker = image.brokers().next().expect("registered");
+    let command = Command::SetBrokerFenced {
+        broker: broker.id,
+        epoch: broker.epoch,
+        fenced: true,
+    };
+    let controller = deposed.replication.controller();
+    let decided = controller.decide(command, PATIENCE).await;
+    assert!(
+        matches!(decided, Err(crate::SubmitError::NotController { .. })),
+        "{decided:?}"
+    );
+    assert_eq!(deposed.image().version(), image.version());
+    for node in nodes {
+        node.stop().await;
+    }
+}

@@ -15,6 +15,7 @@ mod produce;
 pub mod proxy;
 mod retention;
 mod router;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::path::Path;
