@@ -17,7 +17,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run cluster build previous deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos simulation figures bench-micro bench-kafka bench-failover verify fmt clean distclean
+.PHONY: help run cluster build previous deps deps-build deps-test deps-soak deps-verify test test-rust test-rskafka test-foreign soak soak-day soak-topics chaos simulation figures bench-micro bench-kafka bench-failover bench-hibernation verify fmt clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ bench-kafka: deps-test build ## Tidelog and Apache Kafka side by side, as benche
 
 bench-failover: deps-test build ## three brokers killed, paused and stopped under load, idle replicas, CPU beside Apache Kafka: 15 minutes, 25 GiB of disk, a quiet machine
 	$(TIDELOG_CACHE)/venv/bin/python benches/bench_failover.py $(ARGS)
+
+bench-hibernation: deps-test build ## 50,000 partitions that sleep, consumers parked on them, one broker killed: 25 minutes, 10 GiB of disk, a quiet machine
+	$(TIDELOG_CACHE)/venv/bin/python benches/bench_hibernation.py $(ARGS)
 
 verify: deps-verify ## formatting, lints, licences, documentation; changes no file
 	cargo fmt --all --check

@@ -253,7 +253,9 @@ fn owner(
     let state = partition.state();
     let known = image.partition_by_id(partition.topic_id(), partition.index())?;
     let owner = preferred(known)?;
-    let elsewhere = state.is_leader() && state.leader != Some(owner);
+    // Where nobody writes it does not matter who leads.
+    let leads = state.is_leader() && !partition.is_asleep();
+    let elsewhere = leads && state.leader != Some(owner);
     // The metadata may not know yet that it is gone; the connections do.
     let there = image.is_live(owner) && controller.control().is_connected(owner);
     (elsewhere && there).then_some(owner)

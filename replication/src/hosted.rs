@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use openraft::Config;
 use parking_lot::RwLock;
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId, TopicPartition};
-use tidelog_storage::journal::Durability;
 use tidelog_storage::log::{LogConfig, LogId, PartitionLog};
 use tidelog_storage::manager::LogManager;
 use tokio::sync::{Semaphore, watch};
@@ -24,11 +22,11 @@ use crate::metadata::image::{MetadataImage, PartitionImage, TopicImage};
 use crate::metadata::state::MetadataDelta;
 use crate::notices::Notices;
 use crate::options::{CompactionOptions, ReplicationOptions};
-use crate::partition::group::{GroupContext, PartitionGroup};
-use crate::partition::shared::{Budgets, PartitionShared};
+use crate::partition::group::GroupContext;
+use crate::partition::shared::{Budgets, PartitionShared, Resting};
+use crate::partition::starter::GroupStarter;
 use crate::partition::{Life, Partition, PartitionLimits};
 use crate::planted::{Bug, planted};
-use crate::raft::config;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
 
@@ -55,12 +53,10 @@ struct Settings {
 #[derive(Debug)]
 pub struct HostedPartitions {
     options: ReplicationOptions,
-    context: GroupContext,
+    starter: Arc<GroupStarter>,
     logs: Arc<LogManager>,
     notices: Arc<Notices>,
     broker_in_flight: Arc<Semaphore>,
-    sync_config: Arc<Config>,
-    os_config: Arc<Config>,
     topics: RwLock<HashMap<TopicId, Slots>>,
     /// Partitions handed out to be looked at, all in all.
     visits: AtomicU64,
@@ -81,12 +77,10 @@ impl HostedPartitions {
             .min(Semaphore::MAX_PERMITS);
         Ok(HostedPartitions {
             options,
-            context,
+            starter: Arc::new(GroupStarter::new(context)?),
             logs,
             notices,
             broker_in_flight: Arc::new(Semaphore::new(budget)),
-            sync_config: config::partition(Durability::Sync)?,
-            os_config: config::partition(Durability::Os)?,
             topics: RwLock::default(),
             visits: AtomicU64::new(0),
             settings: watch::Sender::default(),
@@ -139,6 +133,26 @@ impl HostedPartitions {
         let topics = self.topics.read();
         let all = topics.values().flatten().flatten();
         self.visited(all.cloned().collect())
+    }
+
+    /// Those whose group is in memory.
+    pub fn awake(&self) -> Vec<Arc<Partition>> {
+        self.of(self.notices.awake.list())
+    }
+
+    /// The groups that sleep.
+    pub fn sleepers(&self) -> Vec<GroupId> {
+        let topics = self.topics.read();
+        let all = topics.values().flatten().flatten();
+        let sleepers = all.filter(|partition| partition.is_asleep());
+        sleepers
+            .map(|partition| partition.shared().group())
+            .collect()
+    }
+
+    /// How many partitions sleep.
+    pub fn asleep(&self) -> usize {
+        self.starter.asleep()
     }
 
     fn visited(&self, partitions: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
@@ -206,17 +220,23 @@ impl HostedPartitions {
                 }
                 self.reconfigure(&hosted, &settings, gate, tasks);
                 self.follow_loss(image, &hosted, partition);
+                // A leader that is gone may be older news than who was named in its place.
+                if let Some(leader) = image.live_leader(partition) {
+                    let epoch = partition.leader_epoch;
+                    hosted.hear_in_sleep(Resting { leader, epoch });
+                }
                 if partition.reassignment.is_some() {
                     self.notices.moving.add(hosted.shared().group());
                 }
                 continue;
             }
             let members = founders(image, partition, self.options.broker);
+            let leader = self.led_elsewhere(image, partition);
             let (hosted, gate, topic, settings) =
                 (self.clone(), gate.clone(), topic.clone(), settings.clone());
             tasks.spawn(async move {
                 let _permit = gate.acquire().await;
-                hosted.open(&topic, index, settings, &members).await;
+                hosted.open(&topic, index, settings, &members, leader).await;
             });
         }
     }
@@ -245,7 +265,7 @@ impl HostedPartitions {
             let _permit = gate.acquire().await;
             tracing::info!(partition = %damaged.name(), "the damaged replica is replaced by an empty one");
             hosted.remove(&damaged).await;
-            hosted.open(&topic, index, settings, &[]).await;
+            hosted.open(&topic, index, settings, &[], None).await;
         });
     }
 
@@ -255,6 +275,9 @@ impl HostedPartitions {
         let (me, nobody) = (self.options.broker, known.leader.is_none());
         let gone = |it: &BrokerId| *it != me && nobody && !known.isr.contains(it);
         if let Some(leader) = state.leader.filter(gone) {
+            if hosted.is_asleep() {
+                return self.notices.orphaned.add(hosted.shared().group());
+            }
             hosted.shared().lose_leader(leader);
             let turn = live_before(image, Some(known), me, &BTreeSet::from([leader]));
             let partition = hosted.clone();
@@ -265,6 +288,7 @@ impl HostedPartitions {
     /// Ends the group of a replica that has lost something: it is not to vote with what is left.
     pub async fn end_group_of(&self, damaged: &Partition) {
         let life = damaged.life().lock().await;
+        damaged.forget_sleep();
         if let Some(group) = damaged.swap_group(None) {
             group.shutdown().await;
         }
@@ -273,7 +297,17 @@ impl HostedPartitions {
 
     /// What is kept of a partition's group beside its log.
     pub fn state_of(&self, partition: &Partition) -> GroupStateStore {
-        GroupStateStore::new(self.context.kv.clone(), partition.log().id())
+        GroupStateStore::new(self.starter.context().kv.clone(), partition.log().id())
+    }
+
+    /// The leader of a partition that is on another broker, where groups may sleep.
+    fn led_elsewhere(&self, image: &MetadataImage, partition: &PartitionImage) -> Option<Resting> {
+        let leader = image.live_leader(partition)?;
+        let sleeps = self.options.hibernation_idle.is_some() && leader != self.options.broker;
+        sleeps.then_some(Resting {
+            leader,
+            epoch: partition.leader_epoch,
+        })
     }
 
     /// Opens a partition: its log, its group.
@@ -283,8 +317,8 @@ impl HostedPartitions {
         index: PartitionIndex,
         settings: Settings,
         members: &[ReplicaId],
+        leader: Option<Resting>,
     ) {
-        let durability = settings.log.durability;
         let log = match self
             .logs
             .create_log(&topic.name, topic.id, index, settings.log)
@@ -297,7 +331,6 @@ impl HostedPartitions {
         };
         let partition = self.new_partition(topic, index, log, settings.min_insync_replicas);
         self.put(topic.id, index, partition.clone());
-        partition.shared().note_leaderless();
         if let Some(reason) = partition.log().stopped() {
             partition.shared().lose_records(&reason);
             return;
@@ -307,7 +340,13 @@ impl HostedPartitions {
             Ok(Some(_)) => return partition.shared().lose_records(LOST_BEFORE),
             Err(error) => return partition.shared().lose_records(&error.to_string()),
         }
-        self.start_group(&partition, durability, members).await;
+        if let Some(leader) = leader
+            && partition.start_asleep(leader).await
+        {
+            return;
+        }
+        partition.shared().note_leaderless();
+        self.start_group(&partition, members).await;
     }
 
     fn new_partition(
@@ -326,7 +365,7 @@ impl HostedPartitions {
                 topic: topic.name.clone(),
                 partition: index,
             },
-            self.context.me,
+            self.starter.context().me,
             log,
             Budgets {
                 partition: self.options.partition_in_flight_bytes_max,
@@ -334,7 +373,7 @@ impl HostedPartitions {
             },
             self.notices.clone(),
         );
-        Arc::new(Partition::new(
+        let partition = Arc::new(Partition::new(
             Arc::new(shared),
             min_insync_replicas,
             PartitionLimits {
@@ -342,33 +381,21 @@ impl HostedPartitions {
                 broker_in_flight_bytes_max: self.options.broker_in_flight_bytes_max,
                 replica_lag_max: self.options.replica_lag_max,
             },
-        ))
+        ));
+        partition.let_sleep(&self.starter);
+        partition
     }
 
     /// Starts the group of a partition whose log is open, unless it was removed.
-    pub async fn start_group(
-        &self,
-        partition: &Partition,
-        durability: Durability,
-        members: &[ReplicaId],
-    ) {
+    pub async fn start_group(&self, partition: &Partition, members: &[ReplicaId]) {
         let life = partition.life().lock().await;
         if *life == Life::Hosted {
-            self.start_locked(partition, durability, members).await;
+            self.start_locked(partition, members).await;
         }
     }
 
-    async fn start_locked(
-        &self,
-        partition: &Partition,
-        durability: Durability,
-        members: &[ReplicaId],
-    ) {
-        let config = match durability {
-            Durability::Sync => self.sync_config.clone(),
-            Durability::Os => self.os_config.clone(),
-        };
-        match PartitionGroup::start(&self.context, partition.shared(), config, members).await {
+    async fn start_locked(&self, partition: &Partition, members: &[ReplicaId]) {
+        match self.starter.start(partition.shared(), members).await {
             Ok(group) => drop(partition.swap_group(Some(Arc::new(group)))),
             Err(error)
                 if error.kind() == io::ErrorKind::InvalidData || partition.log().is_damaged() =>
@@ -395,7 +422,9 @@ impl HostedPartitions {
         }
         let durability = settings.log.durability;
         partition.log().set_config(settings.log.clone());
-        if durability != old.durability && partition.shared().offline().is_none() {
+        // One that sleeps wakes with the new settings.
+        let runs = partition.shared().offline().is_none() && !partition.is_asleep();
+        if durability != old.durability && runs {
             let (hosted, partition, gate) = (self.clone(), partition.clone(), gate.clone());
             tasks.spawn(async move {
                 let _permit = gate.acquire().await;
@@ -414,9 +443,9 @@ impl HostedPartitions {
             partition.shared().stop_leading();
             group.shutdown().await;
         }
+        partition.forget_sleep();
         partition.shared().come_back();
-        self.start_locked(partition, partition.log().config().durability, &[])
-            .await;
+        self.start_locked(partition, &[]).await;
     }
 
     fn remove_topic(self: &Arc<Self>, id: TopicId, gate: &Arc<Semaphore>, tasks: &mut JoinSet<()>) {
@@ -453,7 +482,7 @@ impl HostedPartitions {
         self.logs.remove_log(id).await.map_err(io::Error::other)?;
         let forget = vec![GroupStateStore::removal(id)];
         // What a power loss brings back belongs to an id that is never used again.
-        state_store::write(&*self.context.kv, forget, None)
+        state_store::write(&*self.starter.context().kv, forget, None)
             .await
             .map_err(io::Error::other)
     }
@@ -476,14 +505,19 @@ impl HostedPartitions {
     /// Says which brokers are not heard of. Those that were just lost are in sync no more with what is led here.
     pub fn note_fenced(&self, image: &MetadataImage, lost: &BTreeSet<BrokerId>) {
         let fenced = image.brokers().filter(|broker| broker.fenced);
-        let fenced = fenced.map(|broker| broker.id).collect();
-        self.notices.fenced.store(Arc::new(fenced));
-        if lost.is_empty() {
+        let fenced: Arc<BTreeSet<BrokerId>> = Arc::new(fenced.map(|broker| broker.id).collect());
+        let before = self.notices.fenced.swap(fenced.clone());
+        let back: Vec<&BrokerId> = before.difference(&fenced).collect();
+        if lost.is_empty() && back.is_empty() {
             return;
         }
         for partition in self.all() {
             let known = image.partition_by_id(partition.topic_id(), partition.index());
-            if known.is_some_and(|known| known.isr.iter().any(|it| lost.contains(it))) {
+            let Some(known) = known else { continue };
+            let leaves = known.isr.iter().any(|it| lost.contains(it));
+            // Those that are awake are looked at anyway.
+            let returns = || known.replicas.iter().any(|it| back.contains(&it));
+            if leaves || (partition.is_asleep() && returns()) {
                 partition.shared().note_in_sync();
             }
         }
@@ -495,6 +529,10 @@ impl HostedPartitions {
         let me = self.options.broker;
         for partition in self.all() {
             let leader = partition.state().leader;
+            // See `succession`.
+            if partition.is_asleep() {
+                continue;
+            }
             let Some(leader) = leader.filter(|leader| *leader != me && lost.contains(leader))
             else {
                 continue;
@@ -557,6 +595,7 @@ impl HostedPartitions {
 async fn end_group(partition: &Partition) {
     let mut life = partition.life().lock().await;
     *life = Life::Ended;
+    partition.forget_sleep();
     partition.shared().retire();
     if let Some(group) = partition.swap_group(None) {
         group.shutdown().await;

@@ -12,6 +12,7 @@ mod controller;
 mod election;
 mod errors;
 mod healing;
+mod hibernation;
 mod hosted;
 mod limits;
 mod metadata;
@@ -25,6 +26,7 @@ mod reassign;
 mod replication;
 mod reporter;
 mod stored;
+mod succession;
 mod tasks;
 
 #[cfg(test)]

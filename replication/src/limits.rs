@@ -48,6 +48,16 @@ pub const GROUP_MAILBOX: u64 = 512;
 /// Groups that are started or stopped at the same time: enough to share the syncs of their votes.
 pub const GROUPS_CHANGING_MAX: usize = 256;
 
+/// Groups that are woken at the same time: enough to keep the processors busy, few enough that a storm of them leaves room
+/// for those that are awake.
+pub const GROUPS_WAKING_MAX: usize = 64;
+
+/// Sleepers that one request asks about: less than 40 KiB.
+pub const SLEEPERS_ASKED_MAX: usize = 1_000;
+
+/// Groups that are put to sleep at the same time.
+pub const GROUPS_FALLING_ASLEEP_MAX: usize = 16;
+
 /// Entries read at once for the state machine: headers only.
 pub const APPLY_HEADERS_MAX: usize = 4_096;
 

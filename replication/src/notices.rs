@@ -28,6 +28,10 @@ pub struct Notices {
     pub fenced: ArcSwap<BTreeSet<BrokerId>>,
     /// Those that follow, have records of which they do not know that they are committed, and are waited for.
     pub behind: Noted,
+    /// Those whose group is in memory.
+    pub awake: Noted,
+    /// Those whose leader's broker is gone while they sleep, and that this broker's replica has to look after.
+    pub orphaned: Noted,
 }
 
 /// Partitions that are to be looked at, each once.
@@ -47,6 +51,16 @@ impl Noted {
     /// Takes all of them.
     pub fn take(&self) -> HashSet<GroupId> {
         std::mem::take(&mut *self.groups.lock())
+    }
+
+    /// Takes one out.
+    pub fn remove(&self, group: GroupId) {
+        self.groups.lock().remove(&group);
+    }
+
+    /// All of them, which stay.
+    pub fn list(&self) -> HashSet<GroupId> {
+        self.groups.lock().clone()
     }
 
     /// Whether there is none.

@@ -79,6 +79,11 @@ struct Mover {
 impl Mover {
     async fn run(&self) {
         while let Some(reassignment) = asked(&self.controller, &self.partition) {
+            // Those that are being moved do not fall asleep again.
+            if let Err(error) = self.partition.leading_group(usize::MAX).await {
+                tracing::debug!(partition = %self.partition.name(), ?error, "does not wake");
+                return;
+            }
             let Some(step) = self.next_step(&reassignment) else {
                 return;
             };

@@ -21,6 +21,7 @@ use crate::controller::quorum::Quorum;
 use crate::election::{self, ElectionError, ElectionKind};
 use crate::errors::{StartError, SubmitError, WaitLedError};
 use crate::healing::heal;
+use crate::hibernation::hibernate;
 use crate::hosted::HostedPartitions;
 use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
@@ -34,6 +35,7 @@ use crate::partition::state::Role;
 use crate::raft::network::{NoPeers, PeerTransport};
 use crate::raft::types::ReplicaId;
 use crate::reassign::reassign;
+use crate::succession;
 use crate::tasks;
 
 /// Pause between two tries to take the place of a broker whose disk was lost.
@@ -193,6 +195,11 @@ impl Replication {
         self.hosted.all()
     }
 
+    /// How many partitions hosted here sleep.
+    pub fn asleep(&self) -> usize {
+        self.hosted.asleep()
+    }
+
     /// Waits until the image names a leader for each partition of the topic.
     pub async fn wait_led(&self, topic: TopicId, timeout: Duration) -> Result<(), WaitLedError> {
         let mut versions = self.controller.watch();
@@ -297,6 +304,14 @@ impl Replication {
             )));
             spawn(Box::pin(tasks::report_in_sync(controller, hosted)));
         }
+        if let Some(idle) = self.options.hibernation_idle {
+            let task = hibernate(controller.clone(), hosted.clone(), idle);
+            spawn(Box::pin(task));
+        }
+        spawn(Box::pin(succession::succeed(
+            controller.clone(),
+            hosted.clone(),
+        )));
         spawn(Box::pin(tasks::elect_leaders(hosted.clone())));
         spawn(Box::pin(tasks::retain(
             hosted.clone(),

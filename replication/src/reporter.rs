@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::limits::LEADER_REPORTS_MAX;
 use crate::metadata::command::LeaderReport;
-use crate::metadata::image::MetadataImage;
+use crate::metadata::image::{MetadataImage, PartitionImage};
 use crate::raft::types::GroupId;
 
 /// Partitions that began to lead and whose epoch the image may not show.
@@ -32,12 +32,12 @@ impl LeaderReporter {
 
     /// Takes reports for one record; empty when there are none.
     ///
-    /// `in_sync` names the replicas in sync, as the leader sees them; it is told those of the image.
+    /// `in_sync` names the replicas in sync, as the leader sees them; it is told what the image shows.
     pub fn take(
         &self,
         me: BrokerId,
         image: &MetadataImage,
-        in_sync: impl Fn(GroupId, &[BrokerId]) -> Vec<BrokerId>,
+        in_sync: impl Fn(GroupId, &PartitionImage) -> Vec<BrokerId>,
     ) -> Vec<LeaderReport> {
         let mut reports = Vec::new();
         while reports.len() < LEADER_REPORTS_MAX {
@@ -48,7 +48,7 @@ impl LeaderReporter {
             };
             let Some((group, epoch)) = next else { break };
             let known = image.partition_by_id(group.topic, group.partition);
-            let mut isr = in_sync(group, known.map_or(&[], |known| &known.isr));
+            let mut isr = known.map_or_else(Vec::new, |known| in_sync(group, known));
             if !isr.contains(&me) {
                 isr.insert(0, me);
             }

@@ -18,6 +18,7 @@ use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::reporter::same_brokers;
+use crate::succession;
 
 /// A task that runs until it is cancelled.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -48,6 +49,7 @@ const RETENTION_PAUSE: Duration = Duration::from_millis(5);
 
 /// Keeps the hosted partitions equal to the image.
 pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartitions>) {
+    let mut brokers = controller.shared().image().brokers.clone();
     loop {
         let delta = controller.shared().next_delta().await;
         let image = controller.shared().image();
@@ -55,6 +57,11 @@ pub async fn follow_image(controller: Arc<Controller>, hosted: Arc<HostedPartiti
             hosted.note_fenced(&image, &delta.lost);
         }
         hosted.replace_leaders(&image, &delta.lost);
+        // Images share what did not change.
+        if !Arc::ptr_eq(&brokers, &image.brokers) {
+            brokers = image.brokers.clone();
+            succession::look_for_orphans(&image, &hosted);
+        }
         hosted.reconcile(&image, delta).await;
     }
 }
@@ -71,10 +78,10 @@ pub async fn report_leaders(
         reporter.wait().await;
         tokio::time::sleep(REPORT_LINGER).await;
         loop {
-            let reports = reporter.take(me, &controller.shared().image(), |group, before| {
-                hosted
-                    .get(group.topic, group.partition)
-                    .map_or_else(Vec::new, |it| it.in_sync(before))
+            let image = controller.shared().image();
+            let reports = reporter.take(me, &image, |group, known| {
+                let partition = hosted.get(group.topic, group.partition);
+                partition.map_or_else(Vec::new, |it| it.in_sync(known))
             });
             if reports.is_empty() {
                 break;
@@ -126,6 +133,8 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
             }
             Some(group) if group.is_running() => {}
             Some(_) => partition.shared().go_offline("its consensus group stopped"),
+            // It lost its leader while it fell asleep.
+            None if partition.is_asleep() => drop(partition.wake().await),
             None => {}
         },
         Role::Offline if partition.shared().is_damaged() => {}
@@ -153,7 +162,7 @@ pub async fn report_in_sync(controller: Arc<Controller>, hosted: Arc<HostedParti
             }
             continue;
         }
-        for partition in hosted.all() {
+        for partition in hosted.awake() {
             let state = partition.state();
             let known = image.partition_by_id(partition.topic_id(), partition.index());
             let Some(known) = known.filter(|known| state.is_leader() && known.replicas.len() > 1)
@@ -165,7 +174,8 @@ pub async fn report_in_sync(controller: Arc<Controller>, hosted: Arc<HostedParti
                 let reason = partition.log().stopped().unwrap_or_default();
                 partition.shared().lose_records(&reason);
             }
-            if !same_brokers(&partition.in_sync(&known.isr), &known.isr) {
+            if known.leader != state.leader || !same_brokers(&partition.in_sync(known), &known.isr)
+            {
                 partition.shared().note_in_sync();
             }
         }

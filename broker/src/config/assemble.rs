@@ -64,6 +64,9 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
                 replica_lag_max: reader.millis("replica.lag.time.max.ms"),
                 leader_rebalance_interval: (reader.bool("auto.leader.rebalance.enable"))
                     .then(|| reader.seconds("leader.imbalance.check.interval.seconds")),
+                hibernation_idle: (reader.number("partition.hibernation.idle.ms"))
+                    .and_then(|idle| u64::try_from(idle).ok())
+                    .map(Duration::from_millis),
             },
             groups: GroupsConfig {
                 initial_rebalance_delay: reader.millis("group.initial.rebalance.delay.ms"),

@@ -132,6 +132,8 @@ pub struct ReplicationConfig {
     pub leader_rebalance_interval: Option<Duration>,
     /// `auto.rebalance` is `on_join`.
     pub rebalance_on_join: bool,
+    /// `partition.hibernation.idle.ms`; `None`: never.
+    pub hibernation_idle: Option<Duration>,
     /// `request.timeout.ms`.
     pub request_timeout: Duration,
 }

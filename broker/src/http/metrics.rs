@@ -54,6 +54,7 @@ fn read_gauges(broker: &Broker) {
     metrics::gauge!("tidelog_topics").set(image.topic_count() as f64);
     metrics::gauge!("tidelog_partitions").set(partitions.len() as f64);
     metrics::gauge!("tidelog_partitions_led").set(led as f64);
+    metrics::gauge!("tidelog_partitions_asleep").set(broker.replication.asleep() as f64);
     metrics::gauge!("tidelog_fetch_sessions").set(broker.fetch_sessions.len() as f64);
     metrics::gauge!("tidelog_request_memory_used_bytes").set(broker.memory.used_bytes() as f64);
     metrics::gauge!("tidelog_request_memory_total_bytes").set(broker.memory.total_bytes() as f64);

@@ -263,6 +263,7 @@ fn replication_options(
     options.session_timeout = config.replication.session_timeout;
     options.replica_lag_max = config.replication.replica_lag_max;
     options.leader_rebalance_interval = config.replication.leader_rebalance_interval;
+    options.hibernation_idle = config.replication.hibernation_idle;
     options.rack = config.rack.as_deref().map(str::to_owned);
     options.endpoints = endpoints;
     options.retention_check_interval = config.log.retention_check_interval;

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tidelog_protocol::types::{BrokerId, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
+use tidelog_protocol::types::{
+    BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, TopicName,
+};
+use tidelog_storage::log::{EntryId, EntryIndex};
 use uuid::Uuid;
 
 use super::message::{Introduction, Member, Reply, Request};
@@ -18,6 +21,7 @@ use crate::partition::records::{RecordsRead, RecordsWanted};
 use crate::peers::{CallKind, PeerAddress, get_text, put_text};
 use crate::raft::codec::{CodecError, check_header, get_replica, header, put_replica};
 use crate::raft::types::{GroupId, ReplicaId};
+use crate::succession::SleeperEnd;
 
 const INTRODUCE: CallKind = CallKind(1);
 const SUBMIT: CallKind = CallKind(2);
@@ -27,6 +31,7 @@ const HAND_OVER: CallKind = CallKind(5);
 const DESCRIBE_QUORUM: CallKind = CallKind(6);
 const READ_RECORDS: CallKind = CallKind(7);
 const TELL_COMMITTED: CallKind = CallKind(8);
+const AGREE: CallKind = CallKind(9);
 
 const INTRODUCED: u8 = 1;
 const SUBMITTED: u8 = 2;
@@ -37,6 +42,7 @@ const NOT_NOW: u8 = 6;
 const HANDED_OVER: u8 = 7;
 const QUORUM: u8 = 8;
 const RECORDS: u8 = 9;
+const AGREED: u8 = 10;
 
 /// Stands for no broker; real ids are not negative.
 const NO_BROKER: i32 = -1;
@@ -73,6 +79,15 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             put_groups(&mut bytes, groups);
             TELL_COMMITTED
         }
+        Request::Agree(ends) => {
+            put_count(&mut bytes, ends.len());
+            for end in ends {
+                put_group(&mut bytes, &end.group);
+                bytes.put_i32(end.last.epoch.0);
+                bytes.put_u64(end.last.index.0);
+            }
+            AGREE
+        }
     };
     (kind, bytes.freeze())
 }
@@ -100,6 +115,7 @@ pub fn decode_request(kind: CallKind, mut bytes: Bytes) -> Result<Option<Request
             skip: bytes.try_get_u32()?,
         }),
         TELL_COMMITTED => Request::TellCommitted(get_all(&mut bytes, get_group)?),
+        AGREE => Request::Agree(get_all(&mut bytes, get_end)?),
         _ => return Ok(None),
     }))
 }
@@ -159,6 +175,13 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
             bytes.put_u32(read.piece_bytes);
             bytes.put_slice(&read.bytes);
         }
+        Reply::Agreed(answers) => {
+            bytes.put_u8(AGREED);
+            put_count(&mut bytes, answers.len());
+            answers
+                .iter()
+                .for_each(|agrees| bytes.put_u8((*agrees).into()));
+        }
     }
     bytes.freeze()
 }
@@ -183,6 +206,7 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, CodecError> {
             piece_bytes: bytes.try_get_u32()?,
             bytes,
         }),
+        AGREED => Reply::Agreed(get_all(&mut bytes, |bytes| Ok(bytes.try_get_u8()? == 1))?),
         HANDED_OVER => Reply::HandedOver(get_all(&mut bytes, get_elected)?),
         QUORUM => Reply::Quorum(Quorum {
             leader: BrokerId(bytes.try_get_i32()?),
@@ -222,6 +246,16 @@ fn get_group(bytes: &mut Bytes) -> Result<GroupId, CodecError> {
     Ok(GroupId {
         topic: TopicId(Uuid::from_u128(bytes.try_get_u128()?)),
         partition: PartitionIndex(bytes.try_get_i32()?),
+    })
+}
+
+fn get_end(bytes: &mut Bytes) -> Result<SleeperEnd, CodecError> {
+    Ok(SleeperEnd {
+        group: get_group(bytes)?,
+        last: EntryId {
+            epoch: LeaderEpoch(bytes.try_get_i32()?),
+            index: EntryIndex(bytes.try_get_u64()?),
+        },
     })
 }
 

@@ -20,6 +20,7 @@ use crate::metadata::record;
 use crate::partition::records::RecordsWanted;
 use crate::peers::{CallHandler, CallKind, Refusal, RefusalCode, Served};
 use crate::raft::types::ReplicaId;
+use crate::succession;
 
 /// Why a broker that starts does nothing for others yet.
 const STARTING: &str = "this broker is starting";
@@ -126,6 +127,10 @@ impl CallHandler for ControlHandler {
                     Some(hosted) => {
                         Reply::HandedOver(election::hand_over(&image, &hosted, &groups).await)
                     }
+                    None => Reply::NotNow(STARTING.into()),
+                },
+                Request::Agree(asked) => match hosted {
+                    Some(hosted) => Reply::Agreed(succession::agree(&hosted, &asked)),
                     None => Reply::NotNow(STARTING.into()),
                 },
                 Request::ReadRecords(wanted) => read_records(hosted, wanted).await,

@@ -10,6 +10,7 @@ use crate::metadata::command::{MetadataError, Outcome};
 use crate::partition::records::{RecordsRead, RecordsWanted};
 use crate::peers::PeerAddress;
 use crate::raft::types::{GroupId, ReplicaId};
+use crate::succession::SleeperEnd;
 
 /// What a broker asks another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub enum Request {
     ReadRecords(RecordsWanted),
     /// Tell the other replicas of partitions that the asked broker leads what is committed.
     TellCommitted(Vec<GroupId>),
+    /// Do the asked broker's replicas of these groups sleep, with nothing in their logs beyond these ends?
+    Agree(Vec<SleeperEnd>),
 }
 
 /// What it answers.
@@ -64,6 +67,8 @@ pub enum Reply {
     Quorum(Quorum),
     /// To [`Request::ReadRecords`].
     Records(RecordsRead),
+    /// To [`Request::Agree`]: for each group, in their order.
+    Agreed(Vec<bool>),
     /// Another broker is the controller, where known.
     NotController(Option<BrokerId>),
     /// It could not be done now, and nothing of it was.

@@ -69,7 +69,7 @@ impl Partition {
         pace: Arc<CleanerPace>,
         follower_lag_max: u64,
     ) -> Result<CleanStats, LogError> {
-        if let Some(boundary) = self.forgettable(found.boundary, follower_lag_max) {
+        if let Some(boundary) = self.forgettable(found.boundary, follower_lag_max).await {
             let _guard = self.retention.lock().await;
             let log = self.log().clone();
             let position = tokio::task::spawn_blocking(move || log.position_at(boundary)).await;
@@ -85,9 +85,19 @@ impl Partition {
     }
 
     /// Up to which entry the group may forget what compaction found; `None`: there is nothing new.
-    fn forgettable(&self, found: Option<EntryIndex>, follower_lag_max: u64) -> Option<EntryIndex> {
-        let held = self.group()?.held_by_all(follower_lag_max);
-        let boundary = found?.min(held);
-        (boundary > self.log().bounds().purged.index).then_some(boundary)
+    async fn forgettable(
+        &self,
+        found: Option<EntryIndex>,
+        follower_lag_max: u64,
+    ) -> Option<EntryIndex> {
+        let is_new = |boundary: &EntryIndex| *boundary > self.log().bounds().purged.index;
+        let found = found.filter(is_new)?;
+        let group = match self.shared.leads() {
+            true => self.leading_group(usize::MAX).await.ok()?,
+            false => self.wake().await.ok()?,
+        };
+        group.note_use();
+        let held = group.held_by_all(follower_lag_max);
+        Some(found.min(held)).filter(is_new)
     }
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
-use openraft::{ChangeMembers, Config, Instant as _, Raft, ReadPolicy, ServerState};
+use openraft::{ChangeMembers, Config, Instant as _, Raft, RaftMetrics, ReadPolicy, ServerState};
 use tidelog_protocol::types::BrokerId;
 use tidelog_storage::kv::KeyValueStore;
 use tidelog_storage::log::{EntryIndex, PartitionLog};
@@ -59,6 +60,14 @@ pub struct PartitionGroup {
     ended: Ended,
     /// When the last round that confirmed the leadership began.
     confirmed: tokio::sync::Mutex<Option<Instant>>,
+    /// Whether it was used since somebody asked last.
+    used: AtomicBool,
+}
+
+/// A group that has just started.
+struct Opened {
+    group: PartitionGroup,
+    pristine: bool,
 }
 
 impl fmt::Debug for PartitionGroup {
@@ -76,7 +85,43 @@ impl PartitionGroup {
         config: Arc<Config>,
         members: &[ReplicaId],
     ) -> Result<PartitionGroup, io::Error> {
-        warm_up(shared.log()).await?;
+        PartitionGroup::read_producers(shared.log()).await?;
+        let Opened { group, pristine } =
+            PartitionGroup::open(context, shared, config, members, false).await?;
+        if pristine {
+            if members.first() == Some(&context.me) {
+                let members: BTreeMap<ReplicaId, ()> =
+                    members.iter().map(|member| (*member, ())).collect();
+                group
+                    .raft
+                    .initialize(members)
+                    .await
+                    .map_err(io::Error::other)?;
+            }
+        } else {
+            group.elect().await;
+        }
+        Ok(group)
+    }
+
+    /// Starts a group that slept, and asks for nothing. A leader goes on leading.
+    pub async fn wake(
+        context: &GroupContext,
+        shared: &Arc<PartitionShared>,
+        config: Arc<Config>,
+        leads_on: bool,
+    ) -> Result<PartitionGroup, io::Error> {
+        let opened = PartitionGroup::open(context, shared, config, &[], leads_on).await?;
+        Ok(opened.group)
+    }
+
+    async fn open(
+        context: &GroupContext,
+        shared: &Arc<PartitionShared>,
+        config: Arc<Config>,
+        members: &[ReplicaId],
+        leads_on: bool,
+    ) -> Result<Opened, io::Error> {
         let state = GroupStateStore::new(context.kv.clone(), shared.log().id());
         end_installation(shared.log(), &state).await?;
         let snapshot = last_snapshot(shared.log(), &state).await?;
@@ -93,6 +138,9 @@ impl PartitionGroup {
             checkpoint,
         )?;
         let pristine = log.is_pristine();
+        if leads_on {
+            log.lead_on();
+        }
         let ended = Ended::default();
         let records = context.records.clone();
         let machine = PartitionStateMachine::new(shared.clone(), state, records, ended.clone());
@@ -105,21 +153,67 @@ impl PartitionGroup {
             members: members.to_vec(),
             ended,
             confirmed: tokio::sync::Mutex::default(),
+            used: AtomicBool::new(true),
         };
-        if pristine {
-            if members.first() == Some(&context.me) {
-                let members: BTreeMap<ReplicaId, ()> =
-                    members.iter().map(|member| (*member, ())).collect();
-                group
-                    .raft
-                    .initialize(members)
-                    .await
-                    .map_err(io::Error::other)?;
-            }
-        } else {
-            group.elect().await;
+        Ok(Opened { group, pristine })
+    }
+
+    /// Reads what a new leader needs at once from the files, away from the runtime's threads.
+    pub async fn read_producers(log: &Arc<PartitionLog>) -> Result<(), io::Error> {
+        if log.bounds().last.index.0 == 0 {
+            return Ok(());
         }
-        Ok(group)
+        let log = log.clone();
+        let read = tokio::task::spawn_blocking(move || log.producers().map(drop)).await;
+        read.map_err(io::Error::other)?.map_err(io::Error::other)
+    }
+
+    /// Somebody uses it.
+    pub fn note_use(&self) {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was used since this was asked last.
+    pub fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// The members, unless a change is not committed.
+    pub fn settled_members(&self) -> Option<Members> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Members::committed(&metrics)
+    }
+
+    /// Waits until all voters have answered something that was sent since then; false if they do not in time.
+    pub async fn wait_heard_by_all(&self, since: Instant, timeout: Duration) -> bool {
+        let heard = |metrics: &RaftMetrics<GroupTypes>| {
+            let answers = metrics.heartbeat.as_ref();
+            let answered = |voter: ReplicaId| {
+                let at = answers.and_then(|answers| answers.get(&voter)?.as_ref());
+                voter == metrics.id || at.is_some_and(|at| at.elapsed() <= since.elapsed())
+            };
+            let membership = metrics.membership_config.membership();
+            membership.voter_ids().all(answered)
+        };
+        let wait = self.raft.wait(Some(timeout));
+        wait.metrics(heard, "heard by all").await.is_ok()
+    }
+
+    /// Waits until so many voters are known to lack little, or for so long.
+    pub async fn wait_close(&self, lag_max: u64, count: usize, timeout: Duration) {
+        let enough = |metrics: &RaftMetrics<GroupTypes>| {
+            let near = members::caught_up(metrics, lag_max);
+            let membership = metrics.membership_config.membership();
+            let voters = membership.voter_ids();
+            voters.filter(|voter| near.contains(voter)).count() >= count
+        };
+        let wait = self.raft.wait(Some(timeout));
+        if let Err(error) = wait.metrics(enough, "close behind").await {
+            tracing::debug!(%error, "too few replicas are close behind");
+        }
     }
 
     /// Asks for the leadership. A group that was never told its members is told them first: the replica that had to do
@@ -150,6 +244,7 @@ impl PartitionGroup {
 
     /// Asks the other replicas for the leadership, unless there is a leader.
     pub async fn elect(&self) {
+        self.note_use();
         if let Err(error) = self.raft.trigger().elect(true).await {
             tracing::debug!(%error, "no election");
         }
@@ -180,6 +275,7 @@ impl PartitionGroup {
     /// Makes sure, by one round of messages, that this replica still leads and knows all that is committed. Callers
     /// that come while a round runs share the next one.
     pub async fn confirm(&self) -> bool {
+        self.note_use();
         let asked_at = Instant::now();
         let mut confirmed = self.confirmed.lock().await;
         if confirmed.is_some_and(|began| began >= asked_at) {
@@ -349,16 +445,6 @@ impl PartitionGroup {
             tracing::debug!(%error, "group task did not end by itself");
         }
     }
-}
-
-/// Reads what a new leader needs at once from the files, away from the runtime's threads.
-async fn warm_up(log: &Arc<PartitionLog>) -> Result<(), io::Error> {
-    if log.bounds().last.index.0 == 0 {
-        return Ok(());
-    }
-    let log = log.clone();
-    let read = tokio::task::spawn_blocking(move || log.producers().map(drop)).await;
-    read.map_err(io::Error::other)?.map_err(io::Error::other)
 }
 
 /// Ends what a process that died had begun: either its log begins where the snapshot ends, and all that is missing is the

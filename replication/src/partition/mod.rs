@@ -12,6 +12,8 @@ pub mod reassignment;
 pub mod records;
 mod retention;
 pub mod shared;
+mod sleep;
+pub mod starter;
 pub mod state;
 pub mod state_machine;
 pub mod submission;
@@ -20,7 +22,8 @@ pub mod waiters;
 use std::future::IntoFuture;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -37,6 +40,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use crate::election::ElectionError;
 use crate::errors::{AppendError, DeleteRecordsError, NotLeader};
 use crate::limits::PARTITION_IN_FLIGHT_BATCHES_MAX;
+use crate::metadata::image::PartitionImage;
 use crate::partition::append::{Acks, AppendRequest, AppendTicket, Appended, MoreReplicas};
 use crate::partition::group::PartitionGroup;
 use crate::partition::in_sync::{InSync, Sight};
@@ -100,6 +104,9 @@ pub struct Partition {
     /// Held while the log start moves or entries are dropped.
     retention: tokio::sync::Mutex<()>,
     life: tokio::sync::Mutex<Life>,
+    sleeper: OnceLock<sleep::Sleeper>,
+    /// Changes with `life` locked.
+    asleep: AtomicBool,
     compaction: parking_lot::Mutex<compaction::Looks>,
 }
 
@@ -129,6 +136,8 @@ impl Partition {
             in_sync: parking_lot::Mutex::default(),
             retention: tokio::sync::Mutex::default(),
             life: tokio::sync::Mutex::default(),
+            sleeper: OnceLock::new(),
+            asleep: AtomicBool::new(false),
             compaction: parking_lot::Mutex::default(),
         }
     }
@@ -169,7 +178,7 @@ impl Partition {
             // Further on it would cost the partition its group.
             return Err(AppendError::TooLarge { bytes, bytes_max });
         }
-        let group = self.group.load_full().ok_or(AppendError::ShuttingDown)?;
+        let group = self.group_to_write(&request).await?;
         let voters = self.shared.voter_count();
         if request.acks == Acks::All {
             self.check_in_sync(state.leader_epoch, voters)?;
@@ -241,9 +250,15 @@ impl Partition {
         if !state.is_leader() {
             return not_leader();
         }
-        let Some(group) = self.group.load_full() else {
+        // A sleeper cannot know whether the others have gone on without it.
+        let Ok(group) = self.leading_group(1).await else {
             return not_leader();
         };
+        group.note_use();
+        let state = self.shared.state();
+        if !state.is_leader() {
+            return not_leader();
+        }
         let recovered = state.high_watermark >= state.epoch_start;
         if recovered && !group.lease_is_old(self.shared.voter_count()) {
             return Ok(());
@@ -269,10 +284,30 @@ impl Partition {
         Ok(producers.into_iter().map(describe).collect())
     }
 
-    /// Replicas in sync as of now, if this one leads, itself among them. `before` were so when it began to lead.
-    pub(crate) fn in_sync(&self, before: &[BrokerId]) -> Vec<BrokerId> {
+    /// Replicas in sync as of now, if this one leads, itself among them.
+    pub(crate) fn in_sync(&self, known: &PartitionImage) -> Vec<BrokerId> {
+        if self.group().is_some() || !self.state().is_leader() {
+            return self.in_sync_now(&known.isr);
+        }
+        // All of them had everything when it fell asleep, and nothing has come since. Who leads in name knows no more than
+        // what the leader before it said.
+        let (me, fenced) = (self.shared.me().broker, self.shared.fenced());
+        let told = match self.leads_in_name() {
+            true => &known.isr,
+            false => &known.replicas,
+        };
+        let adding = known.adding();
+        let is_there = |it: &&BrokerId| **it == me || !(fenced.contains(it) || adding.contains(it));
+        told.iter().filter(is_there).copied().collect()
+    }
+
+    /// The same, of a group that is in memory. `before` were in sync when it began to lead.
+    pub(crate) fn in_sync_now(&self, before: &[BrokerId]) -> Vec<BrokerId> {
         let state = self.state();
-        let Some(group) = self.group().filter(|_| state.is_leader()) else {
+        if !state.is_leader() {
+            return Vec::new();
+        }
+        let Some(group) = self.group() else {
             return Vec::new();
         };
         let (last, followers) = group.followers();
@@ -314,9 +349,16 @@ impl Partition {
         if broker == self.shared.me().broker {
             return Err(ElectionError::NotNeeded);
         }
-        let Some(group) = self.group().filter(|_| self.state().is_leader()) else {
+        let has_changed = || {
             let text = "the leader has changed".to_owned();
-            return Err(ElectionError::PreferredNotAvailable(text));
+            Err(ElectionError::PreferredNotAvailable(text))
+        };
+        if !self.state().is_leader() {
+            return has_changed();
+        }
+        let group = self.leading_group(usize::MAX).await;
+        let Some(group) = group.ok().filter(|_| self.state().is_leader()) else {
+            return has_changed();
         };
         let in_sync = group.close(CLOSE_ENTRIES);
         let Some(heir) = in_sync.into_iter().find(|it| it.broker == broker) else {
@@ -360,8 +402,8 @@ impl Partition {
 
     /// Carries it out.
     pub(crate) async fn carry_out(&self, step: Step) -> Result<(), io::Error> {
-        let group = self.group();
-        let group = group.ok_or_else(|| io::Error::other("the group does not run"))?;
+        let group = self.leading_group(1).await;
+        let group = group.map_err(|_| io::Error::other("the group does not run"))?;
         // An idle leader has to renew its lease before it may change anything, and what is not confirmed may be somebody
         // else's already.
         if !group.confirm().await {
@@ -412,6 +454,7 @@ impl Partition {
         &self,
         group: Option<Arc<PartitionGroup>>,
     ) -> Option<Arc<PartitionGroup>> {
+        self.shared.note_awake(group.is_some());
         self.group.swap(group)
     }
 
@@ -443,6 +486,20 @@ impl Partition {
         }
     }
 
+    /// The group that a batch goes to. One that slept leads again first; its epoch may be another one then.
+    async fn group_to_write(
+        &self,
+        request: &AppendRequest,
+    ) -> Result<Arc<PartitionGroup>, AppendError> {
+        if let Some(group) = self.group() {
+            group.note_use();
+            return Ok(group);
+        }
+        let group = self.leading_group(1).await?;
+        self.check_leader(&self.shared.state(), request.epoch)?;
+        Ok(group)
+    }
+
     /// How many replicas are to have what is acknowledged with `acks=all`. Kafka never asks for more than there are.
     fn required(&self, voters: usize) -> usize {
         self.min_insync_replicas.load(Ordering::Relaxed).min(voters)
@@ -463,7 +520,7 @@ impl Partition {
             return Ok(());
         }
         // Some may have caught up since.
-        let in_sync = self.in_sync(&[]).len();
+        let in_sync = self.in_sync_now(&[]).len();
         if in_sync < required {
             Err(AppendError::NotEnoughReplicas { in_sync, required })
         } else {
@@ -590,10 +647,9 @@ impl Partition {
     }
 
     async fn write_log_start(&self, to: Offset) -> Result<(), DeleteRecordsError> {
-        let group = self
-            .group
-            .load_full()
-            .ok_or(DeleteRecordsError::ShuttingDown)?;
+        let group = self.leading_group(1).await;
+        let group = group.map_err(|_| DeleteRecordsError::ShuttingDown)?;
+        group.note_use();
         let written = group.write(|| GroupCommand::LogStart(to)).await;
         written.map(drop).map_err(|error| match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => {

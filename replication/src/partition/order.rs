@@ -76,6 +76,18 @@ impl AppendOrder {
         self.producers = ProducerStateTable::default();
     }
 
+    /// The group sleeps: places are given again after the next beginning.
+    pub fn rest(&mut self) {
+        self.leading = None;
+        self.pending = VecDeque::new();
+        self.producers = ProducerStateTable::default();
+    }
+
+    /// Whether batches that have a place are not appended.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Gives a batch its place.
     pub fn place(&mut self, batch: &RecordBatch) -> Placement {
         let Some(epoch) = self.leading else {

@@ -105,9 +105,13 @@ impl Partition {
 
     /// Snapshot at the boundary, then purge. What is postponed by the group is asked for again in the next round.
     pub(super) async fn drop_to(&self, boundary: LogPosition) {
-        let (Some(group), Some(id)) = (self.group(), boundary_id(&boundary)) else {
+        let Some(id) = boundary_id(&boundary) else {
             return;
         };
+        let Ok(group) = self.wake().await else {
+            return;
+        };
+        group.note_use();
         self.shared().set_snapshot_target(boundary);
         if let Err(error) = group.purge_to(id, SNAPSHOT_TIMEOUT).await {
             tracing::debug!(partition = %self.name(), %error, "segments stay until the next round");

@@ -56,6 +56,17 @@ struct Leadership {
     offline: Option<Arc<str>>,
     /// Sweeps that found no leader, in a row.
     leaderless_sweeps: u32,
+    /// Leads only in that the metadata names it: it has the last word in nothing, and elects before it says any.
+    named: bool,
+}
+
+/// What a sleeping replica hears of its partition's leader from the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resting {
+    /// The leader that is named.
+    pub leader: BrokerId,
+    /// Its epoch.
+    pub epoch: LeaderEpoch,
 }
 
 /// What the state machine has applied.
@@ -103,6 +114,7 @@ impl PartitionShared {
             epoch_start: log.bounds().log_end,
             offline: None,
             leaderless_sweeps: 0,
+            named: false,
         };
         PartitionShared {
             group,
@@ -384,6 +396,14 @@ impl PartitionShared {
         self.note_leaderless();
     }
 
+    /// The group is in memory, or is not.
+    pub fn note_awake(&self, awake: bool) {
+        match awake {
+            true => self.notices.awake.add(self.group),
+            false => self.notices.awake.remove(self.group),
+        }
+    }
+
     /// The replica has no leader, or none yet: somebody has to look after it.
     pub fn note_leaderless(&self) {
         self.notices.leaderless.add(self.group);
@@ -430,6 +450,7 @@ impl PartitionShared {
             epoch_start: log_end,
             offline: None,
             leaderless_sweeps: 0,
+            named: false,
         };
         drop(leadership);
         self.order.lock().begin(epoch, producers, log_end);
@@ -445,6 +466,7 @@ impl PartitionShared {
             leadership.role = Role::Follower;
         }
         leadership.leader = leader;
+        leadership.named = false;
         if leader.is_some() {
             leadership.leaderless_sweeps = 0;
         }
@@ -458,6 +480,95 @@ impl PartitionShared {
         } else {
             self.waiters.notify();
         }
+    }
+
+    /// The group sleeps: what only a group needs is let go.
+    pub fn rest(&self) {
+        self.order.lock().rest();
+        self.applied.lock().memberships = VecDeque::new();
+    }
+
+    /// Whether this replica leads, asleep or awake, in more than name.
+    pub fn leads_in_sleep(&self) -> bool {
+        let leadership = self.leadership.lock();
+        leadership.role == Role::Leader && !leadership.named
+    }
+
+    /// A replica that starts asleep follows the leader that the metadata names.
+    pub fn follow_in_sleep(&self, named: Resting) {
+        self.follow(Some(named.leader), Some(named.epoch));
+    }
+
+    /// Whether this replica leads in name only.
+    pub fn leads_in_name(&self) -> bool {
+        self.leadership.lock().named
+    }
+
+    /// This replica sleeps, and is to follow a leader that is gone; false if it knows of another one.
+    pub fn lead_in_name(&self, gone: Option<BrokerId>, epoch: LeaderEpoch) -> bool {
+        let log_end = self.log.bounds().log_end;
+        let mut leadership = self.leadership.lock();
+        let follows = leadership.role == Role::Follower && leadership.leader == gone;
+        if epoch < leadership.epoch || !follows {
+            return false;
+        }
+        leadership.role = Role::Leader;
+        leadership.leader = Some(self.me.broker);
+        leadership.epoch = epoch;
+        leadership.epoch_start = log_end;
+        leadership.named = true;
+        drop(leadership);
+        self.waiters.notify();
+        self.notices.leading.report(self.group, epoch);
+        true
+    }
+
+    /// A leader that slept is about to go on.
+    pub fn lead_on(&self) {
+        let producers = match self.log.producers() {
+            Ok(producers) => producers,
+            Err(error) => return self.failed(&error),
+        };
+        let log_end = self.log.bounds().log_end;
+        let epoch = self.leadership.lock().epoch;
+        self.order.lock().begin(epoch, producers, log_end);
+    }
+
+    /// One that slept is about to wake and leads no more, or led only in name: it waits to hear who does.
+    pub fn end_sleeping_lead(&self) {
+        if self.leads() {
+            self.follow(None, None);
+        }
+    }
+
+    /// A sleeping replica hears who leads. What it knows from its group is newer than an older epoch.
+    pub fn hear_in_sleep(&self, heard: Resting) {
+        let mut leadership = self.leadership.lock();
+        let news = heard.epoch >= leadership.epoch && leadership.leader != Some(heard.leader);
+        if leadership.role == Role::Offline || !news {
+            return;
+        }
+        if heard.leader == self.me.broker {
+            // Clients come here, and this replica knows nothing of it: it has to wake and ask for the leadership.
+            leadership.leader = None;
+            drop(leadership);
+            self.note_leaderless();
+            return;
+        }
+        leadership.role = Role::Follower;
+        leadership.leader = Some(heard.leader);
+        leadership.epoch = heard.epoch;
+        leadership.named = false;
+        drop(leadership);
+        self.waiters.notify();
+    }
+
+    /// Whether somebody waits for a commit. `in_flight_max`: the bytes that may be in flight.
+    pub fn is_awaited(&self, in_flight_max: usize) -> bool {
+        let in_flight_max = in_flight_max.min(Semaphore::MAX_PERMITS);
+        self.in_flight.available_permits() < in_flight_max
+            || self.order.lock().is_pending()
+            || self.duplicate_count.load(Ordering::Acquire) > 0
     }
 
     /// Continues from a checkpoint: nothing up to it is applied again.
@@ -483,6 +594,11 @@ impl PartitionShared {
             applied.last,
             applied.memberships.back().cloned().unwrap_or_default(),
         )
+    }
+
+    /// The last entry applied.
+    pub fn applied_last(&self) -> Option<LogId> {
+        self.applied.lock().last
     }
 
     /// A membership was applied.
@@ -527,8 +643,7 @@ impl PartitionShared {
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         let (applied, membership) = {
             let applied = self.applied.lock();
-            let membership = applied.memberships.back().cloned().unwrap_or_default();
-            (applied.last?, membership)
+            (applied.last?, applied.memberships.back().cloned()?)
         };
         // Read after it: a high watermark from before it would hide what was applied in between for good.
         Some(Checkpoint {
@@ -548,6 +663,14 @@ impl PartitionShared {
         let due = applied.checkpointed != Some(checkpoint.applied);
         applied.checkpointed = Some(checkpoint.applied);
         due.then_some(checkpoint)
+    }
+
+    /// The last checkpoint that was due was not saved.
+    pub fn checkpoint_lost(&self) {
+        let mut applied = self.applied.lock();
+        applied.checkpointed = None;
+        applied.noted = true;
+        self.notices.unsaved.add(self.group);
     }
 
     /// Where the next snapshot is to be made.

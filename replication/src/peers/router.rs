@@ -15,7 +15,8 @@ use super::service::{CallKind, PeerService, Refusal, RefusalCode, Served};
 use crate::controller::state_machine::ControllerStateMachine;
 use crate::controller::{Controller, METADATA_TOPIC_ID};
 use crate::hosted::HostedPartitions;
-use crate::partition::state_machine::PartitionStateMachine;
+use crate::partition::Partition;
+use crate::partition::group::PartitionGroup;
 use crate::raft::network::Snapshot;
 use crate::raft::types::{GroupId, GroupTypes, ReplicaId, Vote};
 
@@ -37,7 +38,16 @@ pub struct GroupRouter {
 /// A running group.
 enum Group {
     Controller(Raft<GroupTypes, ControllerStateMachine>),
-    Partition(Raft<GroupTypes, PartitionStateMachine>),
+    /// Held while it is used, so that it does not fall asleep meanwhile.
+    Partition(Arc<PartitionGroup>),
+}
+
+/// What there is of a group.
+enum Found {
+    /// It runs.
+    Group(Group),
+    /// It may sleep.
+    Partition(Arc<Partition>),
 }
 
 impl GroupRouter {
@@ -61,7 +71,22 @@ impl GroupRouter {
         self.hosted.clone()
     }
 
-    fn find(&self, id: GroupId) -> Result<Group, Refusal> {
+    /// A group that sleeps is woken: what peers say is news.
+    fn find(&self, id: GroupId) -> impl Future<Output = Result<Group, Refusal>> + Send + 'static {
+        let found = self.look_up(id);
+        async move {
+            let partition = match found? {
+                Found::Group(group) => return Ok(group),
+                Found::Partition(partition) => partition,
+            };
+            let group = partition.wake().await;
+            let group = group.map_err(|_| stopped(partition.name()))?;
+            group.note_use();
+            Ok(Group::Partition(group))
+        }
+    }
+
+    fn look_up(&self, id: GroupId) -> Result<Found, Refusal> {
         let unknown = || {
             let text = format!(
                 "partition {} of topic {} is not hosted here (yet)",
@@ -71,14 +96,17 @@ impl GroupRouter {
         };
         if id.topic == METADATA_TOPIC_ID {
             let controller = self.controller.get().ok_or_else(unknown)?;
-            return Ok(Group::Controller(controller.raft().clone()));
+            return Ok(Found::Group(Group::Controller(controller.raft().clone())));
         }
         let hosted = self.hosted.get().ok_or_else(unknown)?;
         let partition = hosted.get(id.topic, id.partition).ok_or_else(unknown)?;
-        let group = partition
-            .group()
-            .ok_or_else(|| stopped(&partition.name()))?;
-        Ok(Group::Partition(group.raft().clone()))
+        Ok(match partition.group() {
+            Some(group) => {
+                group.note_use();
+                Found::Group(Group::Partition(group))
+            }
+            None => Found::Partition(partition),
+        })
     }
 }
 
@@ -102,9 +130,9 @@ impl PeerService for GroupRouter {
     ) -> Served<AppendEntriesResponse<GroupTypes>> {
         let group = self.find(group);
         Box::pin(async move {
-            match group? {
+            match group.await? {
                 Group::Controller(raft) => raft.append_entries(request).await,
-                Group::Partition(raft) => raft.append_entries(request).await,
+                Group::Partition(group) => group.raft().append_entries(request).await,
             }
             .map_err(refused)
         })
@@ -119,11 +147,11 @@ impl PeerService for GroupRouter {
     ) -> Served<VoteResponse<GroupTypes>> {
         let group = self.find(group);
         Box::pin(async move {
-            match (group?, pre_vote) {
+            match (group.await?, pre_vote) {
                 (Group::Controller(raft), false) => raft.vote(request).await,
                 (Group::Controller(raft), true) => raft.pre_vote(request).await,
-                (Group::Partition(raft), false) => raft.vote(request).await,
-                (Group::Partition(raft), true) => raft.pre_vote(request).await,
+                (Group::Partition(group), false) => group.raft().vote(request).await,
+                (Group::Partition(group), true) => group.raft().pre_vote(request).await,
             }
             .map_err(refused)
         })
@@ -137,9 +165,9 @@ impl PeerService for GroupRouter {
     ) -> Served<TransferLeaderResponse<GroupTypes>> {
         let group = self.find(group);
         Box::pin(async move {
-            match group? {
+            match group.await? {
                 Group::Controller(raft) => raft.handle_transfer_leader(request).await,
-                Group::Partition(raft) => raft.handle_transfer_leader(request).await,
+                Group::Partition(group) => group.raft().handle_transfer_leader(request).await,
             }
             .map_err(|fatal| stopped(&fatal))
         })
@@ -154,9 +182,9 @@ impl PeerService for GroupRouter {
     ) -> Served<SnapshotResponse<GroupTypes>> {
         let group = self.find(group);
         Box::pin(async move {
-            match group? {
+            match group.await? {
                 Group::Controller(raft) => raft.install_full_snapshot(vote, snapshot).await,
-                Group::Partition(raft) => raft.install_full_snapshot(vote, snapshot).await,
+                Group::Partition(group) => group.raft().install_full_snapshot(vote, snapshot).await,
             }
             .map_err(|fatal| stopped(&fatal))
         })

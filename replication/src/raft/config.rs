@@ -16,9 +16,18 @@ const CONTROLLER_SNAPSHOT_ENTRIES: u64 = 4_096;
 /// Metadata entries kept behind a snapshot, for replicas that are a little behind.
 const CONTROLLER_ENTRIES_KEPT: u64 = 1_024;
 
+/// What a group makes of a vote for itself that it finds when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStart {
+    /// It follows, and may ask for the leadership again.
+    Follow,
+    /// It leads, if the vote is committed. For groups that slept: what was committed is known then, all of it.
+    Resume,
+}
+
 /// Settings of the groups of partitions. They neither tick nor beat nor elect by themselves: who is alive is decided
 /// once for each broker, and an idle group costs nothing.
-pub fn partition(durability: Durability) -> Result<Arc<Config>, ConfigError> {
+pub fn partition(durability: Durability, start: OnStart) -> Result<Arc<Config>, ConfigError> {
     let config = Config {
         cluster_name: "partition".into(),
         enable_tick: false,
@@ -40,7 +49,7 @@ pub fn partition(durability: Durability) -> Result<Arc<Config>, ConfigError> {
         // A replica that answered from the page cache may come back shorter than it said.
         allow_log_reversion: Some(durability == Durability::Os),
         // The commit index is not saved with each commit: a restart elects.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(start == OnStart::Resume),
         install_snapshot_timeout: 10_000,
         ..Config::default()
     };
@@ -80,7 +89,7 @@ mod tests {
     #[test]
     fn settings_are_valid() {
         for durability in [Durability::Sync, Durability::Os] {
-            let config = partition(durability).expect("valid");
+            let config = partition(durability, OnStart::Follow).expect("valid");
             assert!(!config.enable_tick && !config.enable_elect && !config.enable_heartbeat);
         }
         assert!(controller().expect("valid").enable_tick);

@@ -116,6 +116,13 @@ impl GroupLog {
         })
     }
 
+    /// The vote for this replica counts as committed, as it did before the group slept: this replica leads.
+    pub fn lead_on(&self) {
+        if let Some(vote) = self.inner.vote.lock().as_mut() {
+            vote.committed |= vote.leader_id.voted_for == self.inner.me;
+        }
+    }
+
     /// Whether the group has neither voted nor written: it must be told its members.
     pub fn is_pristine(&self) -> bool {
         self.inner.vote.lock().is_none() && self.inner.log.bounds().last.index.0 == 0

@@ -11,6 +11,7 @@ use crate::peers::{
 };
 use crate::raft::members::Members;
 use crate::raft::types::ReplicaId;
+use crate::tests::proxy::Proxy;
 use crate::{ClusterDirectory, JoinError, Peers, StartError, introduce};
 
 /// One broker of a cluster.
@@ -20,6 +21,8 @@ pub struct Node {
     logs: Arc<LogManager>,
     pool: PeerPool,
     server: PeerServer,
+    /// What others reach it through, where they can be kept from it.
+    pub proxy: Option<Proxy>,
 }
 
 /// Changes options before a broker starts.
@@ -78,8 +81,29 @@ impl Node {
         Node::run_at(loopback(0), id, directory, join, tune).await
     }
 
+    /// A broker that others reach through a proxy.
+    pub async fn run_behind_proxy(
+        id: i32,
+        directory: TempDir,
+        join: Option<SocketAddr>,
+        tune: Tune,
+    ) -> Result<Node, StartError> {
+        Node::run_there(loopback(0), true, id, directory, join, tune).await
+    }
+
     async fn run_at(
         at: SocketAddr,
+        id: i32,
+        directory: TempDir,
+        join: Option<SocketAddr>,
+        tune: Tune,
+    ) -> Result<Node, StartError> {
+        Node::run_there(at, false, id, directory, join, tune).await
+    }
+
+    async fn run_there(
+        at: SocketAddr,
+        behind_proxy: bool,
         id: i32,
         directory: TempDir,
         join: Option<SocketAddr>,
@@ -96,6 +120,7 @@ impl Node {
         );
         options.session_timeout = Duration::from_secs(5);
         options.leader_rebalance_interval = None;
+        sleep_early(&mut options);
         tune(&mut options);
         let levels = options.feature_levels.clone();
         let levels = || levels.clone();
@@ -128,7 +153,12 @@ impl Node {
             patience,
         });
         let logs = open_logs(directory.path()).await;
-        let port = server.address().port();
+        let proxy = match behind_proxy {
+            true => Some(Proxy::to(server.address()).await),
+            false => None,
+        };
+        let reached_at = proxy.as_ref().map_or(server.address(), Proxy::address);
+        let port = reached_at.port();
         options.peer_address = Some(PeerAddress {
             host: "127.0.0.1".into(),
             port,
@@ -147,6 +177,7 @@ impl Node {
                 logs,
                 pool,
                 server,
+                proxy,
             }),
             Err(error) => {
                 server.shutdown(Duration::from_secs(1)).await;

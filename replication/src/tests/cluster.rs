@@ -11,7 +11,7 @@ use crate::notices::Notices;
 use crate::partition::PartitionLimits;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::{Budgets, PartitionShared};
-use crate::raft::config;
+use crate::raft::config::{self, OnStart};
 use crate::raft::types::{GroupId, ReplicaId};
 use net::{InMemory, Net, Tcp};
 
@@ -146,7 +146,7 @@ impl Replica {
             transport: net.transport(id),
             records: None,
         };
-        let config = config::partition(durability).expect("valid");
+        let config = config::partition(durability, OnStart::Follow).expect("valid");
         let started = PartitionGroup::start(&context, partition.shared(), config, members)
             .await
             .expect("starts");
@@ -462,7 +462,7 @@ async fn a_follower_that_did_not_hear_what_is_committed_is_told_when_it_asks() {
     assert!(!follower.shared().is_behind());
     // What leaders know of their followers is told as offsets, once they have looked who is in sync.
     assert_eq!(leader.in_sync_ends(), []);
-    eventually("all are in sync", || leader.in_sync(&[]).len() == 3).await;
+    eventually("all are in sync", || leader.in_sync_now(&[]).len() == 3).await;
     let mut ends = leader.in_sync_ends();
     ends.sort_unstable();
     assert_eq!(ends, [(BrokerId(2), Offset(2)), (BrokerId(3), Offset(2))]);
@@ -478,12 +478,12 @@ async fn a_leader_knows_how_far_the_logs_of_its_followers_reach() {
         append_patiently(leader, batch_of(4, number * 3, 3)).await;
     }
     cluster.caught_up(2, 15).await;
-    eventually("all are in sync", || leader.in_sync(&[]).len() == 3).await;
+    eventually("all are in sync", || leader.in_sync_now(&[]).len() == 3).await;
     cluster.cut(2, true);
     append_patiently(leader, batch_of(4, 15, 3)).await;
     append_patiently(leader, batch_of(4, 18, 3)).await;
     let ends = || {
-        leader.in_sync(&[]);
+        leader.in_sync_now(&[]);
         let mut ends = leader.in_sync_ends();
         ends.sort_unstable();
         ends

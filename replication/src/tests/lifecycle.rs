@@ -327,7 +327,7 @@ async fn two_groups_never_run_on_one_log() {
     })
     .await;
     hosted.restart_group(&partition).await;
-    hosted.start_group(&partition, Durability::Sync, &[]).await;
+    hosted.start_group(&partition, &[]).await;
     assert!(partition.group().is_none(), "a removed log has a group");
     broker.stop().await;
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod compaction;
 mod damage;
 mod healing;
+mod hibernation;
 mod hostile;
 mod idle;
 mod levels;
@@ -142,6 +143,7 @@ impl Broker {
             self.configs.clone(),
         );
         options.retention_check_interval = self.retention_check;
+        sleep_early(&mut options);
         match Replication::start(options, logs.clone(), None).await {
             Ok(replication) => {
                 self.running = Some((replication, logs));
@@ -217,6 +219,14 @@ impl Broker {
         self.replication()
             .partition(topic, PartitionIndex(index))
             .expect("is hosted")
+    }
+}
+
+/// All tests may be run with groups that sleep whenever they are idle.
+fn sleep_early(options: &mut ReplicationOptions) {
+    let idle = std::env::var("TIDELOG_TEST_HIBERNATION_MS").ok();
+    if let Some(idle) = idle.and_then(|idle| idle.parse().ok()) {
+        options.hibernation_idle = Some(Duration::from_millis(idle));
     }
 }
 

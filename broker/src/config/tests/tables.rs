@@ -107,6 +107,7 @@ fn broker_properties_that_kafka_does_not_have() {
         "log.initial.task.delay.ms",
         "log.level",
         "open.segment.files.max",
+        "partition.hibernation.idle.ms",
         "producer.id.expiration.check.interval.ms",
         "shutdown.timeout.ms",
     ];

@@ -34,6 +34,16 @@ fn requests() -> Vec<Request> {
             skip: 3,
         }),
         Request::TellCommitted(vec![group; 2]),
+        Request::Agree(vec![
+            SleeperEnd {
+                group,
+                last: EntryId {
+                    epoch: LeaderEpoch(3),
+                    index: EntryIndex(1 << 40),
+                },
+            };
+            2
+        ]),
     ]
 }
 

@@ -223,7 +223,7 @@ impl World {
         let Some(process) = self.process(broker) else {
             return;
         };
-        let in_sync = |id, _: &[BrokerId]| {
+        let in_sync = |id, _: &PartitionImage| {
             let hosted = process.hosted.get(&group_of(id));
             hosted.map_or_else(Vec::new, in_sync)
         };

@@ -182,7 +182,17 @@ async fn one(
     rules: &ReadRules,
     allowance: &mut Allowance,
 ) -> Result<PartitionRead, Refusal> {
-    let (partition, state) = served(cx, image, key, wanted, rules)?;
+    let (partition, mut state) = served(cx, image, key, wanted, rules)?;
+    let beyond = wanted.offset > state.log_end || wanted.last_fetched_epoch > state.leader_epoch;
+    if beyond && partition.leads_in_name() {
+        // It may be this replica that lacks something: nobody has voted for it.
+        let confirmed = partition.confirm_leadership().await;
+        confirmed.map_err(|error| Refusal {
+            code: ErrorCode::NotLeaderOrFollower,
+            leader: error.leader.map(|leader| (leader, error.epoch)),
+        })?;
+        state = partition.state();
+    }
     let mut read = PartitionRead {
         code: None,
         preferred: preferred::replica(cx, image, key, &partition, &state, wanted, rules),
