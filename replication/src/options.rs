@@ -115,8 +115,8 @@ pub struct ReplicationOptions {
     /// `leader.imbalance.check.interval.seconds`: how often leaderships are given back to preferred replicas; `None`
     /// (`auto.leader.rebalance.enable=false`): never. Default 5 minutes.
     pub leader_rebalance_interval: Option<Duration>,
-    /// `partition.hibernation.idle.ms`: after so long without use a partition's group leaves memory; `None`: never. Default
-    /// 5 minutes.
+    /// `partition.hibernation.idle.ms`: after so long without use a partition's group leaves memory; `None`, the
+    /// default: never.
     pub hibernation_idle: Option<Duration>,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
@@ -148,7 +148,7 @@ impl ReplicationOptions {
             session_timeout: Duration::from_secs(3),
             replica_lag_max: Duration::from_secs(30),
             leader_rebalance_interval: Some(Duration::from_secs(300)),
-            hibernation_idle: Some(Duration::from_secs(300)),
+            hibernation_idle: None,
             start_timeout: Duration::from_secs(60),
             feature_levels: FEATURE_LEVELS,
         }

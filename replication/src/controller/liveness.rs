@@ -149,6 +149,10 @@ impl Liveness {
             if session.asked == Some(broker.fenced) {
                 session.asked = None;
             }
+            if session.known.fenced && !broker.fenced {
+                // Whoever led before had heard of it.
+                session.deadline = session.deadline.max(later);
+            }
             session.known = *broker;
         }
     }
@@ -337,6 +341,16 @@ mod tests {
             liveness.step(beat(2, 6), Moment(7_100)),
             [change(2, 6, false)],
             "it is heard of"
+        );
+        // What the leader before decided may come late.
+        let mut liveness = Liveness::new(PATIENCE);
+        let brokers = |fenced| Event::Brokers(vec![known(1, 5, false), known(2, 6, fenced)]);
+        assert_eq!(liveness.step(brokers(true), Moment(7_000)), []);
+        assert_eq!(liveness.step(brokers(false), Moment(7_010)), []);
+        assert_eq!(liveness.step(beat(1, 5), Moment(7_900)), []);
+        assert_eq!(
+            liveness.step(Event::Tick, Moment(8_010)),
+            [change(2, 6, true)]
         );
     }
 

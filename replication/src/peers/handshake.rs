@@ -450,8 +450,8 @@ fn check_replica(expected: ReplicaId, found: ReplicaId) -> Result<(), HandshakeE
     }
     let text = if expected.broker == found.broker {
         format!(
-            "broker {} was expected with data directory {}, and has {}: a broker that lost its directory is a new one; \
-             takes the place of the old one with --join",
+            "broker {} was expected with data directory {}, and has {}: an empty directory takes the place of a \
+             lost one with --join",
             found.broker, expected.directory, found.directory
         )
     } else {

@@ -2,7 +2,7 @@
 
 use super::brokers::{Node, leader_of, produce, second_directory, three};
 use super::*;
-use crate::partition::state::Role;
+use crate::partition::state::{PartitionState, Role};
 
 fn in_sync(node: &Node, topic: TopicId) -> usize {
     let image = node.image();
@@ -24,8 +24,12 @@ async fn healed(nodes: &[Node], topic: TopicId, records: i64) {
     eventually("all are in sync", || in_sync(&nodes[0], topic) == 3).await;
     for node in nodes {
         eventually("it has all", || {
-            let state = node.partition(topic).state();
-            state.high_watermark == Offset(records) && state.role != Role::Offline
+            let partition = node.replication.partition(topic, PartitionIndex(0));
+            let state = partition.map(|it| it.state());
+            let is_good = |it: PartitionState| {
+                it.high_watermark == Offset(records) && it.role != Role::Offline
+            };
+            state.is_some_and(is_good)
         })
         .await;
         let all: Vec<i64> = (0..records).collect();

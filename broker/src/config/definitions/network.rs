@@ -23,7 +23,7 @@ pub static DEFINITIONS: &[Definition] = &[
     used("broker.session.timeout.ms", Int(500, I32), Some("3000"), Medium, "Silence after which the controller counts a broker as dead and others take over what it led. A process that ends is noticed at once."),
     used("replica.lag.time.max.ms", Long(I64_MIN, I64), Some("30000"), High, "How long a replica may lack something that its leader has and still be in sync. Replicas of a broker that is counted as dead are not."),
     used("auto.leader.rebalance.enable", Bool, Some("true"), High, "Whether a partition goes back to its preferred leader, the first of its replicas, once that is up and has caught up."),
-    used("partition.hibernation.idle.ms", Long(-1, I64), Some("300000"), Medium, "A partition that is not used for so long keeps its record in memory only, and wakes when it is used again; -1 means never."),
+    used("partition.hibernation.idle.ms", Long(-1, I64), Some("-1"), Medium, "A partition that is not used for so long keeps its record in memory only, and wakes when it is used again; -1 means never."),
     used("leader.imbalance.check.interval.seconds", Long(1, I64), Some("300"), High, "How often brokers look for leaderships that should go back to the preferred leader."),
     used("auto.rebalance", Choice(&["none", "on_join"]), Some("none"), Medium, "What moves by itself. on_join: when this broker joins a cluster, replicas of others move to it until it holds its share."),
     dynamic("broker.filling", Bool, Some("false"), Medium, "Whether replicas of others move to this broker until it holds its share. Set when it joins with auto.rebalance=on_join, taken away when that is done."),

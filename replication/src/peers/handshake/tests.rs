@@ -149,7 +149,7 @@ async fn another_cluster_is_refused() {
 async fn another_data_directory_or_broker_is_refused() {
     let (one, other) = (Side::new(1), Side::new(2));
     let met = meet(&one, &other, Some(replica(2, 77))).await;
-    assert_refused(met, RefusedFor::Replica, "remove the old one");
+    assert_refused(met, RefusedFor::Replica, "takes the place of a lost one");
     let met = meet(&one, &other, Some(replica(3, 12))).await;
     assert_refused(met, RefusedFor::Replica, "correct the advertised address");
 }
