@@ -70,6 +70,8 @@ struct Session {
     deadline: Moment,
     /// Its state was asked for and the metadata does not show it yet.
     asked: Option<bool>,
+    /// It was fenced when this leader began, and nothing was heard of it since.
+    unheard: bool,
 }
 
 /// See the module.
@@ -137,6 +139,7 @@ impl Liveness {
                 known: *broker,
                 deadline,
                 asked: None,
+                unheard: broker.fenced,
             });
             if session.known.epoch != broker.epoch {
                 // It registered anew, and was heard of by that.
@@ -144,14 +147,16 @@ impl Liveness {
                     known: *broker,
                     deadline: later,
                     asked: None,
+                    unheard: false,
                 };
             }
             if session.asked == Some(broker.fenced) {
                 session.asked = None;
             }
-            if session.known.fenced && !broker.fenced {
+            if session.unheard && !broker.fenced {
                 // Whoever led before had heard of it.
-                session.deadline = session.deadline.max(later);
+                session.deadline = later;
+                session.unheard = false;
             }
             session.known = *broker;
         }
@@ -166,6 +171,7 @@ impl Liveness {
         {
             // Those that waited come in any order.
             session.deadline = session.deadline.max(later);
+            session.unheard = false;
         }
     }
 
