@@ -66,7 +66,7 @@ test-foreign: deps-test $(if $(filter kafka,$(TIDELOG_TEST_BROKER)),,previous bu
 soak: deps-test build ## storage under power loss, hostile bytes everywhere and simulated clusters, up to a hundred times as many cases as in `make test`, and 55 power losses of a broker under load
 	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- power_loss model:: torn_sectors left_out::with_all_syncs
 	TIDELOG_SOAK=100 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- hostile:: mutated_
-	TIDELOG_SOAK=30 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- simulation::clusters
+	TIDELOG_SOAK=5 cargo test $(CARGO_FLAGS) --workspace --lib $(ARGS) -- simulation::clusters
 	TIDELOG_SOAK=10 cargo test $(CARGO_FLAGS) --workspace --test it $(ARGS) -- hostile::
 	TIDELOG_SOAK=100 $(TIDELOG_CACHE)/venv/bin/python -m pytest tests/foreign/test_power_loss.py
 

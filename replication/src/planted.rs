@@ -20,10 +20,6 @@ pub enum Bug {
     ReportOfAStranger,
     /// New replicas vote before they have caught up.
     VotersBehind,
-    /// A change that lost its leader is not ended before the next.
-    ChangeInAChange,
-    /// A reassignment is complete as a leader believes that may be deposed.
-    DoneUnconfirmed,
     /// A reassignment is completed by what was said of an earlier one.
     CompletesAnother,
     /// Brokers that are not there are counted when voters are chosen.
@@ -51,8 +47,6 @@ impl Bug {
         Bug::StaleReport,
         Bug::ReportOfAStranger,
         Bug::VotersBehind,
-        Bug::ChangeInAChange,
-        Bug::DoneUnconfirmed,
         Bug::CompletesAnother,
         Bug::VotersAway,
         Bug::VotersOfOneRack,

@@ -1,10 +1,12 @@
 //! What goes wrong, and how each of it ends.
 
 use rand::RngExt;
+use tidelog_protocol::types::BrokerId;
 
 use super::network::BROKERS_MAX;
 use super::raft::{Membership, Ms};
 use super::world::{Event, PARTITIONS, World, place};
+use crate::metadata::image::PartitionImage;
 use crate::raft::types::ReplicaId;
 
 /// The end of a fault.
@@ -157,7 +159,15 @@ impl World {
             *it != lost && host.directory == it.directory && host.may_run
         };
         let bears = |it: &Membership| !it.is_voter(&lost) || it.is_quorum(alive);
-        (0..=PARTITIONS).all(|group| self.memberships(group).iter().all(bears))
+        let is_there = |id: &&BrokerId| **id != lost.broker && self.hosts[id.0 as usize].may_run;
+        // A leader may have proposed what is wanted where nobody has seen it yet.
+        let comes_to_bear = |it: &PartitionImage| {
+            let to = it.wanted();
+            !to.contains(&lost.broker) || to.iter().filter(is_there).count() * 2 > to.len()
+        };
+        let mut wanted = (self.ledger.newest().topics()).flat_map(|topic| &topic.partitions);
+        wanted.all(comes_to_bear)
+            && (0..=PARTITIONS).all(|group| self.memberships(group).iter().all(bears))
     }
 
     fn kill_for(&mut self, broker: usize, time: Ms) {

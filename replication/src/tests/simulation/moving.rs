@@ -10,7 +10,6 @@ use super::world::{Group, TOPIC, World, index_of};
 use crate::hosted::members;
 use crate::metadata::command::{Command, CompletedReassignment};
 use crate::partition::reassignment::{self, Step};
-use crate::planted::{Bug, planted};
 use crate::raft::types::ReplicaId;
 
 const STEP_TIMEOUT: Ms = 2_000;
@@ -85,10 +84,6 @@ impl World {
         }
         self.say(format_args!("{broker}: plans {step:?} of {group}"));
         let since = self.now;
-        if step == Step::Done && planted(Bug::DoneUnconfirmed) {
-            self.set_mover(broker, group, Doing::Pausing, WAIT_PAUSE);
-            return self.complete(broker, group);
-        }
         self.set_mover(
             broker,
             group,
