@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::controller::Controller;
 use crate::hosted::HostedPartitions;
-use crate::metadata::command::Command;
+use crate::metadata::command::{Command, DamagedReplica};
 use crate::metadata::image::PartitionImage;
 use crate::partition::Partition;
 
@@ -62,11 +62,11 @@ async fn report(
         return Ok(());
     }
     store.write_damaged(image.version()).await?;
-    let command = Command::ReportDamage {
+    let command = Command::ReportDamage(DamagedReplica {
         topic,
         partition: index,
         broker,
-    };
+    });
     let submitted = controller.submit(command, REPORT_TIMEOUT).await;
     submitted.map(drop).map_err(io::Error::other)
 }

@@ -229,7 +229,12 @@ async fn frames_of_many_connections_share_a_small_budget() {
     for task in tasks {
         task.await.expect("client");
     }
-    assert_eq!(broker.server.broker().memory.used_bytes(), 0);
+    // A reply is with its client a moment before its memory is given back.
+    let begun = Instant::now();
+    while broker.server.broker().memory.used_bytes() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "memory stays");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

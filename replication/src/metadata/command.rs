@@ -71,6 +71,17 @@ pub struct CompletedReassignment {
     pub since: u64,
 }
 
+/// A replica that lost something of what it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DamagedReplica {
+    /// Topic.
+    pub topic: TopicId,
+    /// Partition.
+    pub partition: PartitionIndex,
+    /// The replica's broker.
+    pub broker: BrokerId,
+}
+
 /// A change of the cluster's metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -133,14 +144,7 @@ pub enum Command {
     },
     /// A replica lost what it had, and so knows neither what it acknowledged nor whom it voted for. It is taken out of its
     /// group and brought back empty.
-    ReportDamage {
-        /// Topic.
-        topic: TopicId,
-        /// Partition.
-        partition: PartitionIndex,
-        /// The replica's broker.
-        broker: BrokerId,
-    },
+    ReportDamage(DamagedReplica),
     /// Configuration changes, all or none.
     AlterConfigs {
         /// What they belong to.

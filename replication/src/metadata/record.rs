@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use crate::limits::METADATA_RECORD_BYTES_MAX;
 use crate::metadata::command::{
-    BrokerRegistration, Command, CompletedReassignment, ConfigResource, LeaderReport,
+    BrokerRegistration, Command, CompletedReassignment, ConfigResource, DamagedReplica,
+    LeaderReport,
 };
 use crate::metadata::levels::{FEATURE_LEVEL_MIN, METADATA_FEATURE, REASSIGNMENT_LEVEL};
 use crate::options::{Endpoint, SecurityProtocol};
@@ -290,18 +291,7 @@ fn kind_and_fields(command: &Command) -> (u16, Result<Vec<u8>, RecordError>) {
             UNREGISTER_BROKER,
             json(&UnregisterBrokerFields { broker: id.0 }),
         ),
-        Command::ReportDamage {
-            topic,
-            partition,
-            broker,
-        } => (
-            REPORT_DAMAGE,
-            json(&ReportDamageFields {
-                topic: topic.0.as_u128(),
-                partition: partition.0,
-                broker: broker.0,
-            }),
-        ),
+        Command::ReportDamage(damaged) => (REPORT_DAMAGE, json(&damage_fields(damaged))),
         Command::AlterConfigs { resource, changes } => (
             ALTER_CONFIGS,
             json(&AlterConfigsFields {
@@ -316,12 +306,7 @@ fn kind_and_fields(command: &Command) -> (u16, Result<Vec<u8>, RecordError>) {
                 count: *count,
             }),
         ),
-        Command::ReportLeaders(reports) => (
-            REPORT_LEADERS,
-            json(&ReportLeadersFields {
-                reports: reports.iter().map(report_fields).collect(),
-            }),
-        ),
+        Command::ReportLeaders(reports) => (REPORT_LEADERS, json(&leaders_fields(reports))),
         Command::SetFeature { name, level } => (
             SET_FEATURE,
             json(&SetFeatureFields {
@@ -421,14 +406,7 @@ pub fn decode(bytes: &[u8]) -> Result<Command, RecordError> {
                 broker: BrokerId(fields.broker),
             }
         }
-        REPORT_DAMAGE => {
-            let fields: ReportDamageFields = parse(fields)?;
-            Command::ReportDamage {
-                topic: TopicId(Uuid::from_u128(fields.topic)),
-                partition: PartitionIndex(fields.partition),
-                broker: BrokerId(fields.broker),
-            }
-        }
+        REPORT_DAMAGE => Command::ReportDamage(damaged(parse(fields)?)),
         ALTER_CONFIGS => {
             let fields: AlterConfigsFields = parse(fields)?;
             Command::AlterConfigs {
@@ -547,6 +525,28 @@ fn registration(fields: RegisterBrokerFields) -> Result<BrokerRegistration, Reco
         feature_level_max: fields.feature_level_max,
         new_directory: fields.new_directory,
     })
+}
+
+fn damage_fields(damaged: &DamagedReplica) -> ReportDamageFields {
+    ReportDamageFields {
+        topic: damaged.topic.0.as_u128(),
+        partition: damaged.partition.0,
+        broker: damaged.broker.0,
+    }
+}
+
+fn damaged(fields: ReportDamageFields) -> DamagedReplica {
+    DamagedReplica {
+        topic: TopicId(Uuid::from_u128(fields.topic)),
+        partition: PartitionIndex(fields.partition),
+        broker: BrokerId(fields.broker),
+    }
+}
+
+fn leaders_fields(reports: &[LeaderReport]) -> ReportLeadersFields {
+    ReportLeadersFields {
+        reports: reports.iter().map(report_fields).collect(),
+    }
 }
 
 fn completed_fields(completed: &[CompletedReassignment]) -> CompleteReassignmentsFields {

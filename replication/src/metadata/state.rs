@@ -120,11 +120,7 @@ impl MetadataState {
                 Ok(Outcome::Done)
             }
             Command::UnregisterBroker { broker } => self.unregister_broker(broker),
-            Command::ReportDamage {
-                topic,
-                partition,
-                broker,
-            } => self.report_damage(topic, partition, broker, version),
+            Command::ReportDamage(damaged) => self.report_damage(damaged, version),
             Command::AlterConfigs { resource, changes } => self.alter_configs(resource, changes),
             Command::AllocateProducerIds { broker, count } => {
                 self.allocate_producer_ids(broker, count)

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId};
 
 use super::MetadataState;
-use crate::metadata::command::{CompletedReassignment, ConfigResource, MetadataError, Outcome};
+use crate::metadata::command::{
+    CompletedReassignment, ConfigResource, DamagedReplica, MetadataError, Outcome,
+};
 use crate::metadata::image::{PartitionImage, Reassignment, TopicImage};
 use crate::planted::{Bug, planted};
 
@@ -59,16 +61,14 @@ impl MetadataState {
     /// A replica that is alone has nothing to be brought back from, and stays as it is.
     pub(super) fn report_damage(
         &mut self,
-        id: TopicId,
-        index: PartitionIndex,
-        broker: BrokerId,
+        damaged: DamagedReplica,
         version: u64,
     ) -> Result<Outcome, MetadataError> {
-        let mut topic = TopicImage::clone(&*self.topic(id)?);
+        let mut topic = TopicImage::clone(&*self.topic(damaged.topic)?);
         let partition = topic
-            .partition_mut(index)
+            .partition_mut(damaged.partition)
             .ok_or(MetadataError::UnknownPartition)?;
-        if partition.take_out(broker, version) {
+        if partition.take_out(damaged.broker, version) {
             self.put_topic(topic);
         }
         Ok(Outcome::Done)

@@ -1,6 +1,7 @@
 //! Replicas that lost what they had.
 
 use super::*;
+use crate::metadata::command::DamagedReplica;
 
 /// A topic with one partition on three brokers, led by the first.
 fn three() -> MetadataState {
@@ -22,11 +23,11 @@ fn three() -> MetadataState {
 }
 
 fn damage(broker: i32) -> Command {
-    Command::ReportDamage {
+    Command::ReportDamage(DamagedReplica {
         topic: id(1),
         partition: PartitionIndex(0),
         broker: BrokerId(broker),
-    }
+    })
 }
 
 fn fence(state: &mut MetadataState, broker: i32) {
