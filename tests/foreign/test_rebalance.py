@@ -79,7 +79,8 @@ def test_a_broker_that_joins_gets_its_share_once(tmp_path):
 
 
 def test_the_next_controller_goes_on_with_it(tmp_path):
-    with running(tmp_path, 3) as brokers:
+    # The one that is killed may just be about to lead something: its partition is started again then.
+    with running(tmp_path, 3, expected=["its leadership was handed over, and nobody took it"]) as brokers:
         create(brokers, "many", assignment=ROUND * 40)
         create(brokers, "busy", assignment=ROUND)
         load = Load(brokers, "busy")
