@@ -18,9 +18,7 @@ use crate::errors::JoinError;
 use crate::hosted::HostedPartitions;
 use crate::limits::HEARTBEATS_MAX;
 use crate::metadata::levels;
-use crate::peers::{
-    GroupRouter, LocalPeer, Loss, PeerAddress, PeerPatience, PeerPool, PeerStatus, PeerStatuses,
-};
+use crate::peers::{GroupRouter, LocalPeer, PeerAddress, PeerPatience, PeerPool, closed};
 use crate::raft::types::ReplicaId;
 use crate::tasks::Task;
 
@@ -142,7 +140,7 @@ pub async fn replace_lost(
     hosted: Arc<HostedPartitions>,
 ) {
     let mut statuses = peers.pool.statuses();
-    let mut noted: HashSet<ReplicaId> = HashSet::new();
+    let mut noted: BTreeSet<ReplicaId> = BTreeSet::new();
     while statuses.changed().await.is_ok() {
         let gone = closed(&statuses.borrow_and_update());
         noted.retain(|replica| gone.contains(replica));
@@ -161,13 +159,6 @@ pub async fn replace_lost(
             }
         }
     }
-}
-
-/// Peers that closed their connections and have not been reached since.
-fn closed(statuses: &PeerStatuses) -> HashSet<ReplicaId> {
-    let is_closed = |status: &PeerStatus| *status == PeerStatus::Lost(Loss::Closed);
-    let closed = statuses.iter().filter(|(_, status)| is_closed(status));
-    closed.map(|(replica, _)| *replica).collect()
 }
 
 /// Tells the controller that this broker is there, as its registration of this epoch. A broker that is alone tells

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::controller::Controller;
-use crate::hosted::HostedPartitions;
+use crate::hosted::{HostedPartitions, end_damaged};
 use crate::metadata::command::{Command, DamagedReplica};
 use crate::metadata::image::PartitionImage;
 use crate::partition::Partition;
@@ -52,15 +52,12 @@ async fn report(
     let Some(known) = known.filter(others) else {
         return Ok(());
     };
-    hosted.end_group_of(partition).await;
-    let store = hosted.state_of(partition);
-    let noted = store.read_damaged().unwrap_or_default();
+    end_damaged(partition).await;
     let going = known.reassignment.as_deref();
-    let going = going.is_some_and(|it| it.then.is_some() && !it.to.contains(&broker));
-    let coming = noted.zip(known.added_since(broker));
-    if going || coming.is_some_and(|(at, since)| since > at) {
+    if going.is_some_and(|it| it.takes_out(broker)) || hosted.is_renewed(partition, known) {
         return Ok(());
     }
+    let store = hosted.state_of(partition);
     store.write_damaged(image.version()).await?;
     let command = Command::ReportDamage(DamagedReplica {
         topic,

@@ -33,11 +33,11 @@ use crate::raft::types::{GroupId, ReplicaId};
 /// Longest wait for others to take over what this broker led.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Said of a replica that was found to be damaged by an earlier run.
-const LOST_BEFORE: &str = "it has lost records, and is not replaced yet";
-
 /// Pause between two looks whether they have.
 const HAND_OVER_LOOK: Duration = Duration::from_millis(5);
+
+/// Said of a replica that was found to be damaged by an earlier run.
+const LOST_BEFORE: &str = "it has lost records, and is not replaced yet";
 
 /// Partitions of one topic by index; those that are hosted elsewhere are gaps.
 type Slots = Vec<Option<Arc<Partition>>>;
@@ -242,11 +242,13 @@ impl HostedPartitions {
     }
 
     /// Whether a replica that has lost something is out of its group, and wanted again without what it had.
-    fn is_renewed(&self, hosted: &Partition, known: &PartitionImage) -> bool {
+    pub fn is_renewed(&self, hosted: &Partition, known: &PartitionImage) -> bool {
+        // Hardly any is, so that the store is hardly ever asked.
+        let Some(since) = known.added_since(self.options.broker) else {
+            return false;
+        };
         let noted = self.state_of(hosted).read_damaged();
-        let damaged_at = noted.ok().flatten();
-        let since = known.added_since(self.options.broker);
-        damaged_at.zip(since).is_some_and(|(at, since)| since > at)
+        noted.ok().flatten().is_some_and(|at| since > at)
     }
 
     /// Removes what is left of a replica and begins anew with nothing.
@@ -278,21 +280,23 @@ impl HostedPartitions {
             if hosted.is_asleep() {
                 return self.notices.orphaned.add(hosted.shared().group());
             }
-            hosted.shared().lose_leader(leader);
-            let turn = live_before(image, Some(known), me, &BTreeSet::from([leader]));
-            let partition = hosted.clone();
-            tokio::spawn(async move { partition.elect_in_turn(turn).await });
+            self.replace_leader(image, hosted, leader, &BTreeSet::from([leader]));
         }
     }
 
-    /// Ends the group of a replica that has lost something: it is not to vote with what is left.
-    pub async fn end_group_of(&self, damaged: &Partition) {
-        let life = damaged.life().lock().await;
-        damaged.forget_sleep();
-        if let Some(group) = damaged.swap_group(None) {
-            group.shutdown().await;
-        }
-        drop(life);
+    /// The leader of a partition is gone, one of those that are lost: another replica is to be elected.
+    fn replace_leader(
+        &self,
+        image: &MetadataImage,
+        partition: &Arc<Partition>,
+        leader: BrokerId,
+        lost: &BTreeSet<BrokerId>,
+    ) {
+        partition.shared().lose_leader(leader);
+        let known = image.partition_by_id(partition.topic_id(), partition.index());
+        let turn = live_before(image, known, self.options.broker, lost);
+        let partition = partition.clone();
+        tokio::spawn(async move { partition.elect_in_turn(turn).await });
     }
 
     /// What is kept of a partition's group beside its log.
@@ -397,12 +401,7 @@ impl HostedPartitions {
     async fn start_locked(&self, partition: &Partition, members: &[ReplicaId]) {
         match self.starter.start(partition.shared(), members).await {
             Ok(group) => drop(partition.swap_group(Some(Arc::new(group)))),
-            Err(error)
-                if error.kind() == io::ErrorKind::InvalidData || partition.log().is_damaged() =>
-            {
-                partition.shared().lose_records(&error.to_string());
-            }
-            Err(error) => partition.shared().go_offline(&error.to_string()),
+            Err(error) => partition.shared().not_started(&error),
         }
     }
 
@@ -537,10 +536,7 @@ impl HostedPartitions {
             else {
                 continue;
             };
-            partition.shared().lose_leader(leader);
-            let known = image.partition_by_id(partition.topic_id(), partition.index());
-            let turn = live_before(image, known, me, lost);
-            tokio::spawn(async move { partition.elect_in_turn(turn).await });
+            self.replace_leader(image, &partition, leader, lost);
         }
     }
 
@@ -595,8 +591,18 @@ impl HostedPartitions {
 async fn end_group(partition: &Partition) {
     let mut life = partition.life().lock().await;
     *life = Life::Ended;
-    partition.forget_sleep();
     partition.shared().retire();
+    end_locked(partition).await;
+}
+
+/// Ends the group of a replica that has lost something: it is not to vote with what is left.
+pub async fn end_damaged(partition: &Partition) {
+    let _life = partition.life().lock().await;
+    end_locked(partition).await;
+}
+
+async fn end_locked(partition: &Partition) {
+    partition.forget_sleep();
     if let Some(group) = partition.swap_group(None) {
         group.shutdown().await;
     }

@@ -47,12 +47,15 @@ impl LeaderReporter {
                 next.and_then(|group| pending.remove_entry(&group))
             };
             let Some((group, epoch)) = next else { break };
-            let known = image.partition_by_id(group.topic, group.partition);
-            let mut isr = known.map_or_else(Vec::new, |known| in_sync(group, known));
+            // Deleted partitions are no news.
+            let Some(known) = image.partition_by_id(group.topic, group.partition) else {
+                continue;
+            };
+            let mut isr = in_sync(group, known);
             if !isr.contains(&me) {
                 isr.insert(0, me);
             }
-            if is_news(image, group, epoch, me, &isr) {
+            if is_news(known, epoch, me, &isr) {
                 reports.push(LeaderReport {
                     topic: group.topic,
                     partition: group.partition,
@@ -85,16 +88,7 @@ pub fn same_brokers(some: &[BrokerId], others: &[BrokerId]) -> bool {
     some.len() == others.len() && some.iter().all(|broker| others.contains(broker))
 }
 
-/// Whether the image does not show this leader, or these replicas in sync, yet. Deleted partitions are no news.
-fn is_news(
-    image: &MetadataImage,
-    group: GroupId,
-    epoch: LeaderEpoch,
-    me: BrokerId,
-    isr: &[BrokerId],
-) -> bool {
-    let known = image.partition_by_id(group.topic, group.partition);
-    known.is_some_and(|known| {
-        known.leader_epoch < epoch || known.leader != Some(me) || !same_brokers(&known.isr, isr)
-    })
+/// Whether the image does not show this leader, or these replicas in sync, yet.
+fn is_news(known: &PartitionImage, epoch: LeaderEpoch, me: BrokerId, isr: &[BrokerId]) -> bool {
+    known.leader_epoch < epoch || known.leader != Some(me) || !same_brokers(&known.isr, isr)
 }

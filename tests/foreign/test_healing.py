@@ -4,12 +4,11 @@ load, and everything that was acknowledged is read from them.
 Tidelog's own: Kafka's brokers join in another way.
 """
 
-import json
 import shutil
 
 import pytest
 
-from harness.cluster import IS_TIDELOG, Load, check_books, create, node, placement, running, tidelog, until
+from harness.cluster import IS_TIDELOG, Load, check_books, create, node, placement, running, tidelog, tidelog_json, until
 
 pytestmark = pytest.mark.skipif(not IS_TIDELOG, reason="brokers join by Tidelog's own flag")
 
@@ -32,7 +31,7 @@ def all_vote(brokers):
     """Waits until the controller group consists of what is there, and of nothing that is lost."""
 
     def group():
-        found = json.loads(tidelog(brokers, "cluster", "status", "--output", "json"))["controller_group"]
+        found = tidelog_json(brokers, "cluster", "status")["controller_group"]
         # Of one that has just come nothing is known.
         return sorted(voter["broker"] for voter in found["voters"]), found["observers"], [voter["lag"] for voter in found["voters"]]
 

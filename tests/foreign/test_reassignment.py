@@ -30,6 +30,7 @@ from harness.cluster import (
     read_all,
     running,
     tidelog,
+    tidelog_json,
     until,
 )
 from wire import Connection, Error
@@ -113,10 +114,6 @@ def plan(folder, topic, replicas):
 
 def reassign_partitions(brokers, *arguments):
     return tools.run("kafka-reassign-partitions", "--bootstrap-server", bootstrap(brokers), *arguments)
-
-
-def tidelog_json(brokers, *arguments):
-    return json.loads(tidelog(brokers, *arguments, "--output", "json"))
 
 
 def test_replicas_move_under_load(four, tmp_path):

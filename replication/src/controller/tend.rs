@@ -21,7 +21,7 @@ use super::voters::{self, Candidate, Step};
 use crate::control::Heartbeat;
 use crate::metadata::command::Command;
 use crate::metadata::image::{BrokerImage, MetadataImage};
-use crate::peers::{Loss, PeerStatus, PeerStatuses};
+use crate::peers::{PeerStatuses, closed};
 use crate::raft::members::{Members, caught_up};
 use crate::raft::types::ReplicaId;
 
@@ -137,10 +137,7 @@ impl Tender {
     /// Brokers whose process closed its connections.
     fn note_lost(&mut self, liveness: &mut Liveness) {
         let now = self.moment(Instant::now());
-        let statuses = self.statuses.borrow_and_update().clone();
-        let is_closed = |status: &PeerStatus| matches!(status, PeerStatus::Lost(Loss::Closed));
-        let closed = statuses.iter().filter(|(_, status)| is_closed(status));
-        let closed = closed.map(|(replica, _)| *replica).collect();
+        let closed = closed(&self.statuses.borrow_and_update());
         let image = self.controller.shared().image();
         for broker in newly_lost(&mut self.lost, &closed, &image) {
             liveness.note_disconnected(broker, now);

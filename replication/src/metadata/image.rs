@@ -67,6 +67,11 @@ impl Reassignment {
     pub fn is_cancelled(&self) -> bool {
         self.from == self.to
     }
+
+    /// Whether a broker's replica, which lost what it had, goes before it comes back.
+    pub fn takes_out(&self, broker: BrokerId) -> bool {
+        self.then.is_some() && !self.to.contains(&broker)
+    }
 }
 
 /// One partition.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use tidelog_protocol::batch::RecordBatch;
 use tidelog_protocol::types::{LeaderEpoch, Offset};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::group::PartitionGroup;
 use super::shared::PartitionShared;
@@ -89,11 +88,11 @@ impl MoreReplicas {
         // What is committed is in the log, and so not behind its end.
         let last = partition.log().bounds().last.index;
         Replicating(Box::pin(async move {
-            let held = self.group.wait_held(last, self.required);
-            match timeout(self.patience, held).await {
-                Ok(true) => Ok(appended),
+            let held = self.group.wait_held(last, self.required, self.patience);
+            match held.await {
+                true => Ok(appended),
                 // It is committed, and stays.
-                Ok(false) | Err(_) => Err(AppendError::Unknown),
+                false => Err(AppendError::Unknown),
             }
         }))
     }

@@ -357,39 +357,23 @@ impl PartitionGroup {
 
     /// Index of the last entry, and the other voters, each with the last entry that it is known to have.
     pub fn followers(&self) -> (u64, Vec<(BrokerId, Option<u64>)>) {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let matched = metrics.replication.as_ref();
-        let known = |replica: &ReplicaId| matched?.get(replica)?.map(|id| id.index);
-        let voters = metrics.membership_config.voter_ids();
-        let followers = voters
-            .filter(|replica| *replica != metrics.id)
-            .map(|replica| (replica.broker, known(&replica)));
-        (metrics.last_log_index.unwrap_or(0), followers.collect())
+        followers(&self.raft.metrics().borrow_watched())
     }
 
-    /// Waits until so many voters, this one among them, have an entry; false if this one leads no more.
-    pub async fn wait_held(&self, entry: EntryIndex, replicas: usize) -> bool {
-        let mut changes = self.raft.metrics();
-        loop {
-            if self.raft.metrics().borrow_watched().state != ServerState::Leader {
-                return false;
-            }
-            let (_, followers) = self.followers();
-            let has_it =
-                |matched: &Option<u64>| matched.is_some_and(|at| codec::entry_index(at) >= entry);
-            let holders = followers
-                .iter()
-                .filter(|(_, matched)| has_it(matched))
-                .count()
-                + 1;
-            if holders >= replicas {
-                return true;
-            }
-            if changes.changed().await.is_err() {
-                return false;
-            }
-        }
+    /// Waits until so many voters, this one among them, have an entry; false if this one leads no more, or not in time.
+    pub async fn wait_held(&self, entry: EntryIndex, replicas: usize, timeout: Duration) -> bool {
+        let leads = |metrics: &RaftMetrics<GroupTypes>| metrics.state == ServerState::Leader;
+        let held = |metrics: &RaftMetrics<GroupTypes>| {
+            let (_, followers) = followers(metrics);
+            let has_it = |(_, matched): &(BrokerId, Option<u64>)| {
+                matched.is_some_and(|at| codec::entry_index(at) >= entry)
+            };
+            followers.iter().filter(|it| has_it(it)).count() + 1 >= replicas
+        };
+        let wait = self.raft.wait(Some(timeout));
+        let ended = |metrics: &RaftMetrics<GroupTypes>| !leads(metrics) || held(metrics);
+        let metrics = wait.metrics(ended, "held by more replicas").await;
+        metrics.is_ok_and(|metrics| leads(&metrics))
     }
 
     /// The last entry that all followers have which do not lack more than so many; of a follower the last of all.
@@ -445,6 +429,16 @@ impl PartitionGroup {
             tracing::debug!(%error, "group task did not end by itself");
         }
     }
+}
+
+fn followers(metrics: &RaftMetrics<GroupTypes>) -> (u64, Vec<(BrokerId, Option<u64>)>) {
+    let matched = metrics.replication.as_ref();
+    let known = |replica: &ReplicaId| matched?.get(replica)?.map(|id| id.index);
+    let voters = metrics.membership_config.voter_ids();
+    let followers = voters
+        .filter(|replica| *replica != metrics.id)
+        .map(|replica| (replica.broker, known(&replica)));
+    (metrics.last_log_index.unwrap_or(0), followers.collect())
 }
 
 /// Ends what a process that died had begun: either its log begins where the snapshot ends, and all that is missing is the

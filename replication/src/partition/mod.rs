@@ -35,7 +35,7 @@ use tidelog_protocol::types::{
     TimestampMs, TopicId, TopicPartition,
 };
 use tidelog_storage::log::{LogError, PartitionLog, SequenceError};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::election::ElectionError;
 use crate::errors::{AppendError, DeleteRecordsError, NotLeader};
@@ -48,7 +48,7 @@ use crate::partition::order::Placement;
 use crate::partition::reassignment::Step;
 use crate::partition::shared::PartitionShared;
 use crate::partition::state::{PartitionState, Role};
-use crate::partition::submission::{AppendResult, InFlight, Submission};
+use crate::partition::submission::{InFlight, Submission};
 use crate::partition::waiters::WaiterRegistration;
 use crate::raft::codec::entry_index;
 use crate::raft::types::{GroupCommand, GroupResponder, ReplicaId};
@@ -187,7 +187,8 @@ impl Partition {
         if group.lease_is_old(voters) && !group.confirm().await {
             return Err(self.shared.not_leader().into());
         }
-        self.submit_in_order(&group, request, reserved)
+        let more = self.more_replicas(&group, request.acks, voters);
+        self.submit_in_order(&group, request, reserved, more)
     }
 
     /// Registers for a wake-up whenever the high watermark, the log start or the leadership moves. Read the state after
@@ -304,10 +305,7 @@ impl Partition {
     /// The same, of a group that is in memory. `before` were in sync when it began to lead.
     pub(crate) fn in_sync_now(&self, before: &[BrokerId]) -> Vec<BrokerId> {
         let state = self.state();
-        if !state.is_leader() {
-            return Vec::new();
-        }
-        let Some(group) = self.group() else {
+        let Some(group) = self.group().filter(|_| state.is_leader()) else {
             return Vec::new();
         };
         let (last, followers) = group.followers();
@@ -528,22 +526,19 @@ impl Partition {
         }
     }
 
-    /// The ticket of a batch that is appended, or was. Where more replicas are asked for than a majority it waits on
-    /// after the commit.
-    fn ticket(
+    /// What is waited for after the commit, where more replicas are asked for than a majority.
+    fn more_replicas(
         &self,
-        answer: oneshot::Receiver<AppendResult>,
-        acks: Acks,
         group: &Arc<PartitionGroup>,
-    ) -> AppendTicket {
-        let voters = self.shared.voter_count();
+        acks: Acks,
+        voters: usize,
+    ) -> Option<MoreReplicas> {
         let required = self.required(voters);
-        let more = (acks == Acks::All && required > voters / 2 + 1).then(|| MoreReplicas {
+        (acks == Acks::All && required > voters / 2 + 1).then(|| MoreReplicas {
             group: group.clone(),
             required,
             patience: self.limits.replica_lag_max,
-        });
-        AppendTicket::waiting(answer, self.shared.clone(), more)
+        })
     }
 
     /// Takes bytes from both budgets. A small batch takes a minimal share, so that batches are bounded as well.
@@ -562,9 +557,10 @@ impl Partition {
 
     fn submit_in_order(
         &self,
-        group: &Arc<PartitionGroup>,
+        group: &PartitionGroup,
         request: AppendRequest,
         reserved: Reserved<'_>,
+        more: Option<MoreReplicas>,
     ) -> Result<AppendTicket, AppendError> {
         let AppendRequest { batch, acks, .. } = request;
         let mut order = self.shared.order();
@@ -575,7 +571,7 @@ impl Partition {
                 epoch,
             } => (number, base_offset, epoch),
             // With the order locked, so that a loss of the original between the two is told to the duplicate.
-            other => return self.answer_unplaced(other, &batch, acks, group),
+            other => return self.answer_unplaced(other, &batch, acks, more),
         };
         let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
         let (submission, answer) = Submission::new(
@@ -608,7 +604,7 @@ impl Partition {
                 base_offset,
                 log_start: self.shared.log_start(),
             })),
-            Acks::Leader | Acks::All => self.ticket(answer, acks, group),
+            Acks::Leader | Acks::All => AppendTicket::waiting(answer, self.shared.clone(), more),
         })
     }
 
@@ -617,7 +613,7 @@ impl Partition {
         placement: Placement,
         batch: &RecordBatch,
         acks: Acks,
-        group: &Arc<PartitionGroup>,
+        more: Option<MoreReplicas>,
     ) -> Result<AppendTicket, AppendError> {
         match placement {
             Placement::Duplicate { base_offset } if acks == Acks::None => {
@@ -629,7 +625,7 @@ impl Partition {
             Placement::Duplicate { base_offset } => {
                 let next_offset = Offset(base_offset.0 + i64::from(batch.record_count()));
                 let answer = self.shared.await_original(base_offset, next_offset);
-                Ok(self.ticket(answer, acks, group))
+                Ok(AppendTicket::waiting(answer, self.shared.clone(), more))
             }
             Placement::Refused(error) => Err(sequence_error(batch, error)),
             Placement::NotLeader | Placement::Placed { .. } => Err(self.shared.not_leader().into()),

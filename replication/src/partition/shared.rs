@@ -3,6 +3,7 @@
 //! Invariant: the high watermark never falls, and never passes the log end.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
@@ -372,6 +373,15 @@ impl PartitionShared {
         self.notices.damaged.add(self.group);
     }
 
+    /// Its group could not be started on what there is.
+    pub fn not_started(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData || self.log.is_damaged() {
+            self.lose_records(&error.to_string());
+        } else {
+            self.go_offline(&error.to_string());
+        }
+    }
+
     /// Whether it has lost something. Its group is not started again.
     pub fn is_damaged(&self) -> bool {
         self.damaged.load(Ordering::Acquire)
@@ -704,9 +714,10 @@ impl GroupEvents for PartitionShared {
         // A topic that is deleted takes its groups down by way of their logs.
         match error {
             LogError::Removed => {}
-            _ if self.log.is_damaged() => self.lose_records(&error.to_string()),
-            LogError::Corrupt { .. } => self.lose_records(&error.to_string()),
-            _ => self.go_offline(&error.to_string()),
+            error if self.log.is_damaged() || matches!(error, LogError::Corrupt { .. }) => {
+                self.lose_records(&error.to_string());
+            }
+            error => self.go_offline(&error.to_string()),
         }
     }
 }

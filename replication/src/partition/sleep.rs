@@ -16,7 +16,6 @@
 //! Invariant: there is one group on one log. `life` is locked while one is started or ended; a group that somebody holds
 //! is not put to sleep.
 
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -259,12 +258,7 @@ impl Partition {
                 Some(group)
             }
             Err(error) => {
-                let text = error.to_string();
-                if error.kind() == io::ErrorKind::InvalidData || self.log().is_damaged() {
-                    self.shared.lose_records(&text);
-                } else {
-                    self.shared.go_offline(&text);
-                }
+                self.shared.not_started(&error);
                 None
             }
         }

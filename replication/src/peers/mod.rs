@@ -39,4 +39,5 @@ pub use link::{LinkContext, PeerStatus};
 pub use router::{CallHandler, GroupRouter};
 pub use server::{Drained, PeerServer};
 pub use service::{CallKind, Refusal, RefusalCode, Served};
+pub(crate) use transport::closed;
 pub use transport::{CallError, PeerPool, PeerStatuses};

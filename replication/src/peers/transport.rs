@@ -1,6 +1,6 @@
 //! The connections to all peers: what groups send through, and who is connected.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::codec;
-use super::connection::{Connection, RequestError, establish};
+use super::connection::{Connection, Loss, RequestError, establish};
 use super::frame::{BodyWriter, RequestKind};
 use super::handshake::{HandshakeError, Lane, RemotePeer};
 use super::identity::{LocalPeer, PeerAddress, PeerPatience};
@@ -31,6 +31,13 @@ use crate::raft::types::{GroupId, GroupTypes, ReplicaId, Vote};
 
 /// How each peer is doing.
 pub type PeerStatuses = BTreeMap<ReplicaId, PeerStatus>;
+
+/// Peers that closed their connections and have not been reached since.
+pub fn closed(statuses: &PeerStatuses) -> BTreeSet<ReplicaId> {
+    let is_closed = |status: &PeerStatus| *status == PeerStatus::Lost(Loss::Closed);
+    let closed = statuses.iter().filter(|(_, status)| is_closed(status));
+    closed.map(|(replica, _)| *replica).collect()
+}
 
 /// Why a call to an address was not answered.
 #[derive(Debug, thiserror::Error)]

@@ -52,6 +52,20 @@ async fn vote_of(
     Ok(answer.vote)
 }
 
+/// The peer says that it has no such call.
+fn assert_unknown_call<T: std::fmt::Debug>(refused: &Result<T, RequestError>) {
+    assert!(
+        matches!(
+            refused,
+            Err(RequestError::Refused(Refusal {
+                code: RefusalCode::UnknownCall,
+                ..
+            }))
+        ),
+        "{refused:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn peers_reach_the_controller_and_the_partitions() {
     let router = Arc::new(GroupRouter::default());
@@ -132,16 +146,7 @@ async fn peers_reach_the_controller_and_the_partitions() {
 
     let body = Bytes::from_static(b"\x01\x00\x01");
     let refused = other.call(replica(1), CallKind(77), body, PATIENCE).await;
-    assert!(
-        matches!(
-            &refused,
-            Err(RequestError::Refused(Refusal {
-                code: RefusalCode::UnknownCall,
-                ..
-            }))
-        ),
-        "{refused:?}"
-    );
+    assert_unknown_call(&refused);
 
     replication.shutdown().await;
     let late = vote_of(&other, partition, false).await;
@@ -182,16 +187,7 @@ async fn what_an_older_broker_does_not_know_is_said_to_be_so() {
     }
     let hand_over = Request::HandOver(Vec::new());
     let refused = control.ask(replica(1), &hand_over, deadline()).await;
-    assert!(
-        matches!(
-            &refused,
-            Err(RequestError::Refused(Refusal {
-                code: RefusalCode::UnknownCall,
-                ..
-            }))
-        ),
-        "{refused:?}"
-    );
+    assert_unknown_call(&refused);
     other.shutdown().await;
     server.shutdown(PATIENCE).await;
 }

@@ -4,6 +4,7 @@ read, once, in the order of its partition.
 Tidelog's own: brokers join by its flag.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -138,6 +139,10 @@ def tidelog(brokers, *arguments):
     if done.returncode != 0:
         raise tools.Failed(done.stdout + done.stderr)
     return done.stdout
+
+
+def tidelog_json(brokers, *arguments):
+    return json.loads(tidelog(brokers, *arguments, "--output", "json"))
 
 
 def placement(brokers, topic, partition=0):

@@ -149,22 +149,28 @@ impl PartitionImage {
         }
         let known = self.reassignment.as_deref();
         let from = known.map_or_else(|| self.replicas.to_vec(), |it| it.from.clone());
-        let rest = (self.replicas.iter()).filter(|broker| !to.contains(broker));
-        self.replicas = to.iter().chain(rest).copied().collect();
-        self.reassignment = Some(Arc::new(Reassignment {
+        self.begin(Reassignment {
             from,
             to,
             since: version,
             then: None,
-        }));
+        });
         true
+    }
+
+    /// Names the wanted replicas first, then those that will go.
+    fn begin(&mut self, reassignment: Reassignment) {
+        let to = &reassignment.to;
+        let rest = (self.replicas.iter()).filter(|broker| !to.contains(broker));
+        self.replicas = to.iter().chain(rest).copied().collect();
+        self.reassignment = Some(Arc::new(reassignment));
     }
 
     /// A broker lost what its replica had, which is a member of the group all the same: it goes, then it comes back. Returns
     /// whether that changes anything.
     fn take_out(&mut self, broker: BrokerId, version: u64) -> bool {
         let known = self.reassignment.as_deref();
-        let going = known.is_some_and(|it| it.then.is_some() && !it.to.contains(&broker));
+        let going = known.is_some_and(|it| it.takes_out(broker));
         if !self.replicas.contains(&broker) || going {
             return false;
         }
@@ -179,14 +185,12 @@ impl PartitionImage {
             return false;
         }
         let then = Some(self.wanted().to_vec());
-        let rest = (self.replicas.iter()).filter(|broker| !to.contains(broker));
-        self.replicas = to.iter().chain(rest).copied().collect();
-        self.reassignment = Some(Arc::new(Reassignment {
+        self.begin(Reassignment {
             from,
             to,
             since: version,
             then,
-        }));
+        });
         self.lose(broker);
         true
     }

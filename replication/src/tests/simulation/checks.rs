@@ -23,7 +23,7 @@ pub struct Checks {
     /// Records that clients were told are safe: group, index, value, when.
     pub acknowledged: BTreeMap<(Group, Index), (u64, Ms)>,
     /// When a record of each partition was last acknowledged.
-    pub last_acknowledged: BTreeMap<Group, Ms>,
+    last_acknowledged: BTreeMap<Group, Ms>,
 }
 
 impl Checks {
@@ -40,6 +40,11 @@ impl Checks {
     pub fn acknowledged(&mut self, group: Group, index: Index, value: u64, now: Ms) {
         self.acknowledged.insert((group, index), (value, now));
         self.last_acknowledged.insert(group, now);
+    }
+
+    /// When that was; 0: never.
+    pub fn last_acknowledged(&self, group: Group) -> Ms {
+        self.last_acknowledged.get(&group).copied().unwrap_or(0)
     }
 }
 
@@ -477,12 +482,7 @@ impl World {
                 return Some(format!("{broker} does not host {group} as the image says"));
             }
         }
-        let last = self
-            .checks
-            .last_acknowledged
-            .get(&group)
-            .copied()
-            .unwrap_or(0);
+        let last = self.checks.last_acknowledged(group);
         (Some(last) <= self.calm_since).then(|| format!("{group} takes no records"))
     }
 

@@ -289,12 +289,7 @@ impl World {
         self.at(self.now + pause, Event::Write);
         let group = self.rng.random_range(1..=PARTITIONS);
         if let Some(calm) = self.calm_since {
-            let last = self
-                .checks
-                .last_acknowledged
-                .get(&group)
-                .copied()
-                .unwrap_or(0);
+            let last = self.checks.last_acknowledged(group);
             if last > calm + 500 {
                 return;
             }
