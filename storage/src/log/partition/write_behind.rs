@@ -101,7 +101,7 @@ impl PartitionLog {
     }
 
     fn write_step(&self, writing: &mut Writing) -> Result<bool, LogError> {
-        let Some(work) = self.next_work(writing) else {
+        let Some(work) = self.next_work(writing)? else {
             return Ok(false);
         };
         if let Some((header, producers)) = &work.beginning {
@@ -138,10 +138,10 @@ impl PartitionLog {
         Ok(self.finish_work(writing, &work))
     }
 
-    fn next_work(&self, writing: &Writing) -> Option<Work> {
+    fn next_work(&self, writing: &Writing) -> Result<Option<Work>, LogError> {
         let state = self.state.lock();
         if !state.has_files {
-            return None;
+            return Ok(None);
         }
         let open = state
             .segments
@@ -177,7 +177,12 @@ impl PartitionLog {
         }
         let nothing = side.is_empty() && (open.is_written() || state.segments.sealed.is_empty());
         if nothing && state.segments.sealed.is_empty() {
-            return None;
+            return Ok(None);
+        }
+        // A disk that broke its word can leave such a segment: nothing that waits would ever complete it.
+        if side.is_empty() && (to.log, to.side) != (open.log_end, open.side_end) {
+            let reason = "what its files lack is not held either";
+            return Err(self.files.corrupt(open.name, FileKind::Log, to.log, reason));
         }
         let indexes = index_bytes(open, &mut to);
         if to.log - to.hinted >= HINT_BYTES {
@@ -189,7 +194,7 @@ impl PartitionLog {
             .filter(|epoch| writing.epoch_written != Some(*epoch));
         let epochs = epoch.map(|epoch| (epoch, state.epochs.checkpoint_text()));
         let name = open.name;
-        Some(Work {
+        Ok(Some(Work {
             name,
             beginning,
             from: open.written,
@@ -199,7 +204,7 @@ impl PartitionLog {
             side,
             indexes,
             epochs,
-        })
+        }))
     }
 
     fn begin_files(

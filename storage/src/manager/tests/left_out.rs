@@ -30,7 +30,7 @@ fn shown_by(point: SyncPoint) -> Option<Scenario> {
         JournalFilesNoted => reused_files,
         JournalHeader => journal::interrupted_starts,
         JournalFileMade | JournalGroup | JournalFileLeft | SideMade => journal::lives,
-        JournalFileRemoved => journal::files_of_another_size,
+        JournalFileRemoved => journal::fewer_files,
         JournalClosed => journal::interrupted_close,
         JournalSeal => journal::damaged_end,
         SideFrames => journal::interrupted_setting_aside,
