@@ -62,10 +62,25 @@ impl ControllerShared {
         self.versions.subscribe()
     }
 
-    /// Shows an image to everybody, and what changed to the one who acts on it.
-    pub fn publish(&self, image: MetadataImage, delta: MetadataDelta) {
+    /// Shows an image to everybody, and what changed to the one who acts on it: everything up to this entry was applied,
+    /// the last membership among it.
+    pub fn publish(
+        &self,
+        image: MetadataImage,
+        delta: MetadataDelta,
+        last: LogId,
+        membership: Option<StoredMembership>,
+    ) {
         let version = image.version();
+        // Before it counts as applied, and that before those who wait for it are woken.
         self.image.store(Arc::new(image));
+        {
+            let mut applied = self.applied.lock();
+            applied.last = Some(last);
+            if let Some(membership) = membership {
+                applied.membership = membership;
+            }
+        }
         self.delta.lock().merge(delta);
         self.versions.send_replace(version);
         self.changed.notify_one();
@@ -128,15 +143,6 @@ impl ControllerShared {
     pub fn applied(&self) -> (Option<LogId>, StoredMembership) {
         let applied = self.applied.lock();
         (applied.last, applied.membership.clone())
-    }
-
-    /// Everything up to this entry was applied.
-    pub fn set_applied(&self, last: LogId, membership: Option<StoredMembership>) {
-        let mut applied = self.applied.lock();
-        applied.last = Some(last);
-        if let Some(membership) = membership {
-            applied.membership = membership;
-        }
     }
 
     /// A checkpoint, if more was applied since the last one. Only its entry id counts: the image is restored from the

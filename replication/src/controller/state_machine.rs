@@ -81,9 +81,9 @@ impl ControllerStateMachine {
             ..Default::default()
         };
         self.metadata = MetadataState::new(image);
-        self.shared
-            .set_applied(description.last, Some(description.membership.clone()));
-        self.shared.publish(self.metadata.image().clone(), delta);
+        let (last, membership) = (description.last, description.membership.clone());
+        let image = self.metadata.image().clone();
+        self.shared.publish(image, delta, last, Some(membership));
     }
 
     fn apply_command(&mut self, id: LogId, record: &[u8]) -> Result<GroupReply, io::Error> {
@@ -153,10 +153,10 @@ impl RaftStateMachine<GroupTypes> for ControllerStateMachine {
             last = Some(id);
         }
         let Some(last) = last else { return Ok(()) };
-        self.shared.set_applied(last, membership);
         self.metadata.set_controller(self.shared.leader());
         let delta = self.metadata.take_delta();
-        self.shared.publish(self.metadata.image().clone(), delta);
+        let image = self.metadata.image().clone();
+        self.shared.publish(image, delta, last, membership);
         answers
             .into_iter()
             .for_each(|(responder, reply)| responder.send(reply));
