@@ -96,7 +96,9 @@ impl GroupLog {
         events: Arc<dyn GroupEvents>,
         checkpoint: Option<Checkpoint>,
     ) -> Result<GroupLog, io::Error> {
-        let vote = state.read_vote()?;
+        // The first message of a leader, not the vote of an earlier run, says that it leads: its followers hear of it by the
+        // vote that is saved then.
+        let vote = state.read_vote()?.map(uncommitted);
         let opened_at = log.bounds().last.index;
         if vote.is_none() && must_have_voted(opened_at) {
             return Err(invalid(VOTE_MISSING));
@@ -187,6 +189,13 @@ fn full_entry(entry: LogEntry) -> Result<Entry, io::Error> {
         EntryBody::Opaque { tag, bytes } => codec::decode_opaque(tag, bytes).map_err(invalid)?,
     };
     Ok(Entry { log_id, payload })
+}
+
+fn uncommitted(vote: Vote) -> Vote {
+    Vote {
+        committed: false,
+        ..vote
+    }
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

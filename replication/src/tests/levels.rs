@@ -62,13 +62,12 @@ async fn fenced(node: &Node, broker: i32) {
     .await;
 }
 
-/// Stops a broker and starts it as another version.
+/// Stops a broker and starts it as another version, where the others know it: none of them is asked where they are by now.
 async fn replaced(nodes: &mut Vec<Node>, at: usize, tune: Tune) -> Result<(), StartError> {
-    let (id, directory) = (
-        i32::try_from(at).expect("few") + 1,
-        nodes.remove(at).stop().await,
-    );
-    nodes.insert(at, Node::run_tuned(id, directory, None, tune).await?);
+    let node = nodes.remove(at);
+    let (id, address) = (node.replication.broker().0, node.address());
+    let directory = node.stop().await;
+    nodes.insert(at, Node::run_at(address, id, directory, None, tune).await?);
     Ok(())
 }
 
