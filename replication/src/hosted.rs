@@ -1,6 +1,7 @@
 //! The partitions that this broker hosts, kept equal to what the image assigns to it.
 //!
-//! One task changes the set, topic by topic, so that the deletion of a topic never overtakes its creation.
+//! One task changes the set, topic by topic, so that the deletion of a topic never overtakes its creation. Another removes
+//! what is left of partitions that went elsewhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -10,13 +11,12 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use tidelog_protocol::types::{BrokerId, PartitionIndex, TopicId, TopicPartition};
-use tidelog_storage::log::{LogConfig, LogId, PartitionLog};
+use tidelog_storage::log::{EntryId, LogConfig, LogId, PartitionLog};
 use tidelog_storage::manager::LogManager;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::controller::METADATA_TOPIC_ID;
 use crate::limits::GROUPS_CHANGING_MAX;
 use crate::metadata::image::{MetadataImage, PartitionImage, TopicImage};
 use crate::metadata::state::MetadataDelta;
@@ -27,8 +27,13 @@ use crate::partition::shared::{Budgets, PartitionShared, Resting};
 use crate::partition::starter::GroupStarter;
 use crate::partition::{Life, Partition, PartitionLimits};
 use crate::planted::{Bug, planted};
+use crate::raft::departures::Departures;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
+
+mod leaving;
+
+pub use leaving::remove_left;
 
 /// Longest wait for others to take over what this broker led.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,6 +63,9 @@ pub struct HostedPartitions {
     notices: Arc<Notices>,
     broker_in_flight: Arc<Semaphore>,
     topics: RwLock<HashMap<TopicId, Slots>>,
+    departures: Departures,
+    /// Held while the set is changed.
+    changing: tokio::sync::Mutex<()>,
     /// Partitions handed out to be looked at, all in all.
     visits: AtomicU64,
     /// Told when the brokers' settings may have changed.
@@ -65,23 +73,31 @@ pub struct HostedPartitions {
 }
 
 impl HostedPartitions {
-    /// None so far.
+    /// None so far. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The consensus library refuses its configuration, or the store cannot be read.
     pub fn new(
         options: ReplicationOptions,
         context: GroupContext,
         logs: Arc<LogManager>,
         notices: Arc<Notices>,
-    ) -> Result<Self, openraft::ConfigError> {
+    ) -> Result<Self, io::Error> {
         let budget = options
             .broker_in_flight_bytes_max
             .min(Semaphore::MAX_PERMITS);
+        let departures = Departures::load(context.kv.clone())?;
+        let starter = GroupStarter::new(context).map_err(io::Error::other)?;
         Ok(HostedPartitions {
             options,
-            starter: Arc::new(GroupStarter::new(context)?),
+            starter: Arc::new(starter),
             logs,
             notices,
             broker_in_flight: Arc::new(Semaphore::new(budget)),
             topics: RwLock::default(),
+            departures,
+            changing: tokio::sync::Mutex::default(),
             visits: AtomicU64::new(0),
             settings: watch::Sender::default(),
         })
@@ -173,6 +189,7 @@ impl HostedPartitions {
         if delta.broker_configs {
             self.settings.send_replace(());
         }
+        let _changing = self.changing.lock().await;
         let gate = Arc::new(Semaphore::new(GROUPS_CHANGING_MAX));
         let mut tasks = JoinSet::new();
         let topics: Vec<TopicId> = if delta.broker_configs {
@@ -184,7 +201,10 @@ impl HostedPartitions {
         for id in topics {
             match image.topic_by_id(id) {
                 Some(topic) => self.reconcile_topic(image, topic, &gate, &mut tasks),
-                None => self.remove_topic(id, &gate, &mut tasks),
+                None => {
+                    self.remove_topic(id, &gate, &mut tasks);
+                    self.forget_departures(id).await;
+                }
             }
         }
         while let Some(ended) = tasks.join_next().await {
@@ -209,7 +229,7 @@ impl HostedPartitions {
             let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
             if !partition.replicas.contains(&self.options.broker) {
                 if let Some(gone) = self.take(topic.id, index) {
-                    self.spawn_removal(gone, gate, tasks);
+                    self.spawn_departure(gone, gate, tasks);
                 }
                 continue;
             }
@@ -232,11 +252,23 @@ impl HostedPartitions {
             }
             let members = founders(image, partition, self.options.broker);
             let leader = self.led_elsewhere(image, partition);
-            let (hosted, gate, topic, settings) =
-                (self.clone(), gate.clone(), topic.clone(), settings.clone());
+            let (hosted, gate, topic, settings, known) = (
+                self.clone(),
+                gate.clone(),
+                topic.clone(),
+                settings.clone(),
+                partition.clone(),
+            );
             tasks.spawn(async move {
                 let _permit = gate.acquire().await;
-                hosted.open(&topic, index, settings, &members, leader).await;
+                let opened = hosted.open(&topic, index, settings.clone(), &members, leader);
+                opened.await;
+                // It was out and is back before what it had was removed.
+                if let Some(opened) = hosted.get(topic.id, index)
+                    && hosted.is_renewed(&opened, &known)
+                {
+                    hosted.renew(&opened, &topic, settings).await;
+                }
             });
         }
     }
@@ -260,15 +292,19 @@ impl HostedPartitions {
         gate: &Arc<Semaphore>,
         tasks: &mut JoinSet<()>,
     ) {
-        let index = damaged.index();
-        drop(self.take(topic.id, index));
         let (hosted, gate, topic) = (self.clone(), gate.clone(), topic.clone());
         tasks.spawn(async move {
             let _permit = gate.acquire().await;
-            tracing::info!(partition = %damaged.name(), "the damaged replica is replaced by an empty one");
-            hosted.remove(&damaged).await;
-            hosted.open(&topic, index, settings, &[], None).await;
+            hosted.renew(&damaged, &topic, settings).await;
         });
+    }
+
+    async fn renew(&self, damaged: &Partition, topic: &TopicImage, settings: Settings) {
+        let index = damaged.index();
+        tracing::info!(partition = %damaged.name(), "the damaged replica is replaced by an empty one");
+        drop(self.take(topic.id, index));
+        self.remove(damaged).await;
+        self.open(topic, index, settings, &[], None).await;
     }
 
     /// A leader that lost its records leads no more: another replica asks for it.
@@ -333,12 +369,25 @@ impl HostedPartitions {
                 return;
             }
         };
-        let partition = self.new_partition(topic, index, log, settings.min_insync_replicas);
+        let group = GroupId {
+            topic: topic.id,
+            partition: index,
+        };
+        let departure = self.departures.of(group);
+        let had = departure.map_or_else(EntryId::default, |it| it.last);
+        let partition = self.new_partition(topic, group, log, had, settings.min_insync_replicas);
         self.put(topic.id, index, partition.clone());
         if let Some(reason) = partition.log().stopped() {
             partition.shared().lose_records(&reason);
             return;
         }
+        if let Some(departure) = departure
+            && let Err(error) = self.come_back(&partition, &departure).await
+        {
+            return partition.shared().not_started(&error);
+        }
+        // One that was there before has nothing to tell the others.
+        let members = if departure.is_none() { members } else { &[] };
         match self.state_of(&partition).read_damaged() {
             Ok(None) => {}
             Ok(Some(_)) => return partition.shared().lose_records(LOST_BEFORE),
@@ -356,21 +405,20 @@ impl HostedPartitions {
     fn new_partition(
         &self,
         topic: &TopicImage,
-        index: PartitionIndex,
+        group: GroupId,
         log: Arc<PartitionLog>,
+        had: EntryId,
         min_insync_replicas: usize,
     ) -> Arc<Partition> {
         let shared = PartitionShared::new(
-            GroupId {
-                topic: topic.id,
-                partition: index,
-            },
+            group,
             TopicPartition {
                 topic: topic.name.clone(),
-                partition: index,
+                partition: group.partition,
             },
             self.starter.context().me,
             log,
+            had,
             Budgets {
                 partition: self.options.partition_in_flight_bytes_max,
                 broker: self.broker_in_flight.clone(),
@@ -484,21 +532,6 @@ impl HostedPartitions {
         state_store::write(&*self.starter.context().kv, forget, None)
             .await
             .map_err(io::Error::other)
-    }
-
-    /// Removes the logs of topics that were deleted while this broker was down.
-    pub async fn remove_orphans(&self, image: &MetadataImage) {
-        for log in self.logs.logs() {
-            let assigned = log.topic_id == METADATA_TOPIC_ID
-                || is_assigned(image, &log.topic_id, log.partition, self.options.broker);
-            if assigned {
-                continue;
-            }
-            tracing::info!(topic = %log.topic, partition = log.partition.0, "removing the log of a deleted partition");
-            if let Err(error) = self.remove_log(log.id).await {
-                tracing::error!(topic = %log.topic, partition = log.partition.0, %error, "it stays");
-            }
-        }
     }
 
     /// Says which brokers are not heard of. Those that were just lost are in sync no more with what is led here.
@@ -624,16 +657,6 @@ pub fn live_before(
         .take_while(|id| **id != me)
         .filter(live)
         .count()
-}
-
-fn is_assigned(
-    image: &MetadataImage,
-    topic: &TopicId,
-    index: PartitionIndex,
-    broker: BrokerId,
-) -> bool {
-    let known = image.partition_by_id(*topic, index);
-    known.is_some_and(|partition| partition.replicas.contains(&broker))
 }
 
 /// The first members of a partition's group, if a broker is one of them and may tell the group so. Those that a

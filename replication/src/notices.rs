@@ -24,6 +24,8 @@ pub struct Notices {
     pub moving: Noted,
     /// Those that have lost something that they had.
     pub damaged: Noted,
+    /// Those that are assigned to this broker no more, and whose logs are still here.
+    pub left: Noted,
     /// Said to partitions: the brokers that are not heard of. Their replicas are not in sync.
     pub fenced: ArcSwap<BTreeSet<BrokerId>>,
     /// Those that follow, have records of which they do not know that they are committed, and are waited for.

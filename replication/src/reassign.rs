@@ -78,7 +78,19 @@ struct Mover {
 
 impl Mover {
     async fn run(&self) {
+        let mut heard_in = None;
         while let Some(reassignment) = asked(&self.controller, &self.partition) {
+            // What a leader before this one has ended is not begun again.
+            let epoch = self.partition.state().leader_epoch;
+            if heard_in != Some(epoch) {
+                if let Err(error) = self.controller.catch_up(COMPLETE_TIMEOUT).await {
+                    tracing::debug!(partition = %self.partition.name(), %error, "not moved yet");
+                    sleep(WAIT_PAUSE).await;
+                    return;
+                }
+                heard_in = Some(epoch);
+                continue;
+            }
             // Those that are being moved do not fall asleep again.
             if let Err(error) = self.partition.leading_group(usize::MAX).await {
                 tracing::debug!(partition = %self.partition.name(), ?error, "does not wake");

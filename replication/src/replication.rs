@@ -22,7 +22,7 @@ use crate::election::{self, ElectionError, ElectionKind};
 use crate::errors::{StartError, SubmitError, WaitLedError};
 use crate::healing::heal;
 use crate::hibernation::hibernate;
-use crate::hosted::HostedPartitions;
+use crate::hosted::{HostedPartitions, remove_left};
 use crate::metadata::command::{BrokerRegistration, Command, MetadataError, Outcome};
 use crate::metadata::image::MetadataImage;
 use crate::metadata::levels;
@@ -297,6 +297,7 @@ impl Replication {
                 )));
             }
             spawn(Box::pin(reassign(controller.clone(), hosted.clone())));
+            spawn(Box::pin(remove_left(controller.clone(), hosted.clone())));
             spawn(Box::pin(heal(controller.clone(), hosted.clone())));
             spawn(Box::pin(behind::catch_up(
                 controller.clone(),

@@ -8,7 +8,7 @@ use tidelog_storage::kv::{KeySpace, KeyValueStore, KvError};
 use tidelog_storage::log::{EntryIndex, LogDescription, LogId};
 
 use crate::controller::{METADATA_TOPIC_ID, metadata_snapshot_end};
-use crate::raft::state_store;
+use crate::raft::{departures, state_store};
 
 /// Something in the store that a start cannot use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,15 @@ pub fn check_stored(
     let by_id: BTreeMap<LogId, &LogDescription> = logs.iter().map(|log| (log.id, log)).collect();
     let mut problems = Vec::new();
     for (key, value) in kv.scan(KeySpace::Vote, &[])? {
+        if departures::is_key(&key) {
+            if let Err(error) = departures::check(&key, value) {
+                problems.push(StoredProblem {
+                    partition: None,
+                    problem: format!("what is remembered of a partition that was left: {error}"),
+                });
+            }
+            continue;
+        }
         let (log, checked) = state_store::check(&key, value);
         let known = log.and_then(|log| by_id.get(&log));
         // What is left of a log that is gone is never read.

@@ -71,6 +71,8 @@ pub enum SyncPoint {
     GroupInstalling,
     /// Note that the log of a consensus group has lost something.
     GroupDamaged,
+    /// What a replica that leaves a consensus group is to remember.
+    GroupLeft,
     /// Snapshot of the cluster metadata.
     ImageSnapshot,
 }
@@ -110,6 +112,7 @@ impl SyncPoint {
         SyncPoint::GroupSnapshot,
         SyncPoint::GroupInstalling,
         SyncPoint::GroupDamaged,
+        SyncPoint::GroupLeft,
         SyncPoint::ImageSnapshot,
     ];
 

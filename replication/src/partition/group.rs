@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::raft::ClientWriteResponse;
+use openraft::raft::{ClientWriteResponse, VoteRequest, VoteResponse};
 use openraft::{ChangeMembers, Config, Instant as _, Raft, RaftMetrics, ReadPolicy, ServerState};
 use tidelog_protocol::types::BrokerId;
 use tidelog_storage::kv::KeyValueStore;
@@ -54,6 +54,7 @@ impl fmt::Debug for GroupContext {
 /// A running group.
 pub struct PartitionGroup {
     raft: Raft<GroupTypes, PartitionStateMachine>,
+    shared: Arc<PartitionShared>,
     /// Those that a new group was to be told.
     members: Vec<ReplicaId>,
     /// Keeps what is left of its tasks from the log once it has ended.
@@ -150,6 +151,7 @@ impl PartitionGroup {
             .map_err(io::Error::other)?;
         let group = PartitionGroup {
             raft,
+            shared: shared.clone(),
             members: members.to_vec(),
             ended,
             confirmed: tokio::sync::Mutex::default(),
@@ -230,6 +232,26 @@ impl PartitionGroup {
         self.elect().await;
     }
 
+    /// Answers one that asks for the leadership. While this replica lacks what it once had, it counts as if it had it.
+    pub async fn vote(
+        &self,
+        request: VoteRequest<GroupTypes>,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<GroupTypes>, RaftError<GroupTypes>> {
+        let last = request.last_log_id.as_ref();
+        let last = last.and_then(|id| codec::entry_id(id).ok());
+        let had = self.shared.lacks();
+        if let Some(had) = had.filter(|had| last.unwrap_or_default() < *had) {
+            let mine = self.raft.metrics().borrow_watched().vote;
+            return Ok(VoteResponse::new(mine, codec::log_id(had), false));
+        }
+        if pre_vote {
+            self.raft.pre_vote(request).await
+        } else {
+            self.raft.vote(request).await
+        }
+    }
+
     /// Gives the leadership to another replica.
     pub async fn hand_over(&self, to: ReplicaId) {
         if let Err(error) = self.raft.trigger().transfer_leader(to).await {
@@ -245,6 +267,9 @@ impl PartitionGroup {
     /// Asks the other replicas for the leadership, unless there is a leader.
     pub async fn elect(&self) {
         self.note_use();
+        if !self.shared.may_ask() {
+            return;
+        }
         if let Err(error) = self.raft.trigger().elect(true).await {
             tracing::debug!(%error, "no election");
         }

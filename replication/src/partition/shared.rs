@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset, TopicPartition};
-use tidelog_storage::log::{LogError, LogPosition, PartitionLog};
+use tidelog_storage::log::{EntryId, LogError, LogPosition, PartitionLog};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::append::Appended;
@@ -33,6 +33,7 @@ pub struct PartitionShared {
     name: TopicPartition,
     me: ReplicaId,
     log: Arc<PartitionLog>,
+    had: EntryId,
     leadership: Mutex<Leadership>,
     high_watermark: AtomicI64,
     order: Mutex<AppendOrder>,
@@ -99,12 +100,14 @@ pub struct Budgets {
 }
 
 impl PartitionShared {
-    /// State of a replica that starts, from its last checkpoint.
+    /// State of a replica that starts, from its last checkpoint. `had` is the last entry that it had when it left the
+    /// partition, if it did.
     pub fn new(
         group: GroupId,
         name: TopicPartition,
         me: ReplicaId,
         log: Arc<PartitionLog>,
+        had: EntryId,
         budgets: Budgets,
         notices: Arc<Notices>,
     ) -> PartitionShared {
@@ -124,6 +127,7 @@ impl PartitionShared {
             leadership: Mutex::new(leadership),
             high_watermark: AtomicI64::new(log.bounds().log_start.0),
             log,
+            had,
             order: Mutex::default(),
             duplicates: Mutex::default(),
             duplicate_count: AtomicUsize::new(0),
@@ -150,6 +154,16 @@ impl PartitionShared {
     /// The log.
     pub fn log(&self) -> &Arc<PartitionLog> {
         &self.log
+    }
+
+    /// The last entry that this replica had when it left the partition before, while it does not have it again.
+    pub fn lacks(&self) -> Option<EntryId> {
+        Some(self.had).filter(|had| self.log.bounds().last < *had)
+    }
+
+    /// Whether this replica may ask for the leadership: it has what it ever had, and was told who the members are.
+    pub fn may_ask(&self) -> bool {
+        self.log.bounds().last.index.0 > 0 && self.lacks().is_none()
     }
 
     /// Those who wait for a move.

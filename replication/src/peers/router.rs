@@ -150,8 +150,7 @@ impl PeerService for GroupRouter {
             match (group.await?, pre_vote) {
                 (Group::Controller(raft), false) => raft.vote(request).await,
                 (Group::Controller(raft), true) => raft.pre_vote(request).await,
-                (Group::Partition(group), false) => group.raft().vote(request).await,
-                (Group::Partition(group), true) => group.raft().pre_vote(request).await,
+                (Group::Partition(group), pre_vote) => group.vote(request, pre_vote).await,
             }
             .map_err(refused)
         })

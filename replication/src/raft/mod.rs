@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod config;
+pub mod departures;
 pub mod log_store;
 pub mod members;
 pub mod network;

@@ -194,6 +194,7 @@ async fn a_copy_of_records_outlasts_a_leader_that_is_out_of_reach() {
         },
         me(),
         log.clone(),
+        Default::default(),
         Budgets {
             partition: 1 << 20,
             broker: Arc::new(Semaphore::new(1 << 20)),

@@ -18,7 +18,7 @@ use crate::{ClusterDirectory, JoinError, Peers, StartError, introduce};
 pub struct Node {
     directory: TempDir,
     pub replication: Arc<Replication>,
-    logs: Arc<LogManager>,
+    pub logs: Arc<LogManager>,
     pool: PeerPool,
     server: PeerServer,
     /// What others reach it through, where they can be kept from it.
@@ -91,7 +91,7 @@ impl Node {
         Node::run_there(loopback(0), true, id, directory, join, tune).await
     }
 
-    async fn run_at(
+    pub async fn run_at(
         at: SocketAddr,
         id: i32,
         directory: TempDir,

@@ -131,6 +131,7 @@ impl Replica {
             name,
             id,
             log,
+            Default::default(),
             budgets,
             Arc::new(Notices::default()),
         ));

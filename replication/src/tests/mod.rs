@@ -15,6 +15,7 @@ mod moving;
 mod produce;
 pub mod proxy;
 mod retention;
+mod returning;
 mod router;
 mod simulation;
 

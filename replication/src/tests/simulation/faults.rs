@@ -143,6 +143,7 @@ impl World {
         let tries = self.rng.random_bool(0.5);
         let host = &mut self.hosts[broker];
         host.disks.clear();
+        host.departed.clear();
         host.directory = uuid::Uuid::from_u128(host.directory.as_u128() + 1);
         (host.wanted, host.may_run) = (false, tries);
         self.operator.leaving.insert(broker);

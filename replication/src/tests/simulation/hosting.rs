@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use tidelog_protocol::types::BrokerId;
 
+use super::operator::Slip;
 use super::process::{Hosted, PARTITION_LEASE, Timer};
 use super::raft::{Body, Ms, Replica};
 use super::submitting::Purpose;
@@ -101,7 +102,15 @@ impl World {
 
     fn open(&mut self, broker: usize, group: Group, founders: Vec<ReplicaId>) {
         let me = self.replica_id(broker);
-        let disk = self.hosts[broker].disks.remove(&group).unwrap_or_default();
+        let host = &mut self.hosts[broker];
+        let departed = host.departed.get(&group).cloned();
+        let disk = host.disks.remove(&group).or(departed);
+        let disk = disk.unwrap_or_default();
+        let founders = if disk.was_left() {
+            Vec::new()
+        } else {
+            founders
+        };
         let replica = Replica::start(me, disk, PARTITION_LEASE);
         let pristine = replica.is_pristine();
         let first = founders.first() == Some(&me);
@@ -146,24 +155,45 @@ impl World {
     }
 
     fn remove(&mut self, broker: usize, group: Group) {
-        self.say(format_args!("{broker}: removes {group}"));
-        let me = self.replica_id(broker);
-        self.check_removed(group, me);
-        if let Some(process) = self.process(broker) {
-            process.hosted.remove(&group);
+        self.say(format_args!("{broker}: ends {group}"));
+        let ended = self.process(broker).and_then(|it| it.hosted.remove(&group));
+        if let Some(ended) = ended {
+            self.hosts[broker].disks.insert(group, ended.replica.disk);
         }
+        match self.operator.slip {
+            Some(Slip::Hastens) => self.leave(broker, group),
+            _ => self.timer(broker, 1, Timer::Leave(group)),
+        }
+    }
+
+    pub fn look_left(&mut self, broker: usize, group: Group) {
+        if self.hosts[broker].disks.contains_key(&group) {
+            self.catch_up(broker, Purpose::Leave(group));
+        }
+    }
+
+    /// Removes a log, unless it is wanted here again.
+    pub fn leave(&mut self, broker: usize, group: Group) {
+        let (image, me) = (self.image(broker), self.replica_id(broker));
+        let known = partition(&image, group);
+        if known.is_some_and(|it| it.replicas.contains(&me.broker)) {
+            return;
+        }
+        let host = &mut self.hosts[broker];
+        let Some(disk) = host.disks.remove(&group) else {
+            return;
+        };
+        if self.operator.slip != Some(Slip::Forgets) {
+            host.departed.insert(group, disk.departed());
+        }
+        self.say(format_args!("{broker}: removes {group}"));
+        self.check_removed(group, me);
     }
 
     /// Logs that are not assigned to this broker any more.
     pub fn remove_orphans(&mut self, broker: usize) {
-        let (image, me) = (self.image(broker), self.replica_id(broker));
         for group in 1..=PARTITIONS {
-            let assigned =
-                partition(&image, group).is_some_and(|it| it.replicas.contains(&me.broker));
-            if !assigned && self.hosts[broker].disks.contains_key(&group) {
-                self.check_removed(group, me);
-                self.hosts[broker].disks.remove(&group);
-            }
+            self.leave(broker, group);
         }
     }
 

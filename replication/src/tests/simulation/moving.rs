@@ -25,6 +25,8 @@ pub struct Mover {
 
 #[derive(Debug)]
 enum Doing {
+    /// Waits for an image that shows what leaders before this one have ended.
+    Hearing,
     /// Looks again when its timer rings.
     Pausing,
     /// Waits for the confirmation of the leadership at that time.
@@ -47,9 +49,24 @@ impl World {
         if !asked || !hosted.leads || hosted.mover.is_some() {
             return;
         }
-        let doing = Doing::Pausing;
+        let doing = Doing::Hearing;
         hosted.mover = Some(Mover { token, doing });
         self.timer(broker, 1, Timer::Mover(group, token));
+    }
+
+    /// The image shows what was committed before this replica led, or nobody could be asked.
+    pub fn heard_all(&mut self, broker: usize, group: Group, token: u64, heard: bool) {
+        let Some(hosted) = self.hosted(broker, group) else {
+            return;
+        };
+        if hosted.mover.as_ref().is_none_or(|it| it.token != token) {
+            return;
+        }
+        if heard {
+            self.set_mover(broker, group, Doing::Pausing, 1);
+        } else {
+            self.set_mover(broker, group, Doing::Hearing, WAIT_PAUSE);
+        }
     }
 
     fn set_mover(&mut self, broker: usize, group: Group, doing: Doing, wake: Ms) {
@@ -67,6 +84,7 @@ impl World {
         };
         match mover.doing {
             Doing::Pausing => self.look_at_members(broker, group),
+            Doing::Hearing => self.catch_up(broker, Purpose::Hear(group, token)),
             // It took too long, and is planned anew.
             _ => self.set_mover(broker, group, Doing::Pausing, WAIT_PAUSE),
         }

@@ -12,13 +12,21 @@ use super::raft::Ms;
 use super::submitting::Purpose;
 use super::world::{Event, Group, PARTITIONS, TOPIC, World, index_of};
 use crate::metadata::command::Command;
-use crate::raft::types::ReplicaId;
 
 /// Replicas of each partition.
 const REPLICAS: usize = 3;
 const LOOK: Ms = 120;
 /// From one move of a partition that is asked for to the next: the first is on record by then.
 const MOVE_PAUSE: Ms = 3_000;
+
+/// Mistakes of a broker that leaves a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slip {
+    /// It forgets its vote and how far its log went.
+    Forgets,
+    /// It removes its log as soon as its image says that it is to go, however late that is.
+    Hastens,
+}
 
 #[derive(Debug, Default)]
 pub struct Operator {
@@ -28,10 +36,8 @@ pub struct Operator {
     asked_at: Ms,
     /// When a partition was last asked to move.
     moved_at: BTreeMap<Group, Ms>,
-    /// Replicas that a partition has, or has had.
-    ever: BTreeSet<(Group, ReplicaId)>,
-    /// A partition may move back to where it was before; see `replicas_may_come_back`.
-    pub returns: bool,
+    /// What brokers do wrong, to show that it would be found.
+    pub slip: Option<Slip>,
 }
 
 impl World {
@@ -122,16 +128,9 @@ impl World {
     }
 
     /// Brokers that a partition may be moved to.
-    fn some_brokers(&mut self, group: Group, but: &[BrokerId], count: usize) -> Vec<BrokerId> {
+    fn some_brokers(&mut self, but: &[BrokerId], count: usize) -> Vec<BrokerId> {
         let image = self.ledger.newest().clone();
-        let has = partition(&image, group).map_or(&[][..], |it| it.wanted());
-        let left = |it: &BrokerId| {
-            let replica = self.replica_id(it.0 as usize);
-            let was_there = self.operator.ever.contains(&(group, replica));
-            !self.operator.returns && was_there && !has.contains(it)
-        };
-        let fits =
-            |it: &BrokerId| !but.contains(it) && self.hosts[it.0 as usize].wanted && !left(it);
+        let fits = |it: &BrokerId| !but.contains(it) && self.hosts[it.0 as usize].wanted;
         let mut fit: Vec<BrokerId> = image.brokers().map(|it| it.id).filter(fits).collect();
         let mut chosen = Vec::new();
         while chosen.len() < count && !fit.is_empty() {
@@ -143,12 +142,9 @@ impl World {
 
     fn create(&mut self) {
         let assignments: Vec<Vec<BrokerId>> = (1..=PARTITIONS)
-            .map(|group| self.some_brokers(group, &[], REPLICAS))
+            .map(|_| self.some_brokers(&[], REPLICAS))
             .collect();
         if assignments.iter().all(|it| it.len() == REPLICAS) {
-            for (group, replicas) in (1..).zip(&assignments) {
-                self.note_replicas(group, replicas);
-            }
             self.ask(Command::CreateTopic {
                 name: TopicName::from("orders"),
                 id: TOPIC,
@@ -161,18 +157,11 @@ impl World {
     fn ask_to_move(&mut self, group: Group) {
         let target = match self.rng.random_range(0..6) {
             // To fewer, and back some time.
-            0 => self.some_brokers(group, &[], 1),
-            1 => self.some_brokers(group, &[], 2),
-            _ => self.some_brokers(group, &[], REPLICAS),
+            0 => self.some_brokers(&[], 1),
+            1 => self.some_brokers(&[], 2),
+            _ => self.some_brokers(&[], REPLICAS),
         };
         self.move_to(group, target);
-    }
-
-    fn note_replicas(&mut self, group: Group, replicas: &[BrokerId]) {
-        for broker in replicas {
-            let replica = self.replica_id(broker.0 as usize);
-            self.operator.ever.insert((group, replica));
-        }
     }
 
     fn move_to(&mut self, group: Group, target: Vec<BrokerId>) {
@@ -181,7 +170,6 @@ impl World {
             return;
         }
         *moved_at = self.now;
-        self.note_replicas(group, &target);
         self.ask(Command::AlterReassignment {
             topic: TOPIC,
             partition: index_of(group),
@@ -219,7 +207,7 @@ impl World {
                     && self.rng.random_bool(0.4)
                 {
                     let mut target = asked.to_vec();
-                    match self.some_brokers(group, asked, 1).first() {
+                    match self.some_brokers(asked, 1).first() {
                         Some(other) => target[at] = *other,
                         None if target.len() > 1 => {
                             target.remove(at);
@@ -275,6 +263,7 @@ impl World {
         let host = &mut self.hosts[broker];
         host.may_run = false;
         host.disks.clear();
+        host.departed.clear();
         host.directory = uuid::Uuid::from_u128(host.directory.as_u128() + 1);
         self.say(format_args!("{broker}: is removed"));
         if self.calm_since.is_none() && self.rng.random_bool(0.5) {

@@ -101,6 +101,8 @@ pub enum Timer {
     /// A step of the controller's members is over.
     Stepped,
     Report,
+    /// Logs that were left may be removed.
+    Leave(Group),
     Retry(u64, u32),
     Register,
 }
@@ -122,6 +124,7 @@ impl Timer {
             Timer::Report => 12,
             Timer::Retry(id, attempt) => 13 + 100 * (id + 1_000 * u64::from(*attempt)),
             Timer::Register => 14,
+            Timer::Leave(group) => 15 + 100 * *group as u64,
         }
     }
 }
@@ -347,6 +350,7 @@ impl World {
             Timer::Tend(token) => self.wake_tending(broker, token),
             Timer::Stepped => self.end_step(broker),
             Timer::Report => self.report(broker),
+            Timer::Leave(group) => self.look_left(broker, group),
             Timer::Retry(id, attempt) => self.retry(broker, id, attempt),
             Timer::Register => self.register(broker),
         }

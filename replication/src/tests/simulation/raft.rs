@@ -123,6 +123,8 @@ pub struct Disk {
     pub memberships: Vec<(Index, Arc<Membership>)>,
     /// Up to here the state machine starts again.
     pub checkpoint: Index,
+    /// Term and place of the last entry that there was when the partition was left before.
+    pub had: (u64, Index),
 }
 
 impl Disk {
@@ -139,6 +141,20 @@ impl Disk {
             return Some(0);
         }
         self.entries.get(index as usize - 1).map(|entry| entry.term)
+    }
+
+    /// What is kept of a log that is removed.
+    pub fn departed(&self) -> Disk {
+        Disk {
+            vote: self.vote,
+            had: self.last_id().max(self.had),
+            ..Disk::default()
+        }
+    }
+
+    /// Whether the replica was here before.
+    pub fn was_left(&self) -> bool {
+        self.had > (0, 0)
     }
 
     fn last_id(&self) -> (u64, Index) {
@@ -309,7 +325,7 @@ impl Replica {
             .disk
             .membership()
             .is_some_and(|(_, it)| it.is_voter(&self.me));
-        if led || !votes {
+        if led || !votes || self.disk.last_id() < self.disk.had {
             return;
         }
         let term = self.seen_term.max(self.disk.term()) + 1;
@@ -662,7 +678,7 @@ impl Replica {
     ) -> bool {
         let follows = self.disk.vote.is_some_and(|vote| vote.committed);
         let led = (follows && self.heard_within(now, self.lease)) || self.has_lease(now);
-        if (led && !transfer) || last < self.disk.last_id() {
+        if (led && !transfer) || last < self.disk.last_id().max(self.disk.had) {
             return false;
         }
         let same = self

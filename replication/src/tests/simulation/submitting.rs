@@ -25,6 +25,10 @@ pub enum Purpose {
     Register,
     Report(Vec<LeaderReport>),
     Complete(Group),
+    /// An image that shows what is committed by now, before a log is removed.
+    Leave(Group),
+    /// The same, before a partition is moved.
+    Hear(Group, u64),
     Operate,
 }
 
@@ -233,8 +237,19 @@ impl World {
             (Purpose::Complete(group), outcome) => {
                 self.completed(broker, group, outcome.is_some());
             }
+            (Purpose::Leave(group), Some(_)) => self.leave(broker, group),
+            (Purpose::Leave(group), None) => self.timer(broker, 200, Timer::Leave(group)),
+            (Purpose::Hear(group, token), outcome) => {
+                self.heard_all(broker, group, token, outcome.is_some());
+            }
             (Purpose::Operate, _) => {}
         }
+    }
+
+    /// Asks for an image that shows all that is committed by now: `Controller::catch_up`. Here something is committed for
+    /// that.
+    pub fn catch_up(&mut self, broker: usize, purpose: Purpose) {
+        self.submit(broker, Command::ReportLeaders(Vec::new()), purpose);
     }
 
     pub fn register(&mut self, broker: usize) {

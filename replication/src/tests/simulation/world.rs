@@ -101,6 +101,8 @@ pub struct Host {
     pub rack: Option<String>,
     /// Logs of groups that do not run.
     pub disks: BTreeMap<Group, Disk>,
+    /// What is kept of groups that were left.
+    pub departed: BTreeMap<Group, Disk>,
     pub process: Option<Process>,
     pub paused: bool,
     stalled: Vec<Event>,
@@ -140,6 +142,7 @@ impl World {
             directory: Uuid::from_u128(1_000 * broker as u128 + 1),
             rack: (racks > 0).then(|| format!("r{}", rng.random_range(0..racks))),
             disks: BTreeMap::new(),
+            departed: BTreeMap::new(),
             process: None,
             paused: false,
             stalled: Vec::new(),

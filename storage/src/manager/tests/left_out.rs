@@ -42,7 +42,9 @@ fn shown_by(point: SyncPoint) -> Option<Scenario> {
         CompactedRecords | CompactedNames | SettledCheckpoint => compactions,
         RemovalMark => interrupted_removal,
         CleanStop => clean_stops,
-        GroupVote | GroupSnapshot | GroupInstalling | GroupDamaged | ImageSnapshot => return None,
+        GroupVote | GroupSnapshot | GroupInstalling | GroupDamaged | GroupLeft | ImageSnapshot => {
+            return None;
+        }
     })
 }
 

@@ -1,0 +1,213 @@
+//! Replicas that come back: to a partition that they have left, or to a leader that they knew.
+
+use openraft::raft::VoteRequest;
+use tidelog_protocol::types::{LeaderEpoch, TopicPartition};
+use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, PartitionLog};
+use tokio::sync::Semaphore;
+
+use super::brokers::{Node, produce, three};
+use super::*;
+use crate::partition::group::{GroupContext, PartitionGroup};
+use crate::partition::shared::{Budgets, PartitionShared};
+use crate::raft::config::{self, OnStart};
+use crate::raft::network::NoPeers;
+use crate::raft::state_store::GroupStateStore;
+use crate::raft::types::{GroupId, LogId, ReplicaId, Vote};
+
+const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
+
+fn replica(broker: i32) -> ReplicaId {
+    ReplicaId {
+        broker: BrokerId(broker),
+        directory: Uuid::from_u128(10 + broker.unsigned_abs() as u128),
+    }
+}
+
+fn group_id(topic: TopicId) -> GroupId {
+    GroupId {
+        topic,
+        partition: PartitionIndex(0),
+    }
+}
+
+fn had(epoch: i32, index: u64) -> EntryId {
+    EntryId {
+        epoch: LeaderEpoch(epoch),
+        index: EntryIndex(index),
+    }
+}
+
+fn shared(log: &Arc<PartitionLog>, had: EntryId) -> Arc<PartitionShared> {
+    let name = TopicPartition {
+        topic: "left".into(),
+        partition: PartitionIndex(0),
+    };
+    let budgets = Budgets {
+        partition: 1 << 20,
+        broker: Arc::new(Semaphore::new(1 << 20)),
+    };
+    let (me, log) = (replica(1), log.clone());
+    let notices = Arc::default();
+    Arc::new(PartitionShared::new(
+        group_id(TOPIC),
+        name,
+        me,
+        log,
+        had,
+        budgets,
+        notices,
+    ))
+}
+
+async fn start(logs: &LogManager, shared: &Arc<PartitionShared>) -> PartitionGroup {
+    let context = GroupContext {
+        me: replica(1),
+        kv: logs.kv().clone(),
+        transport: Arc::new(NoPeers),
+        records: None,
+    };
+    let config = config::partition(Durability::Sync, OnStart::Follow).expect("valid");
+    let started = PartitionGroup::start(&context, shared, config, &[]);
+    started.await.expect("starts")
+}
+
+/// Asks for a vote as one does that has everything up to an entry.
+async fn is_granted(group: &PartitionGroup, term: u64, last: LogId) -> bool {
+    let asked = VoteRequest::new(Vote::new(term, replica(2)), Some(last));
+    let pre = group.vote(asked.clone(), true).await.expect("is answered");
+    let answer = group.vote(asked, false).await.expect("is answered");
+    assert_eq!(pre.vote_granted, answer.vote_granted);
+    answer.vote_granted
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_had_more_helps_nobody_to_lead_who_lacks_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let logs = open_logs(directory.path()).await;
+    let create = || {
+        logs.create_log(
+            &"left".into(),
+            TOPIC,
+            PartitionIndex(0),
+            LogConfig::default(),
+        )
+    };
+    let log = create().expect("is made");
+    let shared = shared(&log, had(5, 10));
+    let group = start(&logs, &shared).await;
+    assert!(!shared.may_ask());
+    // It asks for nothing itself.
+    group.elect().await;
+    assert!(!is_granted(&group, 7, LogId::new_term_index(5, 8)).await);
+    assert!(!is_granted(&group, 7, LogId::new_term_index(4, 900)).await);
+    // Entries of a group count from 0, those of its log from 1.
+    assert!(is_granted(&group, 7, LogId::new_term_index(5, 9)).await);
+    group.shutdown().await;
+    drop(group);
+    // Once it has as much again, its log says what it has.
+    let last = LogPosition {
+        last: had(6, 3),
+        ..LogPosition::default()
+    };
+    log.reset(last).await.expect("is done");
+    assert_eq!(shared.lacks(), None);
+    assert!(shared.may_ask());
+    logs.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_an_earlier_run_leads_once_it_speaks() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let logs = open_logs(directory.path()).await;
+    let create = || {
+        logs.create_log(
+            &"left".into(),
+            TOPIC,
+            PartitionIndex(0),
+            LogConfig::default(),
+        )
+    };
+    let log = create().expect("is made");
+    // It heard of its leader by a record, and had not been asked to vote.
+    let state = GroupStateStore::new(logs.kv().clone(), log.id());
+    let vote = Vote::new_committed(3, replica(2));
+    state.write_vote(&vote).await.expect("is written");
+    let shared = shared(&log, EntryId::default());
+    let group = start(&logs, &shared).await;
+    assert_eq!(shared.state().leader, None);
+    let append = openraft::raft::AppendEntriesRequest {
+        vote,
+        prev_log_id: None,
+        entries: Vec::new(),
+        leader_commit: None,
+    };
+    let answered = group.raft().append_entries(append).await;
+    answered.expect("is answered");
+    let state = shared.state();
+    let leader = (state.leader, state.leader_epoch);
+    assert_eq!(leader, (Some(BrokerId(2)), LeaderEpoch(3)));
+    group.shutdown().await;
+    drop(group);
+    logs.shutdown().await;
+}
+
+async fn moved(nodes: &[Node], topic: TopicId, to: &[i32]) {
+    let to: Vec<BrokerId> = to.iter().copied().map(BrokerId).collect();
+    let command = Command::AlterReassignment {
+        topic,
+        partition: PartitionIndex(0),
+        target: Some(to.clone()),
+    };
+    let controller = nodes[0].replication.controller();
+    let asked = controller.submit(command, PATIENCE).await;
+    assert_eq!(asked, Ok(Outcome::Done));
+    for node in nodes {
+        eventually("it has moved", || {
+            let image = node.image();
+            let known = image.partition_by_id(topic, PartitionIndex(0));
+            known.is_some_and(|it| it.reassignment.is_none() && *it.replicas == *to)
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_must_not_forget_outlives_its_log() {
+    let mut nodes = three().await;
+    nodes.push(Node::join(4, &nodes[0]).await.expect("joins"));
+    let topic = nodes[0].create("orders", &[1, 2, 3]).await;
+    for number in 0..10 {
+        produce(&nodes, topic, batch_of(4, number, 1)).await;
+    }
+    let is_there = |node: &Node| node.logs.log(topic, PartitionIndex(0)).is_some();
+    assert!(is_there(&nodes[2]));
+    moved(&nodes, topic, &[1, 2, 4]).await;
+    eventually("its log is removed", || !is_there(&nodes[2])).await;
+    let departure = |node: &Node| node.replication.hosted().departure(group_id(topic));
+    let left = departure(&nodes[2]).expect("is remembered");
+    assert!(left.last.index.0 >= 10, "{left:?}");
+    assert!(left.vote.is_some());
+    for stayed in [0, 1, 3] {
+        assert_eq!(departure(&nodes[stayed]), None);
+    }
+    for number in 10..20 {
+        produce(&nodes, topic, batch_of(4, number, 1)).await;
+    }
+    moved(&nodes, topic, &[1, 2, 3]).await;
+    let back = nodes[2].partition(topic);
+    eventually("it has all", || {
+        back.state().high_watermark == Offset(20) && back.shared().lacks().is_none()
+    })
+    .await;
+    assert_eq!(stored_offsets(&back), (0..20).collect::<Vec<_>>());
+    // It counts again.
+    drop(nodes.remove(0).kill().await);
+    for number in 20..25 {
+        let offset = produce(&nodes, topic, batch_of(4, number, 1)).await;
+        assert_eq!(offset, Offset(number.into()));
+    }
+    drop(back);
+    for node in nodes {
+        node.stop().await;
+    }
+}
