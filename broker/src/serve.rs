@@ -18,8 +18,9 @@ const EXIT_FAILED: u8 = 1;
 /// Exit code after a second signal: what was in flight was dropped.
 const EXIT_ABORTED: u8 = 130;
 
-/// What is logged of libraries unless `log.level` names them.
-const QUIET: &str = "openraft=error";
+/// What is logged of libraries unless `log.level` names them. What a group's handle says, as of one that was just stopped, its caller
+/// is told, too.
+const QUIET: &str = "openraft=error,openraft::raft=off";
 
 /// Threads that read segments; more readers of a disk than this only wait for each other.
 const BLOCKING_THREADS_MAX: usize = 64;

@@ -79,10 +79,16 @@ def create_led(brokers, name, replicas=(1, 2, 3), config=None):
     """A topic of one partition whose first replica leads, with all in sync."""
     create(brokers, name, assignment=[list(replicas)], config=config)
 
-    def is_there(found):
-        return found.leader == replicas[0] and sorted(found.isr) == sorted(replicas)
+    admin = AdminClient({"bootstrap.servers": bootstrap(brokers)})
 
-    until(lambda: placement(brokers, name), is_there)
+    def look():
+        found = placement(brokers, name)
+        # A broker that has just come back may have been too late to lead at first.
+        if found.leader > 0 and found.leader != replicas[0]:
+            admin.elect_leaders(ElectionType.PREFERRED, [TopicPartition(name, 0)]).result(PATIENCE_S)
+        return found
+
+    until(look, lambda found: found.leader == replicas[0] and sorted(found.isr) == sorted(replicas))
     return name
 
 

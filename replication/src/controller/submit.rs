@@ -154,8 +154,8 @@ impl Controller {
         let deadline = Instant::now() + timeout;
         let expired = || StartError::ControllerTimeout(timeout.as_millis());
         loop {
-            let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
-            if read.is_ok() {
+            let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+            if matches!(timeout_at(deadline, read).await, Ok(Ok(_))) {
                 return Ok(());
             }
             if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
