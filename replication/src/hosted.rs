@@ -47,6 +47,39 @@ const LOST_BEFORE: &str = "it has lost records, and is not replaced yet";
 /// Partitions of one topic by index; those that are hosted elsewhere are gaps.
 type Slots = Vec<Option<Arc<Partition>>>;
 
+/// Groups that are started and stopped, some at a time.
+struct Changes {
+    gate: Arc<Semaphore>,
+    tasks: JoinSet<()>,
+}
+
+impl Changes {
+    fn new() -> Changes {
+        Changes {
+            gate: Arc::new(Semaphore::new(GROUPS_CHANGING_MAX)),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Does it when it is its turn.
+    fn spawn(&mut self, change: impl Future<Output = ()> + Send + 'static) {
+        let gate = self.gate.clone();
+        self.tasks.spawn(async move {
+            let _permit = gate.acquire().await;
+            change.await;
+        });
+    }
+
+    /// Waits until all are done.
+    async fn join(mut self) {
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a partition could not be started or stopped");
+            }
+        }
+    }
+}
+
 /// What a topic's configuration says about each of its partitions.
 #[derive(Clone, Debug)]
 struct Settings {
@@ -190,8 +223,7 @@ impl HostedPartitions {
             self.settings.send_replace(());
         }
         let _changing = self.changing.lock().await;
-        let gate = Arc::new(Semaphore::new(GROUPS_CHANGING_MAX));
-        let mut tasks = JoinSet::new();
+        let mut changes = Changes::new();
         let topics: Vec<TopicId> = if delta.broker_configs {
             let known: Vec<TopicId> = self.topics.read().keys().copied().collect();
             known.into_iter().chain(delta.topics).collect()
@@ -200,26 +232,21 @@ impl HostedPartitions {
         };
         for id in topics {
             match image.topic_by_id(id) {
-                Some(topic) => self.reconcile_topic(image, topic, &gate, &mut tasks),
+                Some(topic) => self.reconcile_topic(image, topic, &mut changes),
                 None => {
-                    self.remove_topic(id, &gate, &mut tasks);
+                    self.remove_topic(id, &mut changes);
                     self.forget_departures(id).await;
                 }
             }
         }
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a partition could not be started or stopped");
-            }
-        }
+        changes.join().await;
     }
 
     fn reconcile_topic(
         self: &Arc<Self>,
         image: &MetadataImage,
         topic: &Arc<TopicImage>,
-        gate: &Arc<Semaphore>,
-        tasks: &mut JoinSet<()>,
+        changes: &mut Changes,
     ) {
         let settings = Settings {
             log: self.options.log_configs.log_config(topic),
@@ -229,16 +256,17 @@ impl HostedPartitions {
             let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
             if !partition.replicas.contains(&self.options.broker) {
                 if let Some(gone) = self.take(topic.id, index) {
-                    self.spawn_departure(gone, gate, tasks);
+                    self.spawn_departure(gone, changes);
                 }
                 continue;
             }
             if let Some(hosted) = self.get(topic.id, index) {
                 if self.is_renewed(&hosted, partition) {
-                    self.spawn_renewal(hosted, topic, settings.clone(), gate, tasks);
+                    let (me, topic, settings) = (self.clone(), topic.clone(), settings.clone());
+                    changes.spawn(async move { me.renew(&hosted, &topic, settings).await });
                     continue;
                 }
-                self.reconfigure(&hosted, &settings, gate, tasks);
+                self.reconfigure(&hosted, &settings, changes);
                 self.follow_loss(image, &hosted, partition);
                 // A leader that is gone may be older news than who was named in its place.
                 if let Some(leader) = image.live_leader(partition) {
@@ -252,15 +280,13 @@ impl HostedPartitions {
             }
             let members = founders(image, partition, self.options.broker);
             let leader = self.led_elsewhere(image, partition);
-            let (hosted, gate, topic, settings, known) = (
+            let (hosted, topic, settings, known) = (
                 self.clone(),
-                gate.clone(),
                 topic.clone(),
                 settings.clone(),
                 partition.clone(),
             );
-            tasks.spawn(async move {
-                let _permit = gate.acquire().await;
+            changes.spawn(async move {
                 let opened = hosted.open(&topic, index, settings.clone(), &members, leader);
                 opened.await;
                 // It was out and is back before what it had was removed.
@@ -284,21 +310,6 @@ impl HostedPartitions {
     }
 
     /// Removes what is left of a replica and begins anew with nothing.
-    fn spawn_renewal(
-        self: &Arc<Self>,
-        damaged: Arc<Partition>,
-        topic: &Arc<TopicImage>,
-        settings: Settings,
-        gate: &Arc<Semaphore>,
-        tasks: &mut JoinSet<()>,
-    ) {
-        let (hosted, gate, topic) = (self.clone(), gate.clone(), topic.clone());
-        tasks.spawn(async move {
-            let _permit = gate.acquire().await;
-            hosted.renew(&damaged, &topic, settings).await;
-        });
-    }
-
     async fn renew(&self, damaged: &Partition, topic: &TopicImage, settings: Settings) {
         let index = damaged.index();
         tracing::info!(partition = %damaged.name(), "the damaged replica is replaced by an empty one");
@@ -459,8 +470,7 @@ impl HostedPartitions {
         self: &Arc<Self>,
         partition: &Arc<Partition>,
         settings: &Settings,
-        gate: &Arc<Semaphore>,
-        tasks: &mut JoinSet<()>,
+        changes: &mut Changes,
     ) {
         partition.set_min_insync_replicas(settings.min_insync_replicas);
         let old = partition.log().config();
@@ -472,11 +482,8 @@ impl HostedPartitions {
         // One that sleeps wakes with the new settings.
         let runs = partition.shared().offline().is_none() && !partition.is_asleep();
         if durability != old.durability && runs {
-            let (hosted, partition, gate) = (self.clone(), partition.clone(), gate.clone());
-            tasks.spawn(async move {
-                let _permit = gate.acquire().await;
-                hosted.restart_group(&partition).await;
-            });
+            let (hosted, partition) = (self.clone(), partition.clone());
+            changes.spawn(async move { hosted.restart_group(&partition).await });
         }
     }
 
@@ -495,26 +502,14 @@ impl HostedPartitions {
         self.start_locked(partition, &[]).await;
     }
 
-    fn remove_topic(self: &Arc<Self>, id: TopicId, gate: &Arc<Semaphore>, tasks: &mut JoinSet<()>) {
+    fn remove_topic(self: &Arc<Self>, id: TopicId, changes: &mut Changes) {
         let Some(slots) = self.topics.write().remove(&id) else {
             return;
         };
         for partition in slots.into_iter().flatten() {
-            self.spawn_removal(partition, gate, tasks);
+            let hosted = self.clone();
+            changes.spawn(async move { hosted.remove(&partition).await });
         }
-    }
-
-    fn spawn_removal(
-        self: &Arc<Self>,
-        partition: Arc<Partition>,
-        gate: &Arc<Semaphore>,
-        tasks: &mut JoinSet<()>,
-    ) {
-        let (hosted, gate) = (self.clone(), gate.clone());
-        tasks.spawn(async move {
-            let _permit = gate.acquire().await;
-            hosted.remove(&partition).await;
-        });
     }
 
     /// Deletes a partition: first nobody reaches it, then its group ends, then its files and votes go.

@@ -6,10 +6,7 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tidelog_protocol::types::{
-    BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId, TopicName,
-};
-use tidelog_storage::log::{EntryId, EntryIndex};
+use tidelog_protocol::types::{BrokerId, Offset, PartitionIndex, ProducerId, TopicId, TopicName};
 use uuid::Uuid;
 
 use super::message::{Introduction, Member, Reply, Request};
@@ -19,7 +16,9 @@ use crate::limits::CONTROL_MEMBERS_MAX;
 use crate::metadata::command::{MetadataError, Outcome};
 use crate::partition::records::{RecordsRead, RecordsWanted};
 use crate::peers::{CallKind, PeerAddress, get_text, put_text};
-use crate::raft::codec::{CodecError, check_header, get_replica, header, put_replica};
+use crate::raft::codec::{
+    CodecError, check_header, get_entry_id, get_replica, header, put_entry_id, put_replica,
+};
 use crate::raft::types::{GroupId, ReplicaId};
 use crate::succession::SleeperEnd;
 
@@ -83,8 +82,7 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             put_count(&mut bytes, ends.len());
             for end in ends {
                 put_group(&mut bytes, &end.group);
-                bytes.put_i32(end.last.epoch.0);
-                bytes.put_u64(end.last.index.0);
+                put_entry_id(&mut bytes, end.last);
             }
             AGREE
         }
@@ -252,10 +250,7 @@ fn get_group(bytes: &mut Bytes) -> Result<GroupId, CodecError> {
 fn get_end(bytes: &mut Bytes) -> Result<SleeperEnd, CodecError> {
     Ok(SleeperEnd {
         group: get_group(bytes)?,
-        last: EntryId {
-            epoch: LeaderEpoch(bytes.try_get_i32()?),
-            index: EntryIndex(bytes.try_get_u64()?),
-        },
+        last: get_entry_id(bytes)?,
     })
 }
 

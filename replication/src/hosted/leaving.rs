@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use tidelog_protocol::types::TopicId;
 use tidelog_storage::log::{EntryId, LogId};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{HostedPartitions, end_group};
+use super::{Changes, HostedPartitions, end_group};
 use crate::controller::{Controller, METADATA_TOPIC_ID};
 use crate::metadata::image::MetadataImage;
 use crate::partition::Partition;
@@ -58,12 +56,10 @@ impl HostedPartitions {
     pub(super) fn spawn_departure(
         self: &Arc<Self>,
         partition: Arc<Partition>,
-        gate: &Arc<Semaphore>,
-        tasks: &mut JoinSet<()>,
+        changes: &mut Changes,
     ) {
-        let (hosted, gate) = (self.clone(), gate.clone());
-        tasks.spawn(async move {
-            let _permit = gate.acquire().await;
+        let hosted = self.clone();
+        changes.spawn(async move {
             end_group(&partition).await;
             hosted.notices.left.add(partition.shared().group());
         });

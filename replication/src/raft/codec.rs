@@ -194,8 +194,7 @@ pub fn decode_checkpoint(mut bytes: Bytes) -> Result<Checkpoint, CodecError> {
 /// Bytes of a partition's snapshot.
 pub fn encode_snapshot(snapshot: &PartitionSnapshot) -> Bytes {
     let mut bytes = header();
-    bytes.put_i32(snapshot.position.last.epoch.0);
-    bytes.put_u64(snapshot.position.last.index.0);
+    put_entry_id(&mut bytes, snapshot.position.last);
     bytes.put_i64(snapshot.position.next_offset.0);
     bytes.put_i64(snapshot.position.log_start.0);
     put_stored_membership(&mut bytes, &snapshot.membership);
@@ -206,10 +205,7 @@ pub fn encode_snapshot(snapshot: &PartitionSnapshot) -> Bytes {
 /// The snapshot that [`encode_snapshot`] wrote.
 pub fn decode_snapshot(mut bytes: Bytes) -> Result<PartitionSnapshot, CodecError> {
     check_header(&mut bytes)?;
-    let last = EntryId {
-        epoch: LeaderEpoch(bytes.try_get_i32()?),
-        index: EntryIndex(bytes.try_get_u64()?),
-    };
+    let last = get_entry_id(&mut bytes)?;
     let next_offset = Offset(bytes.try_get_i64()?);
     let log_start = Offset(bytes.try_get_i64()?);
     let membership = get_stored_membership(&mut bytes)?;
@@ -293,6 +289,20 @@ pub fn get_log_id(bytes: &mut Bytes) -> Result<Option<LogId>, CodecError> {
     }
     let term = bytes.try_get_u64()?;
     Ok(Some(LogId::new_term_index(term, bytes.try_get_u64()?)))
+}
+
+/// Epoch and index of an entry as the log counts them.
+pub fn put_entry_id(bytes: &mut BytesMut, id: EntryId) {
+    bytes.put_i32(id.epoch.0);
+    bytes.put_u64(id.index.0);
+}
+
+/// What [`put_entry_id`] wrote.
+pub fn get_entry_id(bytes: &mut Bytes) -> Result<EntryId, CodecError> {
+    Ok(EntryId {
+        epoch: LeaderEpoch(bytes.try_get_i32()?),
+        index: EntryIndex(bytes.try_get_u64()?),
+    })
 }
 
 /// Broker and directory.

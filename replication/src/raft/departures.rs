@@ -4,17 +4,17 @@
 //! group forgets neither its vote nor its log (Ongaro 2014, figure 3.1). Keys stand beside the votes: eight bytes of ones,
 //! which are no log's id, topic id, partition (i32 big-endian).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut, TryGetError};
 use parking_lot::Mutex;
-use tidelog_protocol::types::{LeaderEpoch, PartitionIndex, TopicId};
+use tidelog_protocol::types::{PartitionIndex, TopicId};
 use tidelog_storage::SyncPoint;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvWrite};
-use tidelog_storage::log::{EntryId, EntryIndex};
+use tidelog_storage::log::EntryId;
 use uuid::Uuid;
 
 use super::codec::{self, CodecError};
@@ -35,7 +35,8 @@ pub struct Departure {
 /// The departures of a broker.
 pub struct Departures {
     kv: Arc<dyn KeyValueStore>,
-    known: Mutex<HashMap<GroupId, Departure>>,
+    /// By topic first: deleted topics find theirs among many.
+    known: Mutex<BTreeMap<GroupId, Departure>>,
 }
 
 impl fmt::Debug for Departures {
@@ -54,7 +55,7 @@ impl Departures {
     /// The store cannot be read, or holds what is none.
     pub fn load(kv: Arc<dyn KeyValueStore>) -> Result<Departures, io::Error> {
         let stored = kv.scan(KeySpace::Vote, &PREFIX).map_err(io::Error::other)?;
-        let mut known = HashMap::new();
+        let mut known = BTreeMap::new();
         for (key, value) in stored {
             let (group, departure) = decode(&key, value).map_err(io::Error::other)?;
             known.insert(group, departure);
@@ -95,9 +96,14 @@ impl Departures {
     pub async fn forget(&self, topic: TopicId) -> Result<(), io::Error> {
         let gone: Vec<GroupId> = {
             let mut known = self.known.lock();
-            let gone = known.keys().filter(|group| group.topic == topic).copied();
-            let gone: Vec<GroupId> = gone.collect();
-            known.retain(|group, _| group.topic != topic);
+            let [first, last] = [i32::MIN, i32::MAX].map(|partition| GroupId {
+                topic,
+                partition: PartitionIndex(partition),
+            });
+            let gone: Vec<GroupId> = known.range(first..=last).map(|(it, _)| *it).collect();
+            for group in &gone {
+                known.remove(group);
+            }
             gone
         };
         if gone.is_empty() {
@@ -131,8 +137,7 @@ fn key(group: GroupId) -> Bytes {
 
 fn encode(departure: &Departure) -> Bytes {
     let mut bytes = codec::header();
-    bytes.put_i32(departure.last.epoch.0);
-    bytes.put_u64(departure.last.index.0);
+    codec::put_entry_id(&mut bytes, departure.last);
     bytes.put_u8(u8::from(departure.vote.is_some()));
     if let Some(vote) = &departure.vote {
         codec::put_vote(&mut bytes, vote);
@@ -143,10 +148,7 @@ fn encode(departure: &Departure) -> Bytes {
 fn decode(key: &[u8], mut value: Bytes) -> Result<(GroupId, Departure), CodecError> {
     let group = group_of(key).map_err(|_| CodecError::Damaged("key of a departure"))?;
     codec::check_header(&mut value)?;
-    let last = EntryId {
-        epoch: LeaderEpoch(value.try_get_i32()?),
-        index: EntryIndex(value.try_get_u64()?),
-    };
+    let last = codec::get_entry_id(&mut value)?;
     let vote = match value.try_get_u8()? {
         0 => None,
         _ => Some(codec::get_vote(&mut value)?),
@@ -163,8 +165,9 @@ fn group_of(key: &[u8]) -> Result<GroupId, TryGetError> {
 
 #[cfg(test)]
 mod tests {
-    use tidelog_protocol::types::BrokerId;
+    use tidelog_protocol::types::{BrokerId, LeaderEpoch};
     use tidelog_storage::kv::MemoryKv;
+    use tidelog_storage::log::EntryIndex;
 
     use super::super::types::ReplicaId;
     use super::*;

@@ -6,21 +6,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::BoxFuture;
 use openraft::storage::{IOFlushed, RaftLogStorage, RaftStateMachine};
 use openraft::{EntryPayload, Membership, SnapshotMeta};
-use tidelog_protocol::types::TopicPartition;
 use tidelog_storage::fs::HostileFs;
 use tidelog_storage::journal::JournalConfig;
 use tidelog_storage::kv::MemoryKv;
 use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog};
-use tokio::sync::Semaphore;
 
+use super::replica::shared;
 use super::*;
 use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
-use crate::partition::shared::{Budgets, PartitionShared};
 use crate::partition::state_machine::PartitionStateMachine;
 use crate::raft::codec::{PartitionSnapshot, encode_snapshot, entry_id};
 use crate::raft::log_store::{GroupEvents, GroupLog};
 use crate::raft::state_store::GroupStateStore;
-use crate::raft::types::{Entry, GroupId, LogId, ReplicaId, StoredMembership, Vote};
+use crate::raft::types::{Entry, LogId, ReplicaId, StoredMembership, Vote};
 
 /// An owner that does not care.
 #[derive(Debug)]
@@ -183,24 +181,7 @@ async fn a_copy_of_records_outlasts_a_leader_that_is_out_of_reach() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let logs = open_logs(directory.path()).await;
     let log = create(&logs, Durability::Os);
-    let shared = Arc::new(PartitionShared::new(
-        GroupId {
-            topic: TOPIC,
-            partition: PartitionIndex(0),
-        },
-        TopicPartition {
-            topic: "new".into(),
-            partition: PartitionIndex(0),
-        },
-        me(),
-        log.clone(),
-        Default::default(),
-        Budgets {
-            partition: 1 << 20,
-            broker: Arc::new(Semaphore::new(1 << 20)),
-        },
-        Arc::default(),
-    ));
+    let shared = shared(me(), &log, Default::default());
     let other = ReplicaId {
         broker: BrokerId(2),
         ..me()

@@ -3,16 +3,12 @@
 mod acks;
 mod net;
 
-use tidelog_protocol::types::TopicPartition;
-use tokio::sync::Semaphore;
-
+use super::replica::shared;
 use super::*;
-use crate::notices::Notices;
 use crate::partition::PartitionLimits;
 use crate::partition::group::{GroupContext, PartitionGroup};
-use crate::partition::shared::{Budgets, PartitionShared};
 use crate::raft::config::{self, OnStart};
-use crate::raft::types::{GroupId, ReplicaId};
+use crate::raft::types::ReplicaId;
 use net::{InMemory, Net, Tcp};
 
 /// One replica with its own data directory.
@@ -114,27 +110,7 @@ impl Replica {
         let log = logs
             .create_log(&name, topic, index, log_config)
             .expect("is made");
-        let budgets = Budgets {
-            partition: 1 << 20,
-            broker: Arc::new(Semaphore::new(1 << 20)),
-        };
-        let group = GroupId {
-            topic,
-            partition: index,
-        };
-        let name = TopicPartition {
-            topic: name,
-            partition: index,
-        };
-        let shared = Arc::new(PartitionShared::new(
-            group,
-            name,
-            id,
-            log,
-            Default::default(),
-            budgets,
-            Arc::new(Notices::default()),
-        ));
+        let shared = shared(id, &log, Default::default());
         let limits = PartitionLimits {
             in_flight_bytes_max: 1 << 20,
             broker_in_flight_bytes_max: 1 << 20,

@@ -14,6 +14,7 @@ mod lifecycle;
 mod moving;
 mod produce;
 pub mod proxy;
+mod replica;
 mod retention;
 mod returning;
 mod router;

@@ -9,7 +9,7 @@ fn ids(raw: &[i32]) -> Vec<BrokerId> {
     raw.iter().copied().map(BrokerId).collect()
 }
 
-async fn four() -> Vec<Node> {
+pub async fn four() -> Vec<Node> {
     let mut nodes = three().await;
     let fourth = Node::join(4, &nodes[0]).await.expect("joins");
     nodes.push(fourth);
@@ -29,7 +29,7 @@ async fn submit(node: &Node, command: Command) -> Result<Outcome, SubmitError> {
         .await
 }
 
-async fn reassign(node: &Node, topic: TopicId, target: Option<&[i32]>) {
+pub async fn reassign(node: &Node, topic: TopicId, target: Option<&[i32]>) {
     let command = Command::AlterReassignment {
         topic,
         partition: PartitionIndex(0),
@@ -45,7 +45,7 @@ fn shown(node: &Node, topic: TopicId) -> PartitionImage {
 }
 
 /// Until a broker's image shows these replicas and no reassignment.
-async fn moved(node: &Node, topic: TopicId, replicas: &[i32]) {
+pub async fn moved(node: &Node, topic: TopicId, replicas: &[i32]) {
     let replicas = ids(replicas);
     eventually("it has moved", || {
         let shown = shown(node, topic);

@@ -1,14 +1,15 @@
 //! Replicas that come back: to a partition that they have left, or to a leader that they knew.
 
 use openraft::raft::VoteRequest;
-use tidelog_protocol::types::{LeaderEpoch, TopicPartition};
+use tidelog_protocol::types::LeaderEpoch;
 use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, PartitionLog};
-use tokio::sync::Semaphore;
 
-use super::brokers::{Node, produce, three};
+use super::brokers::{Node, produce};
+use super::moving::{four, moved, reassign};
+use super::replica::shared;
 use super::*;
 use crate::partition::group::{GroupContext, PartitionGroup};
-use crate::partition::shared::{Budgets, PartitionShared};
+use crate::partition::shared::PartitionShared;
 use crate::raft::config::{self, OnStart};
 use crate::raft::network::NoPeers;
 use crate::raft::state_store::GroupStateStore;
@@ -37,26 +38,14 @@ fn had(epoch: i32, index: u64) -> EntryId {
     }
 }
 
-fn shared(log: &Arc<PartitionLog>, had: EntryId) -> Arc<PartitionShared> {
-    let name = TopicPartition {
-        topic: "left".into(),
-        partition: PartitionIndex(0),
-    };
-    let budgets = Budgets {
-        partition: 1 << 20,
-        broker: Arc::new(Semaphore::new(1 << 20)),
-    };
-    let (me, log) = (replica(1), log.clone());
-    let notices = Arc::default();
-    Arc::new(PartitionShared::new(
-        group_id(TOPIC),
-        name,
-        me,
-        log,
-        had,
-        budgets,
-        notices,
-    ))
+fn create(logs: &LogManager) -> Arc<PartitionLog> {
+    let log = logs.create_log(
+        &"left".into(),
+        TOPIC,
+        PartitionIndex(0),
+        LogConfig::default(),
+    );
+    log.expect("is made")
 }
 
 async fn start(logs: &LogManager, shared: &Arc<PartitionShared>) -> PartitionGroup {
@@ -84,16 +73,8 @@ async fn is_granted(group: &PartitionGroup, term: u64, last: LogId) -> bool {
 async fn one_that_had_more_helps_nobody_to_lead_who_lacks_it() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let logs = open_logs(directory.path()).await;
-    let create = || {
-        logs.create_log(
-            &"left".into(),
-            TOPIC,
-            PartitionIndex(0),
-            LogConfig::default(),
-        )
-    };
-    let log = create().expect("is made");
-    let shared = shared(&log, had(5, 10));
+    let log = create(&logs);
+    let shared = shared(replica(1), &log, had(5, 10));
     let group = start(&logs, &shared).await;
     assert!(!shared.may_ask());
     // It asks for nothing itself.
@@ -119,20 +100,12 @@ async fn one_that_had_more_helps_nobody_to_lead_who_lacks_it() {
 async fn a_leader_of_an_earlier_run_leads_once_it_speaks() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let logs = open_logs(directory.path()).await;
-    let create = || {
-        logs.create_log(
-            &"left".into(),
-            TOPIC,
-            PartitionIndex(0),
-            LogConfig::default(),
-        )
-    };
-    let log = create().expect("is made");
+    let log = create(&logs);
     // It heard of its leader by a record, and had not been asked to vote.
     let state = GroupStateStore::new(logs.kv().clone(), log.id());
     let vote = Vote::new_committed(3, replica(2));
     state.write_vote(&vote).await.expect("is written");
-    let shared = shared(&log, EntryId::default());
+    let shared = shared(replica(1), &log, EntryId::default());
     let group = start(&logs, &shared).await;
     assert_eq!(shared.state().leader, None);
     let append = openraft::raft::AppendEntriesRequest {
@@ -151,37 +124,23 @@ async fn a_leader_of_an_earlier_run_leads_once_it_speaks() {
     logs.shutdown().await;
 }
 
-async fn moved(nodes: &[Node], topic: TopicId, to: &[i32]) {
-    let to: Vec<BrokerId> = to.iter().copied().map(BrokerId).collect();
-    let command = Command::AlterReassignment {
-        topic,
-        partition: PartitionIndex(0),
-        target: Some(to.clone()),
-    };
-    let controller = nodes[0].replication.controller();
-    let asked = controller.submit(command, PATIENCE).await;
-    assert_eq!(asked, Ok(Outcome::Done));
+async fn move_to(nodes: &[Node], topic: TopicId, to: &[i32]) {
+    reassign(&nodes[0], topic, Some(to)).await;
     for node in nodes {
-        eventually("it has moved", || {
-            let image = node.image();
-            let known = image.partition_by_id(topic, PartitionIndex(0));
-            known.is_some_and(|it| it.reassignment.is_none() && *it.replicas == *to)
-        })
-        .await;
+        moved(node, topic, to).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_replica_must_not_forget_outlives_its_log() {
-    let mut nodes = three().await;
-    nodes.push(Node::join(4, &nodes[0]).await.expect("joins"));
+    let mut nodes = four().await;
     let topic = nodes[0].create("orders", &[1, 2, 3]).await;
     for number in 0..10 {
         produce(&nodes, topic, batch_of(4, number, 1)).await;
     }
     let is_there = |node: &Node| node.logs.log(topic, PartitionIndex(0)).is_some();
     assert!(is_there(&nodes[2]));
-    moved(&nodes, topic, &[1, 2, 4]).await;
+    move_to(&nodes, topic, &[1, 2, 4]).await;
     eventually("its log is removed", || !is_there(&nodes[2])).await;
     let departure = |node: &Node| node.replication.hosted().departure(group_id(topic));
     let left = departure(&nodes[2]).expect("is remembered");
@@ -193,7 +152,7 @@ async fn what_a_replica_must_not_forget_outlives_its_log() {
     for number in 10..20 {
         produce(&nodes, topic, batch_of(4, number, 1)).await;
     }
-    moved(&nodes, topic, &[1, 2, 3]).await;
+    move_to(&nodes, topic, &[1, 2, 3]).await;
     let back = nodes[2].partition(topic);
     eventually("it has all", || {
         back.state().high_watermark == Offset(20) && back.shared().lacks().is_none()

@@ -1,4 +1,6 @@
 use proptest::prelude::*;
+use tidelog_protocol::types::LeaderEpoch;
+use tidelog_storage::log::{EntryId, EntryIndex};
 
 use super::*;
 

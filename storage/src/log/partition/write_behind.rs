@@ -175,8 +175,7 @@ impl PartitionLog {
             to.side = tail.side_position + tail.envelope_bytes.len() as u64;
             last = tail.envelope.id.index;
         }
-        let nothing = side.is_empty() && (open.is_written() || state.segments.sealed.is_empty());
-        if nothing && state.segments.sealed.is_empty() {
+        if side.is_empty() && state.segments.sealed.is_empty() {
             return Ok(None);
         }
         // A disk that broke its word can leave such a segment: nothing that waits would ever complete it.

@@ -1,0 +1,29 @@
+//! One replica without a broker around it.
+
+use std::sync::Arc;
+
+use tidelog_protocol::types::TopicPartition;
+use tidelog_storage::log::{EntryId, PartitionLog};
+use tokio::sync::Semaphore;
+
+use crate::partition::shared::{Budgets, PartitionShared};
+use crate::raft::types::{GroupId, ReplicaId};
+
+/// What the parts of a replica share that has this log; `had` as in [`PartitionShared::new`].
+pub fn shared(me: ReplicaId, log: &Arc<PartitionLog>, had: EntryId) -> Arc<PartitionShared> {
+    let group = GroupId {
+        topic: log.topic_id(),
+        partition: log.partition(),
+    };
+    let name = TopicPartition {
+        topic: log.topic().clone(),
+        partition: log.partition(),
+    };
+    let budgets = Budgets {
+        partition: 1 << 20,
+        broker: Arc::new(Semaphore::new(1 << 20)),
+    };
+    let notices = Arc::default();
+    let shared = PartitionShared::new(group, name, me, log.clone(), had, budgets, notices);
+    Arc::new(shared)
+}
