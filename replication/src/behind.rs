@@ -2,7 +2,7 @@
 //!
 //! The leader says what is committed with the next records, or by itself when nothing follows. It says so once: a message that
 //! is lost with its connection, or that came before this replica was started again, is missing until somebody writes. So a
-//! replica that somebody waits at, and that stands still, asks. One that nobody reads from asks nobody.
+//! replica that somebody waits at, and that stands still, asks, and so does a suspect (`suspects`). One that nobody reads from asks nobody.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -47,15 +47,17 @@ pub async fn catch_up(controller: Arc<Controller>, hosted: Arc<HostedPartitions>
         ask_leaders(&controller, &waiting).await;
         sleep(AGAIN).await;
         for (partition, _) in waiting.iter().filter(|it| stands_still(it)) {
-            if !partition.shared().waiters().is_empty() {
-                behind.add(partition.shared().group());
+            let shared = partition.shared();
+            if shared.is_suspect() || !shared.waiters().is_empty() {
+                behind.add(shared.group());
             }
         }
     }
 }
 
 fn stands_still((partition, seen): &(Arc<Partition>, Offset)) -> bool {
-    partition.shared().is_behind() && partition.shared().high_watermark() == *seen
+    let shared = partition.shared();
+    shared.is_suspect() || (shared.is_behind() && shared.high_watermark() == *seen)
 }
 
 /// Asks each leader for its partitions, all leaders at the same time.
@@ -100,8 +102,12 @@ async fn ask_leaders(controller: &Arc<Controller>, waiting: &[(Arc<Partition>, O
 pub async fn tell_committed(hosted: &HostedPartitions, groups: Vec<GroupId>) {
     let groups: HashSet<GroupId> = groups.into_iter().collect();
     for partition in hosted.of(groups) {
-        if let Some(group) = partition.group().filter(|_| partition.state().is_leader()) {
-            group.tell_committed().await;
+        if !partition.state().is_leader() {
+            continue;
+        }
+        match partition.wake().await {
+            Ok(group) => group.tell_committed().await,
+            Err(error) => tracing::debug!(partition = %partition.name(), ?error, "does not wake"),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::hosted::HostedPartitions;
 use crate::metadata::image::{MetadataImage, PartitionImage};
 use crate::partition::Partition;
 use crate::raft::types::GroupId;
+use crate::suspects;
 
 /// Leaderships that are given back before the next ones wait for them: no storm of elections.
 const GIVEN_AT_ONCE: usize = 16;
@@ -25,8 +26,8 @@ const GIVEN_PAUSE: Duration = Duration::from_millis(100);
 pub enum ElectionKind {
     /// The first of the replicas.
     Preferred,
-    /// Any, where none leads. A group never elects a replica that lacks what was acknowledged, so this waits for an
-    /// ordinary election.
+    /// Any, where none leads: replicas that a power loss may have left shorter (`durability=os`) count as if it had not. No
+    /// other replica that lacks what was acknowledged is ever elected.
     Unclean,
 }
 
@@ -55,7 +56,7 @@ pub type Elected = Result<(), ElectionError>;
 
 /// Moves leaderships as an operator asks for it; returns one answer for each partition, in their order.
 pub async fn elect(
-    controller: &Controller,
+    controller: &Arc<Controller>,
     hosted: &HostedPartitions,
     kind: ElectionKind,
     partitions: &[(TopicId, PartitionIndex)],
@@ -87,6 +88,12 @@ pub async fn elect(
                 *place = answer;
             }
         }
+    }
+    if kind == ElectionKind::Unclean {
+        let leaderless = groups.iter().zip(&answers);
+        let leaderless = leaderless.filter(|(_, answer)| answer.is_ok());
+        let leaderless: Vec<GroupId> = leaderless.map(|(group, _)| *group).collect();
+        suspects::trust_all(controller, hosted, &leaderless, deadline).await;
     }
     for (group, answer) in groups.into_iter().zip(&mut answers) {
         if answer.is_ok() {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -30,6 +30,7 @@ use crate::planted::{Bug, planted};
 use crate::raft::departures::Departures;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
+use crate::suspects;
 
 mod leaving;
 
@@ -97,6 +98,8 @@ pub struct HostedPartitions {
     broker_in_flight: Arc<Semaphore>,
     topics: RwLock<HashMap<TopicId, Slots>>,
     departures: Departures,
+    /// While the replicas that this broker had are opened: the power may have been lost since they were written.
+    doubtful: AtomicBool,
     /// Held while the set is changed.
     changing: tokio::sync::Mutex<()>,
     /// Partitions handed out to be looked at, all in all.
@@ -121,6 +124,7 @@ impl HostedPartitions {
             .broker_in_flight_bytes_max
             .min(Semaphore::MAX_PERMITS);
         let departures = Departures::load(context.kv.clone())?;
+        let doubtful = suspects::power_was_lost(&*context.kv, &options)?;
         let starter = GroupStarter::new(context).map_err(io::Error::other)?;
         Ok(HostedPartitions {
             options,
@@ -130,6 +134,7 @@ impl HostedPartitions {
             broker_in_flight: Arc::new(Semaphore::new(budget)),
             topics: RwLock::default(),
             departures,
+            doubtful: AtomicBool::new(doubtful),
             changing: tokio::sync::Mutex::default(),
             visits: AtomicU64::new(0),
             settings: watch::Sender::default(),
@@ -139,6 +144,26 @@ impl HostedPartitions {
     /// This broker.
     pub fn broker(&self) -> BrokerId {
         self.options.broker
+    }
+
+    /// Whether the power may have been lost since what is being opened was written.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Acquire)
+    }
+
+    /// All replicas that this broker had are open.
+    pub async fn note_opened(&self) -> Result<(), io::Error> {
+        self.doubtful.store(false, Ordering::Release);
+        let suspects = self.all();
+        let suspects = suspects.iter().filter(|it| it.shared().is_suspect());
+        let count = suspects.count();
+        if count > 0 {
+            tracing::warn!(
+                replicas = count,
+                "the power may have taken records with durability=os: these replicas neither vote nor lead until a leader has brought them up"
+            );
+        }
+        suspects::note_run(&*self.starter.context().kv, &self.options).await
     }
 
     /// A partition hosted here.
@@ -403,6 +428,10 @@ impl HostedPartitions {
             Ok(None) => {}
             Ok(Some(_)) => return partition.shared().lose_records(LOST_BEFORE),
             Err(error) => return partition.shared().lose_records(&error.to_string()),
+        }
+        let replicas = topic.partition(index).map_or(0, |it| it.replicas.len());
+        if let Err(error) = self.doubt(&partition, replicas).await {
+            return partition.shared().not_started(&error);
         }
         if let Some(leader) = leader
             && partition.start_asleep(leader).await

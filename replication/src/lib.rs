@@ -27,6 +27,7 @@ mod replication;
 mod reporter;
 mod stored;
 mod succession;
+mod suspects;
 mod tasks;
 
 #[cfg(test)]

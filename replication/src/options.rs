@@ -118,6 +118,10 @@ pub struct ReplicationOptions {
     /// `partition.hibernation.idle.ms`: after so long without use a partition's group leaves memory; `None`, the
     /// default: never.
     pub hibernation_idle: Option<Duration>,
+    /// Whether the last run on the data directory stopped cleanly. Default true.
+    pub stopped_cleanly: bool,
+    /// Id of the machine's present run: another one after an unclean stop may mean that the power was lost.
+    pub boot_id: String,
     /// Longest wait for the controller and the local partitions to be led at start. Default 60 s.
     pub start_timeout: Duration,
     /// Feature levels that this broker reads and writes. Default [`FEATURE_LEVELS`]; tests let a broker act as one of another
@@ -149,6 +153,8 @@ impl ReplicationOptions {
             replica_lag_max: Duration::from_secs(30),
             leader_rebalance_interval: Some(Duration::from_secs(300)),
             hibernation_idle: None,
+            stopped_cleanly: true,
+            boot_id: String::new(),
             start_timeout: Duration::from_secs(60),
             feature_levels: FEATURE_LEVELS,
         }

@@ -147,6 +147,8 @@ impl Replication {
             ..MetadataDelta::default()
         };
         hosted.reconcile(&image, all).await;
+        let opened = hosted.note_opened().await;
+        opened.map_err(|error| StartError::Metadata(error.to_string()))?;
         let replication = Arc::new(Replication {
             options,
             controller,
@@ -326,7 +328,7 @@ impl Replication {
         )));
     }
 
-    /// Waits until every partition hosted here leads, follows a leader, or is offline, and the image shows it.
+    /// Waits until every partition hosted here leads, follows a leader, or is offline or a suspect, and the image shows it.
     async fn wait_local_leaders(&self, deadline: Instant) {
         let mut versions = self.controller.watch();
         while !self.all_led() {
@@ -352,7 +354,9 @@ impl Replication {
             let elsewhere = known.and_then(|known| known.leader).filter(|leader| {
                 *leader != self.broker() && image.broker(*leader).is_some_and(|it| !it.fenced)
             });
-            state.role == Role::Offline || elsewhere.is_some() || (state.leader.is_some() && shown)
+            // A suspect may have nobody to be led by until an operator decides.
+            let waits = state.role != Role::Offline && !partition.shared().is_suspect();
+            !waits || elsewhere.is_some() || (state.leader.is_some() && shown)
         })
     }
 }

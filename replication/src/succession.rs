@@ -124,13 +124,17 @@ pub async fn succeed(controller: Arc<Controller>, hosted: Arc<HostedPartitions>)
             let group = partition.shared().group();
             let votes = 1 + agreed.get(&group).copied().unwrap_or(0);
             let is_majority = votes * 2 > known.replicas.len() && known.reassignment.is_none();
-            if is_majority && partition.be_named(known.leader, known.leader_epoch) {
+            // The metadata forgets who led when that broker comes back as another run; one that sleeps does not.
+            let believed = partition.state().leader;
+            let believed = believed.filter(|_| partition.is_asleep());
+            let gone = known.leader.or(believed);
+            if is_majority && partition.be_named(gone, known.leader_epoch) {
                 continue;
             }
             if takers.len() >= GROUPS_WAKING_MAX {
                 drop(takers.join_next().await);
             }
-            takers.spawn(take_over(hosted.clone(), partition, known.leader));
+            takers.spawn(take_over(hosted.clone(), partition, gone));
         }
         while takers.join_next().await.is_some() {}
     }

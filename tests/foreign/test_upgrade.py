@@ -31,6 +31,8 @@ FEATURE = "tidelog.metadata"
 # How a binary is started that acts as one that knows the first level only, or only later ones.
 FIRST_LEVEL = {"TIDELOG_TEST_FEATURE_LEVELS": "1-1"}
 LATER_LEVELS = {"TIDELOG_TEST_FEATURE_LEVELS": "2-3"}
+# The highest level that this version knows.
+NEWEST = 3
 TEST_MODE = r"test mode: acts as a version that knows other feature levels"
 RAISE_IT = "raise it with `tidelog cluster upgrade`"
 OTHER_VERSION = "version that the other brokers run"
@@ -169,7 +171,7 @@ def test_brokers_are_replaced_by_those_of_a_new_version_one_after_the_other(tmp_
             made_by(new, f"by-the-new-{count}")
             new_things_are_refused(new)
             found = level(new)
-            assert (found["current"], found["known"]) == (1, 2), found
+            assert (found["current"], found["known"]) == (1, NEWEST), found
             say(f"broker {number} runs this version")
             if old is None:
                 assert found["held_back"] is None, found
@@ -196,11 +198,11 @@ def test_brokers_are_replaced_by_those_of_a_new_version_one_after_the_other(tmp_
         say(f"broker {back} runs this version")
 
         code, printed = tidelog(nodes[1], "cluster", "upgrade", "--dry-run")
-        assert code == 0 and "can be raised to 2" in printed, printed
+        assert code == 0 and f"can be raised to {NEWEST}" in printed, printed
         assert level(nodes[1])["current"] == 1
-        tools.run("kafka-features", "--bootstrap-server", cluster.address, "upgrade", "--feature", f"{FEATURE}=2")
+        tools.run("kafka-features", "--bootstrap-server", cluster.address, "upgrade", "--feature", f"{FEATURE}={NEWEST}")
         for broker in nodes.values():
-            until(lambda: level(broker), lambda found: found == {"current": 2, "known": 2, "held_back": None})
+            until(lambda: level(broker), lambda found: found == {"current": NEWEST, "known": NEWEST, "held_back": None})
         create(list(nodes.values()), "moves", assignment=[[1]])
         assert reassign(nodes[2], "moves", [3])[0] == Error.NONE
         until(lambda: asked(nodes[1].address, placements, "moves")[0].replicas, lambda found: found == [3])
@@ -239,21 +241,21 @@ def test_kafka_features_shows_and_raises_the_level(tmp_path):
         broker.stop()
         broker.environment = {}
         broker.start()
-        assert described.format(2, 1) in features("describe")
+        assert described.format(NEWEST, 1) in features("describe")
         assert RAISE_IT in reassign(broker, "orders", [1])[1]
         for asked_for, why in [
-            (("upgrade", "--feature", f"{FEATURE}=3"), "broker 1 knows 2"),
+            (("upgrade", "--feature", f"{FEATURE}={NEWEST + 1}"), f"broker 1 knows {NEWEST}"),
             (("downgrade", "--feature", f"{FEATURE}=0", "--unsafe"), "never lowered"),
             (("upgrade", "--release-version", "4.0"), "No broker supports this feature"),
         ]:
             with pytest.raises(tools.Failed, match=why):
                 features(*asked_for)
-        features("upgrade", "--feature", f"{FEATURE}=2", "--dry-run")
-        assert level(broker) == {"current": 1, "known": 2, "held_back": None}
-        assert "was upgraded to 2" in features("upgrade", "--feature", f"{FEATURE}=2")
-        assert described.format(2, 2) in features("describe")
+        features("upgrade", "--feature", f"{FEATURE}={NEWEST}", "--dry-run")
+        assert level(broker) == {"current": 1, "known": NEWEST, "held_back": None}
+        assert f"was upgraded to {NEWEST}" in features("upgrade", "--feature", f"{FEATURE}={NEWEST}")
+        assert described.format(NEWEST, NEWEST) in features("describe")
         assert reassign(broker, "orders", [1])[0] == Error.NONE
-        assert tidelog(broker, "cluster", "upgrade") == (0, "the cluster is at feature level 2\n")
+        assert tidelog(broker, "cluster", "upgrade") == (0, f"the cluster is at feature level {NEWEST}\n")
         broker.stop()
         assert broker.complaints([TEST_MODE]) == []
 

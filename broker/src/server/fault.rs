@@ -12,6 +12,7 @@ use tidelog_replication::FEATURE_LEVELS;
 use tidelog_storage::SyncPoint;
 use tidelog_storage::fs::{FileSystem, RealFs, VolatileFs};
 use tidelog_storage::kv::{KeyValueStore, KvError, RocksKv};
+use uuid::Uuid;
 
 use crate::server::error::ServerError;
 
@@ -19,6 +20,9 @@ use crate::server::error::ServerError;
 const SEED: &str = "TIDELOG_TEST_VOLATILE_STORAGE";
 /// Name of the sync that is left out.
 const LEFT_OUT: &str = "TIDELOG_TEST_LEAVE_OUT_SYNC";
+
+/// Where Linux says which of the machine's runs this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Lowest and highest feature level of another version, as `1-1`.
 const LEVELS: &str = "TIDELOG_TEST_FEATURE_LEVELS";
@@ -96,6 +100,16 @@ impl Medium {
             Medium::Disk => Arc::new(RealFs),
             Medium::Volatile { seed, left_out } => Arc::new(VolatileFs::new(seed, left_out)),
         }
+    }
+
+    /// Id of the run of the machine as far as what it had not synced is concerned. A machine that does not say is another one
+    /// each time.
+    pub(crate) fn boot_id(self) -> String {
+        let said = match self {
+            Medium::Disk => std::fs::read_to_string(BOOT_ID).ok(),
+            Medium::Volatile { .. } => None,
+        };
+        said.map_or_else(|| Uuid::new_v4().to_string(), |id| id.trim().to_owned())
     }
 
     /// Opens the key-value store. Blocks.

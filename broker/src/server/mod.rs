@@ -113,6 +113,8 @@ impl Server {
         options.feature_levels = levels;
         options.peer_address = peers.as_ref().map(|peers| peers.address.clone());
         let storage = blocking(move || directory.open(&config)).await?;
+        options.stopped_cleanly = storage.stopped_cleanly;
+        options.boot_id.clone_from(&storage.boot_id);
         let replication = Replication::start(
             options,
             Arc::clone(&storage.logs),

@@ -47,6 +47,8 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) logs: Arc<LogManager>,
+    pub(crate) stopped_cleanly: bool,
+    pub(crate) boot_id: String,
     _lock: DirectoryLock,
 }
 
@@ -154,6 +156,8 @@ impl DataDirectory {
             );
         }
         Ok(Storage {
+            stopped_cleanly: report.clean,
+            boot_id: self.medium.boot_id(),
             logs,
             _lock: self.lock,
         })

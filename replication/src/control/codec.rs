@@ -31,6 +31,7 @@ const DESCRIBE_QUORUM: CallKind = CallKind(6);
 const READ_RECORDS: CallKind = CallKind(7);
 const TELL_COMMITTED: CallKind = CallKind(8);
 const AGREE: CallKind = CallKind(9);
+const TRUST: CallKind = CallKind(10);
 
 const INTRODUCED: u8 = 1;
 const SUBMITTED: u8 = 2;
@@ -86,6 +87,10 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             }
             AGREE
         }
+        Request::Trust(groups) => {
+            put_groups(&mut bytes, groups);
+            TRUST
+        }
     };
     (kind, bytes.freeze())
 }
@@ -114,6 +119,7 @@ pub fn decode_request(kind: CallKind, mut bytes: Bytes) -> Result<Option<Request
         }),
         TELL_COMMITTED => Request::TellCommitted(get_all(&mut bytes, get_group)?),
         AGREE => Request::Agree(get_all(&mut bytes, get_end)?),
+        TRUST => Request::Trust(get_all(&mut bytes, get_group)?),
         _ => return Ok(None),
     }))
 }

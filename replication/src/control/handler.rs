@@ -21,6 +21,7 @@ use crate::partition::records::RecordsWanted;
 use crate::peers::{CallHandler, CallKind, Refusal, RefusalCode, Served};
 use crate::raft::types::ReplicaId;
 use crate::succession;
+use crate::suspects;
 
 /// Why a broker that starts does nothing for others yet.
 const STARTING: &str = "this broker is starting";
@@ -131,6 +132,13 @@ impl CallHandler for ControlHandler {
                 },
                 Request::Agree(asked) => match hosted {
                     Some(hosted) => Reply::Agreed(succession::agree(&hosted, &asked)),
+                    None => Reply::NotNow(STARTING.into()),
+                },
+                Request::Trust(groups) => match hosted {
+                    Some(hosted) => {
+                        suspects::trust(&image, &hosted, groups).await;
+                        Reply::Heard
+                    }
                     None => Reply::NotNow(STARTING.into()),
                 },
                 Request::ReadRecords(wanted) => read_records(hosted, wanted).await,

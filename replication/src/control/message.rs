@@ -43,6 +43,8 @@ pub enum Request {
     TellCommitted(Vec<GroupId>),
     /// Do the asked broker's replicas of these groups sleep, with nothing in their logs beyond these ends?
     Agree(Vec<SleeperEnd>),
+    /// An operator trusts what the asked broker's replicas of these partitions have: they are to elect a leader.
+    Trust(Vec<GroupId>),
 }
 
 /// What it answers.
@@ -59,7 +61,7 @@ pub enum Reply {
     },
     /// To [`Request::ReadIndex`]: index of the last entry applied; everything committed before the request is in it.
     Applied(u64),
-    /// To [`Request::Heartbeat`] and [`Request::TellCommitted`].
+    /// To [`Request::Heartbeat`], [`Request::TellCommitted`] and [`Request::Trust`].
     Heard,
     /// To [`Request::HandOver`]: what came of each, in their order.
     HandedOver(Vec<Elected>),

@@ -10,9 +10,11 @@ pub const FEATURE_LEVELS: RangeInclusive<u16> = FEATURE_LEVEL_MIN..=FEATURE_LEVE
 /// The lowest of them.
 pub const FEATURE_LEVEL_MIN: u16 = 1;
 /// The highest of them.
-pub const FEATURE_LEVEL_MAX: u16 = 2;
+pub const FEATURE_LEVEL_MAX: u16 = 3;
 /// Level from which on replicas can be moved and brokers be forgotten.
 pub const REASSIGNMENT_LEVEL: u16 = 2;
+/// Level from which on a broker that registers as another run leads nothing of what the one before it led.
+pub const RUNS_LEVEL: u16 = 3;
 /// What the level is called where features have names: in Kafka's requests.
 pub const METADATA_FEATURE: &str = "tidelog.metadata";
 

@@ -18,7 +18,7 @@ use crate::metadata::command::{
     BrokerRegistration, Command, ConfigResource, LeaderReport, MetadataError, Outcome,
 };
 use crate::metadata::image::{BrokerImage, MetadataImage, PartitionImage, TopicImage, fold_name};
-use crate::metadata::levels::METADATA_FEATURE;
+use crate::metadata::levels::{METADATA_FEATURE, RUNS_LEVEL};
 use crate::planted::{Bug, planted};
 
 mod level;
@@ -179,15 +179,35 @@ impl MetadataState {
             fenced: false,
             feature_level_max: registration.feature_level_max,
         };
+        let incarnation = broker.incarnation;
         let before = Arc::make_mut(&mut self.image.brokers).insert(id, Arc::new(broker));
-        if before.is_some() {
+        if let Some(before) = before {
             self.delta.lost.insert(id);
+            if before.incarnation != incarnation && self.image.feature_level >= RUNS_LEVEL {
+                self.take_leaderships(id);
+            }
         }
         if other.is_some() {
             self.replace_directory(id, version);
         }
         self.delta.brokers = true;
         Ok(Outcome::BrokerRegistered { broker_epoch })
+    }
+
+    /// A broker leads nothing any more. What has no other replica nobody else can lead: it stays on record.
+    fn take_leaderships(&mut self, broker: BrokerId) {
+        let led = |it: &PartitionImage| it.leader == Some(broker) && it.replicas.len() > 1;
+        let topics = self.image.topics();
+        let topics = topics.filter(|topic| topic.partitions.iter().any(led));
+        let topics: Vec<Arc<TopicImage>> = topics.cloned().collect();
+        for topic in topics {
+            let mut topic = TopicImage::clone(&topic);
+            for partition in topic.partitions.iter_mut().filter(|it| led(it)) {
+                partition.leader = None;
+                partition.partition_epoch = partition.partition_epoch.wrapping_add(1);
+            }
+            self.put_topic(topic);
+        }
     }
 
     fn set_broker_fenced(

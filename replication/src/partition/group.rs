@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
-use openraft::raft::{ClientWriteResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, ClientWriteResponse, VoteRequest, VoteResponse,
+};
 use openraft::{ChangeMembers, Config, Instant as _, Raft, RaftMetrics, ReadPolicy, ServerState};
 use tidelog_protocol::types::BrokerId;
 use tidelog_storage::kv::KeyValueStore;
@@ -26,6 +28,7 @@ use crate::raft::members::{self, Members};
 use crate::raft::network::{GroupNetwork, PeerTransport};
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupCommand, GroupTypes, LogId, ReplicaId};
+use crate::suspects;
 
 /// Share of the lease after which an idle leader renews it before it writes.
 const RENEW_AFTER: Duration = Duration::from_millis(PARTITION_LEASE_MS * 6 / 10);
@@ -55,6 +58,7 @@ impl fmt::Debug for GroupContext {
 pub struct PartitionGroup {
     raft: Raft<GroupTypes, PartitionStateMachine>,
     shared: Arc<PartitionShared>,
+    state: GroupStateStore,
     /// Those that a new group was to be told.
     members: Vec<ReplicaId>,
     /// Keeps what is left of its tasks from the log once it has ended.
@@ -63,6 +67,17 @@ pub struct PartitionGroup {
     confirmed: tokio::sync::Mutex<Option<Instant>>,
     /// Whether it was used since somebody asked last.
     used: AtomicBool,
+}
+
+/// Whether one that takes all of a request has what its leader knows to be committed, and that is all that ever was: by the
+/// first entry that is committed in its own term a leader knows of all before it.
+fn brings_up(request: &AppendEntriesRequest<GroupTypes>) -> bool {
+    let last = request.entries.last().map(|entry| entry.log_id);
+    let last = last.or(request.prev_log_id);
+    let (Some(commit), Some(last)) = (request.leader_commit, last) else {
+        return false;
+    };
+    commit.leader_id.term == request.vote.leader_id.term && last.index >= commit.index
 }
 
 /// A group that has just started.
@@ -144,7 +159,8 @@ impl PartitionGroup {
         }
         let ended = Ended::default();
         let records = context.records.clone();
-        let machine = PartitionStateMachine::new(shared.clone(), state, records, ended.clone());
+        let machine =
+            PartitionStateMachine::new(shared.clone(), state.clone(), records, ended.clone());
         let network = GroupNetwork::new(shared.group(), context.transport.clone());
         let raft = Raft::new(context.me, config, network, log, machine)
             .await
@@ -152,6 +168,7 @@ impl PartitionGroup {
         let group = PartitionGroup {
             raft,
             shared: shared.clone(),
+            state,
             members: members.to_vec(),
             ended,
             confirmed: tokio::sync::Mutex::default(),
@@ -241,15 +258,37 @@ impl PartitionGroup {
         let last = request.last_log_id.as_ref();
         let last = last.and_then(|id| codec::entry_id(id).ok());
         let had = self.shared.lacks();
-        if let Some(had) = had.filter(|had| last.unwrap_or_default() < *had) {
+        let had = had.filter(|had| last.unwrap_or_default() < *had);
+        if had.is_some() || self.shared.is_suspect() {
             let mine = self.raft.metrics().borrow_watched().vote;
-            return Ok(VoteResponse::new(mine, codec::log_id(had), false));
+            let last = had.unwrap_or(self.shared.log().bounds().last);
+            return Ok(VoteResponse::new(mine, codec::log_id(last), false));
         }
         if pre_vote {
             self.raft.pre_vote(request).await
         } else {
             self.raft.vote(request).await
         }
+    }
+
+    /// Takes entries of a leader. One that thereby has all that this leader knows to be committed is no suspect any more.
+    pub async fn append(
+        &self,
+        request: AppendEntriesRequest<GroupTypes>,
+    ) -> Result<AppendEntriesResponse<GroupTypes>, RaftError<GroupTypes>> {
+        let heals = self.shared.is_suspect() && brings_up(&request);
+        let answer = self.raft.append_entries(request).await?;
+        if heals && matches!(answer, AppendEntriesResponse::Success) {
+            suspects::clear(&self.state, &self.shared).await;
+        }
+        Ok(answer)
+    }
+
+    /// Whether it needs no vote but its own.
+    fn is_alone(&self) -> bool {
+        let alone = BTreeSet::from([self.shared.me()]);
+        let members = self.settled_members();
+        members.is_some_and(|members| members.voters == alone && members.next.is_none())
     }
 
     /// Gives the leadership to another replica.
@@ -267,7 +306,7 @@ impl PartitionGroup {
     /// Asks the other replicas for the leadership, unless there is a leader.
     pub async fn elect(&self) {
         self.note_use();
-        if !self.shared.may_ask() {
+        if !self.shared.is_whole() && !self.is_alone() {
             return;
         }
         if let Err(error) = self.raft.trigger().elect(true).await {

@@ -34,6 +34,7 @@ pub struct PartitionShared {
     me: ReplicaId,
     log: Arc<PartitionLog>,
     had: EntryId,
+    suspect: AtomicBool,
     leadership: Mutex<Leadership>,
     high_watermark: AtomicI64,
     order: Mutex<AppendOrder>,
@@ -128,6 +129,7 @@ impl PartitionShared {
             high_watermark: AtomicI64::new(log.bounds().log_start.0),
             log,
             had,
+            suspect: AtomicBool::new(false),
             order: Mutex::default(),
             duplicates: Mutex::default(),
             duplicate_count: AtomicUsize::new(0),
@@ -161,9 +163,25 @@ impl PartitionShared {
         Some(self.had).filter(|had| self.log.bounds().last < *had)
     }
 
-    /// Whether this replica may ask for the leadership: it has what it ever had, and was told who the members are.
-    pub fn may_ask(&self) -> bool {
-        self.log.bounds().last.index.0 > 0 && self.lacks().is_none()
+    /// A power loss may have taken entries from this replica; it asks its leader, if it has one, what it lacks.
+    pub fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+        self.notices.behind.add(self.group);
+    }
+
+    /// It has all that is committed after all, or is to count as if it had.
+    pub fn trust(&self) {
+        self.suspect.store(false, Ordering::Release);
+    }
+
+    /// Whether a power loss may have taken entries from this replica.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Whether this replica has all that it ever had, and was told who the members are.
+    pub fn is_whole(&self) -> bool {
+        self.log.bounds().last.index.0 > 0 && self.lacks().is_none() && !self.is_suspect()
     }
 
     /// Those who wait for a move.

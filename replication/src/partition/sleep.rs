@@ -81,6 +81,8 @@ pub(crate) struct Standing {
     pub last: EntryId,
     /// The last one that was applied.
     pub applied: EntryId,
+    /// It has all that it ever had.
+    pub whole: bool,
     /// Batches or duplicates wait for their commit.
     pub awaited: bool,
     /// Where this replica leads: voters that may lack an entry.
@@ -92,7 +94,8 @@ pub(crate) fn may_sleep(standing: &Standing) -> bool {
     let idle = !standing.awaited && standing.applied == standing.last;
     // The log of a group that has never been led is empty.
     let begun = standing.led && standing.last.index.0 > 0;
-    standing.running && begun && standing.votes && standing.settled && idle && standing.behind == 0
+    let fit = standing.running && standing.whole;
+    fit && begun && standing.votes && standing.settled && idle && standing.behind == 0
 }
 
 /// What a partition that can sleep needs to wake.
@@ -205,6 +208,7 @@ impl Partition {
                 .is_some_and(|members| members.learners.is_empty() && members.next.is_none()),
             last,
             applied: applied.unwrap_or_default(),
+            whole: self.shared.is_whole(),
             awaited: self.shared.is_awaited(self.limits.in_flight_bytes_max),
             behind: match (state.is_leader(), &members) {
                 (true, Some(members)) => {

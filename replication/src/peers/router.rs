@@ -132,7 +132,7 @@ impl PeerService for GroupRouter {
         Box::pin(async move {
             match group.await? {
                 Group::Controller(raft) => raft.append_entries(request).await,
-                Group::Partition(group) => group.raft().append_entries(request).await,
+                Group::Partition(group) => group.append(request).await,
             }
             .map_err(refused)
         })

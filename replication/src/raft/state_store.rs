@@ -20,6 +20,7 @@ const CHECKPOINT: u8 = 2;
 const SNAPSHOT: u8 = 3;
 const INSTALLING: u8 = 4;
 const DAMAGED: u8 = 5;
+const SUSPECT: u8 = 6;
 
 /// State of one group beside its log.
 #[derive(Clone)]
@@ -115,6 +116,26 @@ impl GroupStateStore {
             .await
     }
 
+    /// Whether a power loss may have taken entries from the log.
+    pub fn is_suspect(&self) -> Result<bool, io::Error> {
+        let noted = self.read(SUSPECT, Ok)?;
+        Ok(noted.is_some())
+    }
+
+    /// Notes that it may have. What another power loss takes of this is found anew after it.
+    pub async fn note_suspect(&self) -> Result<(), io::Error> {
+        let writes = vec![self.put(SUSPECT, Bytes::new())];
+        let written = write(&*self.kv, writes, None).await;
+        written.map_err(io::Error::other)
+    }
+
+    /// Notes that the log has all that was committed after all.
+    pub async fn forget_suspect(&self) -> Result<(), io::Error> {
+        let forget = KvWrite::Delete(KeySpace::Vote, key(self.log, SUSPECT));
+        let written = write(&*self.kv, vec![forget], None).await;
+        written.map_err(io::Error::other)
+    }
+
     fn not_installing(&self) -> KvWrite {
         KvWrite::Delete(KeySpace::Vote, key(self.log, INSTALLING))
     }
@@ -196,6 +217,7 @@ pub fn check(key: &[u8], value: Bytes) -> (Option<StorageLogId>, Result<(), Stri
         DAMAGED => decode_version(value)
             .map(drop)
             .map_err(|it| format!("damage: {it}")),
+        SUSPECT => Ok(()),
         _ => Err(format!("a value of unknown kind {kind}")),
     };
     (Some(StorageLogId(u64::from_be_bytes(*log))), read)

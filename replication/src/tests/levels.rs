@@ -2,7 +2,7 @@
 
 use super::brokers::{Node, Tune, leader_of, three_tuned};
 use super::*;
-use crate::metadata::levels::METADATA_FEATURE;
+use crate::metadata::levels::{FEATURE_LEVEL_MAX, METADATA_FEATURE};
 use crate::{MetadataError, StartError, SubmitError};
 
 const OLD: Tune = |options| options.feature_levels = 1..=1;
@@ -221,10 +221,8 @@ async fn a_broker_that_reads_only_later_levels_is_refused_with_what_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_cluster_is_at_the_highest_level_and_keeps_it() {
     let node = Node::found().await;
-    assert_eq!(node.image().feature_level(), 2);
-    let node = Node::run_tuned(1, node.stop().await, None, NEW)
-        .await
-        .expect("starts");
-    assert_eq!(node.image().feature_level(), 2);
+    assert_eq!(node.image().feature_level(), FEATURE_LEVEL_MAX);
+    let node = Node::run(1, node.stop().await, None).await.expect("starts");
+    assert_eq!(node.image().feature_level(), FEATURE_LEVEL_MAX);
     node.stop().await;
 }

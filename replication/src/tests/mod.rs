@@ -19,6 +19,7 @@ mod retention;
 mod returning;
 mod router;
 mod simulation;
+mod suspects;
 
 use std::collections::BTreeMap;
 use std::path::Path;

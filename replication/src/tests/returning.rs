@@ -76,7 +76,7 @@ async fn one_that_had_more_helps_nobody_to_lead_who_lacks_it() {
     let log = create(&logs);
     let shared = shared(replica(1), &log, had(5, 10));
     let group = start(&logs, &shared).await;
-    assert!(!shared.may_ask());
+    assert!(!shared.is_whole());
     // It asks for nothing itself.
     group.elect().await;
     assert!(!is_granted(&group, 7, LogId::new_term_index(5, 8)).await);
@@ -92,7 +92,7 @@ async fn one_that_had_more_helps_nobody_to_lead_who_lacks_it() {
     };
     log.reset(last).await.expect("is done");
     assert_eq!(shared.lacks(), None);
-    assert!(shared.may_ask());
+    assert!(shared.is_whole());
     logs.shutdown().await;
 }
 

@@ -52,7 +52,7 @@ def node(folder, number, contact=None, **settings):
 
 
 @contextmanager
-def running(folder, count, alone=None, expected=(), racks=(), **settings):
+def running(folder, count, alone=None, expected=(), racks=(), environment=None, **settings):
     """Brokers 1 to `count` as one cluster; `alone` is called with the first before the others join. At the end those that run
     are stopped, and the logs of all are looked at: `expected` are complaints that the test provokes."""
     brokers = []
@@ -60,6 +60,7 @@ def running(folder, count, alone=None, expected=(), racks=(), **settings):
         for number in range(1, count + 1):
             own = {"broker.rack": racks[number - 1]} if racks else {}
             brokers.append(node(folder, number, brokers[0].peer_address if brokers else None, **settings, **own))
+            brokers[-1].environment = dict(environment or {})
             brokers[-1].start()
             if number == 1 and alone is not None:
                 alone(brokers)

@@ -21,8 +21,8 @@ pub struct ElectArgs {
     /// The first replica is to lead, if it is in sync; the default
     #[arg(long, conflicts_with = "unclean")]
     preferred: bool,
-    /// Where there is no leader, any replica that is alive may lead. Apache Kafka may lose acknowledged records by
-    /// that, Tidelog elects only replicas that have them
+    /// Where there is no leader, replicas that a power loss may have left shorter (durability=os) may lead: what it took
+    /// from them is lost where no other replica has it
     #[arg(long)]
     unclean: bool,
     #[command(flatten)]

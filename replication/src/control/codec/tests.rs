@@ -36,6 +36,7 @@ fn requests() -> Vec<Request> {
             skip: 3,
         }),
         Request::TellCommitted(vec![group; 2]),
+        Request::Trust(vec![group; 2]),
         Request::Agree(vec![
             SleeperEnd {
                 group,

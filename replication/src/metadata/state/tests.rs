@@ -479,6 +479,61 @@ fn register_at(broker: i32, level: u16) -> Command {
     Command::RegisterBroker(registration)
 }
 
+fn run_again(state: &mut MetadataState, broker: i32, incarnation: u128) {
+    let Command::RegisterBroker(mut registration) = register_at(broker, 3) else {
+        unreachable!("it is a registration");
+    };
+    registration.incarnation = Uuid::from_u128(incarnation);
+    let again = Command::RegisterBroker(registration);
+    apply(state, again).expect("registers");
+}
+
+#[test]
+fn another_run_leads_nothing_of_what_the_one_before_led() {
+    let mut state = state();
+    for broker in 1..=3 {
+        apply(&mut state, register_at(broker, 3)).expect("registers");
+    }
+    let alone = vec![BrokerId(1)];
+    let three = vec![BrokerId(1), BrokerId(2), BrokerId(3)];
+    let created = Command::CreateTopic {
+        name: TopicName::from("orders"),
+        id: id(1),
+        assignments: vec![three.clone(), three, alone],
+        configs: BTreeMap::new(),
+    };
+    apply(&mut state, created).expect("creates");
+    let report = |partition: i32, leader: i32| LeaderReport {
+        topic: id(1),
+        partition: PartitionIndex(partition),
+        leader: BrokerId(leader),
+        epoch: LeaderEpoch(4),
+        isr: vec![BrokerId(leader)],
+    };
+    let reports = vec![report(0, 1), report(1, 2), report(2, 1)];
+    apply(&mut state, Command::ReportLeaders(reports)).expect("is taken");
+    let leaders = |state: &MetadataState| {
+        let topic = state.image().topic_by_id(id(1)).expect("there");
+        let leaders = topic.partitions.iter().map(|it| it.leader.map(|it| it.0));
+        leaders.collect::<Vec<_>>()
+    };
+    let before = vec![Some(1), Some(2), Some(1)];
+    // Versions that know no such rule may take part.
+    run_again(&mut state, 1, 2);
+    assert_eq!(leaders(&state), before);
+    assert_eq!(raise(&mut state, 3), Ok(Outcome::Done));
+    // The answer to a registration was lost: it is the same run.
+    run_again(&mut state, 1, 2);
+    assert_eq!(leaders(&state), before);
+    drop(state.take_delta());
+    run_again(&mut state, 1, 3);
+    assert_eq!(leaders(&state), [None, Some(2), Some(1)]);
+    assert!(state.take_delta().topics.contains(&id(1)));
+    // It leads again under the same epoch: no older news.
+    apply(&mut state, Command::ReportLeaders(vec![report(0, 1)])).expect("is taken");
+    assert_eq!(leaders(&state), before);
+}
+
 #[test]
 fn the_level_rises_when_all_brokers_know_it_and_never_falls() {
     let mut state = state();

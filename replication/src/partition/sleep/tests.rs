@@ -18,6 +18,7 @@ fn idle() -> Standing {
         settled: true,
         last: entry(9),
         applied: entry(9),
+        whole: true,
         awaited: false,
         behind: 0,
     }
@@ -31,7 +32,7 @@ fn a_group_with_nothing_to_do_sleeps() {
 #[test]
 fn a_group_that_has_something_to_do_does_not() {
     type Change = fn(&mut Standing);
-    let busy: [(&str, Change); 9] = [
+    let busy: [(&str, Change); 10] = [
         ("its task ended", |it| it.running = false),
         ("nobody leads it", |it| it.led = false),
         ("it is a learner", |it| it.votes = false),
@@ -40,6 +41,7 @@ fn a_group_that_has_something_to_do_does_not() {
         ("another entry was applied", |it| {
             it.applied.epoch = LeaderEpoch(2);
         }),
+        ("it lacks what it had", |it| it.whole = false),
         ("a producer waits", |it| it.awaited = true),
         ("a voter lacks something", |it| it.behind = 1),
         ("it has no members yet", |it| {
