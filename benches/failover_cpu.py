@@ -36,7 +36,8 @@ class CpuBench:
 
     def run(self):
         with tempfile.TemporaryDirectory(dir=self.args.folder) as folder:
-            clusters = [TidelogCluster(Path(folder) / "tidelog")]
+            # The load goes to the leaders that it began with.
+            clusters = [TidelogCluster(Path(folder) / "tidelog", auto_leader_rebalance_enable="false")]
             if self.args.only != "tidelog":
                 clusters.append(KafkaCluster(Path(folder) / "kafka"))
             try:

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::frame::OutgoingFrame;
@@ -68,6 +69,8 @@ impl Outbox {
                 return taken;
             }
             self.ready.notified().await;
+            // The tasks that are ready put theirs in first: one write for all of them costs hardly more than one for each.
+            yield_now().await;
         }
     }
 

@@ -331,7 +331,11 @@ impl RaftLogReader<GroupTypes> for GroupLog {
     ) -> Result<Vec<Entry>, io::Error> {
         let log = self.inner.log.clone();
         let (from, until) = (entry_index(start), entry_index(end));
-        let entries = blocking(move || log.entries(from, until, REPLICATION_READ_BYTES_MAX)).await;
+        // A follower that keeps up takes what was just appended: another thread would cost more than all the rest.
+        let entries = match log.resident_entries(from, until, REPLICATION_READ_BYTES_MAX) {
+            Some(resident) => Ok(resident),
+            None => blocking(move || log.entries(from, until, REPLICATION_READ_BYTES_MAX)).await,
+        };
         entries
             .map_err(|error| self.fail(error))?
             .into_iter()

@@ -16,6 +16,9 @@ use super::{LogId, PartitionLog};
 /// one of 1 MiB; what waits for so little is still in the processor's cache.
 pub const ROUND_BYTES: u64 = 256 << 10;
 
+/// Share of the wait for which a thread that sleeps lets more logs end theirs.
+const GATHER_SHARE: u32 = 8;
+
 /// The queue.
 #[derive(Debug)]
 pub struct WriteQueue {
@@ -137,7 +140,9 @@ impl WriteQueue {
             match next.map(|(_, (until, _))| *until) {
                 None => self.changed.wait(&mut inner),
                 Some(until) if until <= Instant::now() => return inner.take_first(),
+                // Those whose wait ends soon after are written in the same go: thousands of logs end theirs one by one.
                 Some(until) => {
+                    let until = until + self.wait / GATHER_SHARE;
                     self.changed.wait_until(&mut inner, until);
                 }
             }

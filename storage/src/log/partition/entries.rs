@@ -56,24 +56,40 @@ impl PartitionLog {
         bytes_max: usize,
     ) -> Result<Vec<LogEntry>, LogError> {
         self.prepare_range(from, until)?;
-        let count = usize::try_from(until.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
-        {
-            let state = self.state.lock();
-            if let Some(tail) = state.tail.since_index(from) {
-                let mut bytes = 0_usize;
-                let taken = tail.take(count).take_while(|tail| {
-                    bytes += tail.envelope_bytes.len() + tail.envelope.batch_bytes as usize;
-                    bytes <= bytes_max || tail.envelope.id.index == from
-                });
-                return Ok(taken.map(|tail| tail.entry.clone()).collect());
-            }
+        if let Some(resident) = self.resident_entries(from, until, bytes_max) {
+            return Ok(resident);
         }
+        let count = usize::try_from(until.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
         if count == 0 {
             return Ok(Vec::new());
         }
         let (name, envelopes) =
             self.stop_if_damaged(self.read_envelopes(from, count, bytes_max))?;
         self.stop_if_damaged(self.join_batches(name, envelopes))
+    }
+
+    /// What [`PartitionLog::entries`] would return, if that is in memory: the newest entries are, until they are in a
+    /// segment. Does not block.
+    pub fn resident_entries(
+        &self,
+        from: EntryIndex,
+        until: EntryIndex,
+        bytes_max: usize,
+    ) -> Option<Vec<LogEntry>> {
+        self.check_running().ok()?;
+        let state = self.state.lock();
+        let held = from > state.bounds.purged.index && until.0 <= state.bounds.last.index.0 + 1;
+        if state.needs_files() || !held {
+            return None;
+        }
+        let count = usize::try_from(until.0.saturating_sub(from.0)).ok()?;
+        let mut bytes = 0_usize;
+        let taken = state.tail.since_index(from)?.take(count);
+        let taken = taken.take_while(|tail| {
+            bytes += tail.envelope_bytes.len() + tail.envelope.batch_bytes as usize;
+            bytes <= bytes_max || tail.envelope.id.index == from
+        });
+        Some(taken.map(|tail| tail.entry.clone()).collect())
     }
 
     /// The position right after an entry that is held, or after the purged ones. May block for a read.
