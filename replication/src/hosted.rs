@@ -31,6 +31,7 @@ use crate::raft::departures::Departures;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::raft::types::{GroupId, ReplicaId};
 use crate::suspects;
+use crate::throttle::{ThrottledReplicas, Throttles};
 
 mod leaving;
 
@@ -86,6 +87,7 @@ impl Changes {
 struct Settings {
     log: LogConfig,
     min_insync_replicas: usize,
+    throttled: Option<Arc<ThrottledReplicas>>,
 }
 
 /// See the module.
@@ -197,6 +199,11 @@ impl HostedPartitions {
         self.settings.subscribe()
     }
 
+    /// What replicas that catch up may take.
+    pub fn throttles(&self) -> &Throttles {
+        &self.starter.context().throttles
+    }
+
     /// What the partitions say.
     pub fn notices(&self) -> &Notices {
         &self.notices
@@ -246,6 +253,8 @@ impl HostedPartitions {
         self.options.log_configs.follow(image);
         if delta.broker_configs {
             self.settings.send_replace(());
+            let rates = self.options.log_configs.throttle_rates();
+            self.throttles().set_rates(rates);
         }
         let _changing = self.changing.lock().await;
         let mut changes = Changes::new();
@@ -276,6 +285,7 @@ impl HostedPartitions {
         let settings = Settings {
             log: self.options.log_configs.log_config(topic),
             min_insync_replicas: self.options.log_configs.min_insync_replicas(topic),
+            throttled: self.options.log_configs.throttled_replicas(topic),
         };
         for (index, partition) in topic.partitions.iter().enumerate() {
             let index = PartitionIndex(i32::try_from(index).unwrap_or(i32::MAX));
@@ -412,6 +422,7 @@ impl HostedPartitions {
         let departure = self.departures.of(group);
         let had = departure.map_or_else(EntryId::default, |it| it.last);
         let partition = self.new_partition(topic, group, log, had, settings.min_insync_replicas);
+        partition.shared().set_throttled(settings.throttled);
         self.put(topic.id, index, partition.clone());
         if let Some(reason) = partition.log().stopped() {
             partition.shared().lose_records(&reason);
@@ -502,6 +513,10 @@ impl HostedPartitions {
         changes: &mut Changes,
     ) {
         partition.set_min_insync_replicas(settings.min_insync_replicas);
+        if partition.shared().throttled() != settings.throttled {
+            partition.shared().set_throttled(settings.throttled.clone());
+            self.throttles().note_change();
+        }
         let old = partition.log().config();
         if *old == settings.log {
             return;

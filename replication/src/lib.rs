@@ -29,6 +29,7 @@ mod stored;
 mod succession;
 mod suspects;
 mod tasks;
+mod throttle;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +64,7 @@ pub use peers::{
 pub use raft::types::ReplicaId;
 pub use replication::Replication;
 pub use stored::{StoredProblem, check_stored};
+pub use throttle::{ReplicaList, ThrottleRates, ThrottledReplicas};
 
 #[cfg(test)]
 #[global_allocator]

@@ -67,6 +67,9 @@ pub const RECORDS_PIECE_BYTES: usize = 1 << 20;
 /// Bytes of entries read at once for a peer.
 pub const REPLICATION_READ_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes that are paid for before they are read, where replication is throttled: what one read of either kind yields.
+pub const PACED_BYTES: i64 = 1 << 20;
+
 /// Body of a handshake frame: fixed fields and at most one short text. It is read from strangers.
 pub const PEER_HANDSHAKE_BYTES_MAX: usize = 1_024;
 

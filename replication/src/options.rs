@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::metadata::image::{MetadataImage, TopicImage};
 use crate::metadata::levels::FEATURE_LEVELS;
 use crate::peers::PeerAddress;
+use crate::throttle::{ThrottleRates, ThrottledReplicas};
 
 /// How a listener protects its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +51,14 @@ pub trait LogConfigSource: Send + Sync + 'static {
     /// How compacted logs are looked after, by the brokers' current configuration.
     fn compaction(&self) -> CompactionOptions {
         CompactionOptions::default()
+    }
+    /// The topic's replicas that are throttled while they catch up; `None`: none.
+    fn throttled_replicas(&self, _topic: &TopicImage) -> Option<Arc<ThrottledReplicas>> {
+        None
+    }
+    /// What all throttled replicas of this broker share, by the brokers' current configuration.
+    fn throttle_rates(&self) -> ThrottleRates {
+        ThrottleRates::default()
     }
     /// Called with each image before settings are asked for under it: the place to take over the brokers' configuration.
     fn follow(&self, _image: &MetadataImage) {}

@@ -37,6 +37,7 @@ use crate::raft::types::ReplicaId;
 use crate::reassign::reassign;
 use crate::succession;
 use crate::tasks;
+use crate::throttle::Throttles;
 
 /// Pause between two tries to take the place of a broker whose disk was lost.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
@@ -102,6 +103,7 @@ impl Replication {
             kv: logs.kv().clone(),
             transport,
             records: Some(control.clone()),
+            throttles: Arc::new(Throttles::new(control.clone())),
         };
         let founds = peers
             .as_ref()
@@ -129,6 +131,7 @@ impl Replication {
         let hosted = HostedPartitions::new(options.clone(), context.clone(), logs, notices.clone())
             .map_err(|error| StartError::Metadata(error.to_string()))?;
         let hosted = Arc::new(hosted);
+        context.throttles.serve(&hosted);
         if let Some(peers) = &peers {
             peers.router.serve_partitions(hosted.clone());
             let session = options.session_timeout;
@@ -144,6 +147,7 @@ impl Replication {
         hosted.note_fenced(&image, &BTreeSet::new());
         let all = MetadataDelta {
             topics: image.topics().map(|topic| topic.id).collect(),
+            broker_configs: true,
             ..MetadataDelta::default()
         };
         hosted.reconcile(&image, all).await;

@@ -73,7 +73,7 @@ pub(super) async fn undrain(broker: i32, connect: &ConnectArgs) -> Result<(), Fa
 }
 
 async fn alter(admin: &Admin, id: BrokerId, change: ConfigChange) -> Result<(), Failure> {
-    let altered = admin.alter_broker_configs(id, &[change]).await;
+    let altered = admin.alter_broker_configs_for(id, &[change]).await;
     altered.map_err(|error| about_broker(&error, id))
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::assemble::assemble;
-use super::definition::{Definition, Kind, Update, Value};
+use super::definition::{Definition, Update, Value};
 use super::layers::{Layers, Overrides, text_of};
 use super::{definitions, topic_definitions, topic_settings};
 
@@ -195,7 +195,7 @@ fn apply(
 }
 
 fn is_list(definition: Option<&Definition>) -> bool {
-    definition.is_some_and(|definition| matches!(definition.kind, Kind::List(_)))
+    definition.is_some_and(|definition| definition.kind.is_list())
 }
 
 fn check_is_list(definition: Option<&Definition>, name: &str, op: &str) -> Result<(), AlterError> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidelog_protocol::types::BrokerId;
-use tidelog_replication::CompactionOptions;
+use tidelog_replication::{CompactionOptions, ThrottleRates};
 use tidelog_storage::journal::Durability;
 
 use super::address::{HostPort, Listener, parse_listeners, parse_protocol_map};
@@ -62,6 +62,7 @@ pub fn assemble(settings: &Settings) -> Result<BrokerConfig, Vec<ConfigError>> {
                 rebalance_on_join: reader.text("auto.rebalance") == Some("on_join"),
                 session_timeout: reader.millis("broker.session.timeout.ms"),
                 replica_lag_max: reader.millis("replica.lag.time.max.ms"),
+                throttle_rates: throttle_rates(&reader),
                 leader_rebalance_interval: (reader.bool("auto.leader.rebalance.enable"))
                     .then(|| reader.seconds("leader.imbalance.check.interval.seconds")),
                 hibernation_idle: (reader.number("partition.hibernation.idle.ms"))
@@ -92,6 +93,18 @@ pub fn parse_durability(word: &str) -> Durability {
         Durability::Os
     } else {
         Durability::Sync
+    }
+}
+
+/// The largest number stands for no limit.
+fn throttle_rates(reader: &Reader<'_>) -> ThrottleRates {
+    let rate = |name| {
+        let rate = reader.number(name).filter(|rate| *rate < i64::MAX);
+        rate.and_then(|rate| u64::try_from(rate).ok())
+    };
+    ThrottleRates {
+        leader: rate("leader.replication.throttled.rate"),
+        follower: rate("follower.replication.throttled.rate"),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tidelog_protocol::types::BrokerId;
 
-use tidelog_replication::CompactionOptions;
+use tidelog_replication::{CompactionOptions, ThrottleRates};
 
 use super::address::{HostPort, Listener};
 
@@ -128,6 +128,8 @@ pub struct ReplicationConfig {
     pub session_timeout: Duration,
     /// `replica.lag.time.max.ms`.
     pub replica_lag_max: Duration,
+    /// `leader.replication.throttled.rate` and `follower.replication.throttled.rate`.
+    pub throttle_rates: ThrottleRates,
     /// `leader.imbalance.check.interval.seconds`; `None`: `auto.leader.rebalance.enable` is false.
     pub leader_rebalance_interval: Option<Duration>,
     /// `auto.rebalance` is `on_join`.

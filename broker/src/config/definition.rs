@@ -28,6 +28,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Words separated by commas; any words where the list is empty.
     List(&'static [&'static str]),
+    /// Replicas of a topic, `partition:broker` each, separated by commas; or `*` for all.
+    Replicas,
 }
 
 /// How much a property matters, as Kafka rates it.
@@ -251,7 +253,13 @@ impl Kind {
                 Ok(Value::Text(text.to_owned()))
             }
             Kind::List(words) => list(text, words),
+            Kind::Replicas => replicas(text),
         }
+    }
+
+    /// Whether values are words separated by commas, which can be added and taken away one by one.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Kind::List(_) | Kind::Replicas)
     }
 
     /// Name of the type as Kafka calls it.
@@ -265,7 +273,7 @@ impl Kind {
             Kind::Text | Kind::Choice(_) => "STRING",
             Kind::Class => "CLASS",
             Kind::Secret => "PASSWORD",
-            Kind::List(_) => "LIST",
+            Kind::List(_) | Kind::Replicas => "LIST",
         }
     }
 }
@@ -297,15 +305,16 @@ impl Definition {
 
 /// Kafka's sentence about a value that is refused; a secret is not repeated.
 pub fn invalid_value(definition: &Definition, text: &str, reason: &str) -> String {
-    let shown = if definition.is_secret() {
-        "[hidden]"
-    } else {
-        text
-    };
-    format!(
-        "Invalid value {shown} for configuration {}: {reason}",
-        definition.name
-    )
+    let name = definition.name;
+    match definition.kind {
+        Kind::Secret => format!("Invalid value [hidden] for configuration {name}: {reason}"),
+        // This validator sees the list, and says once more what it is about.
+        Kind::Replicas => {
+            let words = words_of(text).join(", ");
+            format!("Invalid value [{words}] for configuration {name}: {name} {reason}")
+        }
+        _ => format!("Invalid value {text} for configuration {name}: {reason}"),
+    }
 }
 
 fn integer(
@@ -342,11 +351,34 @@ fn list(text: &str, words: &[&str]) -> Result<Value, String> {
     if text.is_empty() {
         return Ok(Value::List(Vec::new()));
     }
-    let items: Vec<String> = text.split(',').map(|item| item.trim().to_owned()).collect();
+    let items = words_of(text);
     if !words.is_empty() {
         for item in &items {
             choice(item, words)?;
         }
     }
     Ok(Value::List(items))
+}
+
+fn words_of(text: &str) -> Vec<String> {
+    text.split(',').map(|item| item.trim().to_owned()).collect()
+}
+
+/// As Kafka has it, empty words count for nothing, also beside a `*`.
+fn replicas(text: &str) -> Result<Value, String> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_replica = |word: &String| {
+        let parts = word.split_once(':');
+        word.is_empty() || parts.is_some_and(|(one, other)| is_number(one) && is_number(other))
+    };
+    let words = words_of(text);
+    if !words.iter().all(is_replica) && words.concat() != "*" {
+        return Err(
+            "must be the literal '*' or a list of replicas in the following format: \
+             [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+                .to_owned(),
+        );
+    }
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    Ok(Value::List(words.collect()))
 }

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 use parking_lot::RwLock;
 use tidelog_protocol::types::TopicId;
 use tidelog_replication::{
-    CompactionOptions, ConfigResource, LogConfigSource, MetadataImage, TopicImage,
+    CompactionOptions, ConfigResource, LogConfigSource, MetadataImage, ThrottleRates,
+    ThrottledReplicas, TopicImage,
 };
 use tidelog_storage::log::LogConfig;
 
@@ -121,6 +122,14 @@ impl LogConfigSource for ConfigManager {
 
     fn compaction(&self) -> CompactionOptions {
         self.broker().log.compaction.clone()
+    }
+
+    fn throttled_replicas(&self, topic: &TopicImage) -> Option<Arc<ThrottledReplicas>> {
+        self.topic(topic.id, &topic.configs).throttled.clone()
+    }
+
+    fn throttle_rates(&self) -> ThrottleRates {
+        self.broker().replication.throttle_rates
     }
 
     fn follow(&self, image: &MetadataImage) {

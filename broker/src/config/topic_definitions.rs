@@ -3,7 +3,7 @@
 //! Names, defaults and limits are those of Kafka 4.4 for what Kafka has. Knows no topic.
 
 use super::definition::Importance::Medium;
-use super::definition::Kind::{Bool, Choice, Double, GzipLevel, Int, List, Long};
+use super::definition::Kind::{Bool, Choice, Double, GzipLevel, Int, List, Long, Replicas};
 use super::definition::{Definition, default_only, no_effect, used};
 use super::definitions::{COMPRESSION_TYPES, DURABILITIES};
 
@@ -37,7 +37,6 @@ const INFLATED: &str = "Tidelog lets no batch inflate to more than 128 MiB.";
 const LEVELS: &str =
     "Tidelog compresses at each codec's usual level where compression.type asks for it.";
 const SEGMENTS: &str = "Tidelog manages its segment files itself.";
-const THROTTLES: &str = "Tidelog does not have replication throttles yet.";
 const TIERED: &str = "Tidelog does not have tiered storage.";
 const UNCLEAN: &str = "Tidelog never elects a leader that lacks acknowledged records.";
 
@@ -70,9 +69,9 @@ pub static DEFINITIONS: &[TopicDefinition] = &[
     on(no_effect("file.delete.delay.ms", Long(0, I64), Some("60000"), Medium, SEGMENTS), &[same("log.segment.delete.delay.ms")]),
     on(no_effect("flush.messages", Long(1, I64), Some("9223372036854775807"), Medium, FLUSH), &[same("log.flush.interval.messages")]),
     on(no_effect("flush.ms", Long(0, I64), Some("9223372036854775807"), Medium, FLUSH), &[same("log.flush.interval.ms"), same("log.flush.scheduler.interval.ms")]),
-    on(default_only("follower.replication.throttled.replicas", List(&[]), Some(""), Medium, THROTTLES), &[]),
+    on(used("follower.replication.throttled.replicas", Replicas, Some(""), Medium, "Replicas that receive no more than follower.replication.throttled.rate of their broker while they are not in sync: partition:broker each, or * for all of the topic."), &[]),
     on(used("index.interval.bytes", Int(0, I32), Some("4096"), Medium, "Bytes of records between two entries of a segment's offset index."), &[same("log.index.interval.bytes")]),
-    on(default_only("leader.replication.throttled.replicas", List(&[]), Some(""), Medium, THROTTLES), &[]),
+    on(used("leader.replication.throttled.replicas", Replicas, Some(""), Medium, "Replicas that, while they lead, send no more than leader.replication.throttled.rate of their broker to replicas that are not in sync: partition:broker each, or * for all of the topic."), &[]),
     on(default_only("local.retention.bytes", Long(-2, I64), Some("-2"), Medium, TIERED), &[same("log.local.retention.bytes")]),
     on(default_only("local.retention.ms", Long(-2, I64), Some("-2"), Medium, TIERED), &[same("log.local.retention.ms")]),
     on(used("max.compaction.lag.ms", Long(1, I64), Some("9223372036854775807"), Medium, "Greatest age that a record of a compacted topic reaches before compaction looks at it."), &[same("log.cleaner.max.compaction.lag.ms")]),

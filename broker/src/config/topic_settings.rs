@@ -3,9 +3,12 @@
 //! Owns what a topic's configuration may be, and the two forms that the code runs on: [`LogConfig`] for its logs and
 //! [`ProduceRules`] for what producers send.
 
+use std::sync::Arc;
+
 use tidelog_protocol::batch::validate::{ProduceRules, TimestampType};
 use tidelog_protocol::compression::Compression;
 use tidelog_protocol::types::TimestampMs;
+use tidelog_replication::{ReplicaList, ThrottledReplicas};
 use tidelog_storage::journal::Durability;
 use tidelog_storage::log::{CleaningConfig, LogConfig};
 
@@ -21,6 +24,8 @@ pub struct TopicSettings {
     pub log: LogConfig,
     /// `min.insync.replicas`.
     pub min_insync_replicas: usize,
+    /// `leader.replication.throttled.replicas` and `follower.replication.throttled.replicas`; `None`: neither names any.
+    pub throttled: Option<Arc<ThrottledReplicas>>,
     /// `max.message.bytes`.
     pub max_message_bytes: usize,
     /// `message.timestamp.type`.
@@ -64,6 +69,9 @@ impl TopicSettings {
         TopicSettings {
             log,
             min_insync_replicas: reader.usize("min.insync.replicas"),
+            throttled: Some(throttled(&reader))
+                .filter(|throttled| !throttled.is_empty())
+                .map(Arc::new),
             max_message_bytes: reader.usize("max.message.bytes"),
             timestamp_type: match reader.text("message.timestamp.type").as_str() {
                 "LogAppendTime" => TimestampType::LogAppendTime,
@@ -133,6 +141,14 @@ fn validate_flush(own: &Overrides, name: &str) -> Result<(), String> {
     }
     let reason = "It has no effect with durability=os; durability=sync syncs every append before it is acknowledged";
     Err(invalid_value(&topic.definition, text, reason))
+}
+
+fn throttled(reader: &Reader<'_>) -> ThrottledReplicas {
+    let listed = |name| ReplicaList::of(reader.list(name).iter().map(String::as_str));
+    ThrottledReplicas {
+        leaders: listed("leader.replication.throttled.replicas"),
+        followers: listed("follower.replication.throttled.replicas"),
+    }
 }
 
 fn producer_id_expiration_ms(layers: &Layers) -> i64 {

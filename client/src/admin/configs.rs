@@ -4,7 +4,9 @@ use tidelog_protocol::messages::describe_configs_request::DescribeConfigsResourc
 use tidelog_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
-use tidelog_protocol::messages::{DescribeConfigsRequest, IncrementalAlterConfigsRequest};
+use tidelog_protocol::messages::{
+    DescribeConfigsRequest, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+};
 use tidelog_protocol::types::{BrokerId, TopicName};
 
 use super::{Admin, check, only, text};
@@ -18,6 +20,8 @@ const BROKER: i8 = 4;
 const TOPIC_SOURCE: i8 = 1;
 const SET: i8 = 0;
 const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
 
 /// One setting as it holds now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,53 @@ pub enum ConfigChange {
         /// Kafka's name of it.
         name: String,
     },
+    /// Add words to a list.
+    Append {
+        /// Kafka's name of it.
+        name: String,
+        /// The words, separated by commas.
+        words: String,
+    },
+    /// Take words out of a list.
+    Subtract {
+        /// Kafka's name of it.
+        name: String,
+        /// The words, separated by commas.
+        words: String,
+    },
+}
+
+impl ConfigChange {
+    fn to_wire(&self) -> AlterableConfig {
+        let (name, operation, value) = match self {
+            ConfigChange::Set { name, value } => (name, SET, Some(value)),
+            ConfigChange::Reset { name } => (name, DELETE, None),
+            ConfigChange::Append { name, words } => (name, APPEND, Some(words)),
+            ConfigChange::Subtract { name, words } => (name, SUBTRACT, Some(words)),
+        };
+        AlterableConfig::default()
+            .with_name(text(name))
+            .with_config_operation(operation)
+            .with_value(value.map(|value| text(value)))
+    }
+}
+
+/// Changes of one resource's settings, as the wire has them.
+fn request_of(
+    resource_type: i8,
+    name: &str,
+    changes: &[ConfigChange],
+) -> IncrementalAlterConfigsRequest {
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(resource_type)
+        .with_resource_name(text(name))
+        .with_configs(changes.iter().map(ConfigChange::to_wire).collect());
+    IncrementalAlterConfigsRequest::default().with_resources(vec![resource])
+}
+
+fn altered(reply: IncrementalAlterConfigsResponse) -> Result<(), Error> {
+    let result = only(reply.responses)?;
+    check(result.error_code, &result.error_message)
 }
 
 impl Admin {
@@ -82,47 +133,28 @@ impl Admin {
         name: &TopicName,
         changes: &[ConfigChange],
     ) -> Result<(), Error> {
-        self.alter_configs(TOPIC, name.as_str(), changes).await
+        let request = request_of(TOPIC, name.as_str(), changes);
+        self.ask_controller(request, altered).await
     }
 
-    /// Changes settings of one broker, which need not be up; all of them or none.
+    /// Changes settings of one broker, which is asked itself and has to be up; all of them or none.
     pub async fn alter_broker_configs(
         &self,
         broker: BrokerId,
         changes: &[ConfigChange],
     ) -> Result<(), Error> {
-        let name = broker.to_string();
-        self.alter_configs(BROKER, &name, changes).await
+        let request = request_of(BROKER, &broker.to_string(), changes);
+        self.ask_broker(broker, request, altered).await
     }
 
-    async fn alter_configs(
+    /// The same by way of the controller, so that the broker need not be up: for those few settings of which brokers take
+    /// changes for others.
+    pub async fn alter_broker_configs_for(
         &self,
-        resource_type: i8,
-        name: &str,
+        broker: BrokerId,
         changes: &[ConfigChange],
     ) -> Result<(), Error> {
-        let configs = changes
-            .iter()
-            .map(|change| match change {
-                ConfigChange::Set { name, value } => AlterableConfig::default()
-                    .with_name(text(name))
-                    .with_config_operation(SET)
-                    .with_value(Some(text(value))),
-                ConfigChange::Reset { name } => AlterableConfig::default()
-                    .with_name(text(name))
-                    .with_config_operation(DELETE)
-                    .with_value(None),
-            })
-            .collect();
-        let resource = AlterConfigsResource::default()
-            .with_resource_type(resource_type)
-            .with_resource_name(text(name))
-            .with_configs(configs);
-        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
-        self.ask_controller(request, |reply| {
-            let result = only(reply.responses)?;
-            check(result.error_code, &result.error_message)
-        })
-        .await
+        let request = request_of(BROKER, &broker.to_string(), changes);
+        self.ask_controller(request, altered).await
     }
 }

@@ -13,6 +13,7 @@ use super::message::{Reply, Request};
 use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
 use crate::peers::{Lane, PeerPool, PeerStatus, RefusalCode, RequestError};
 use crate::raft::types::ReplicaId;
+use crate::throttle::{Pace, Paced};
 
 /// Longest wait for one broker's answer; the next may know more.
 const ONE_BROKER: Duration = Duration::from_secs(5);
@@ -50,6 +51,11 @@ impl ControlClient {
             pool,
             brokers: RwLock::default(),
         }
+    }
+
+    /// This broker.
+    pub fn broker(&self) -> BrokerId {
+        self.me.broker
     }
 
     /// Whether there may be others.
@@ -128,6 +134,24 @@ impl ControlClient {
             .min(ONE_BROKER);
         let answer = pool.call(broker, kind, body, patience).await?;
         Ok(codec::decode_reply(answer)?)
+    }
+}
+
+impl ControlClient {
+    /// Asks a broker whether bytes may go to or come from its replica.
+    ///
+    /// # Errors
+    ///
+    /// It is not known, did not answer, or its version knows no throttles.
+    pub async fn pace(&self, broker: BrokerId, pace: Pace) -> Result<Paced, String> {
+        let replica = self.brokers.read().get(&broker).copied();
+        let replica = replica.ok_or_else(|| format!("broker {broker} is not known"))?;
+        let deadline = Instant::now() + ONE_BROKER;
+        match self.ask(replica, &Request::Pace(pace), deadline).await {
+            Ok(Reply::Paced(paced)) => Ok(paced),
+            Ok(other) => Err(format!("broker {broker} answered {other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::raft::codec::{
 };
 use crate::raft::types::{GroupId, ReplicaId};
 use crate::succession::SleeperEnd;
+use crate::throttle::{Pace, Paced, Place, Side};
 
 const INTRODUCE: CallKind = CallKind(1);
 const SUBMIT: CallKind = CallKind(2);
@@ -32,6 +33,7 @@ const READ_RECORDS: CallKind = CallKind(7);
 const TELL_COMMITTED: CallKind = CallKind(8);
 const AGREE: CallKind = CallKind(9);
 const TRUST: CallKind = CallKind(10);
+const PACE: CallKind = CallKind(11);
 
 const INTRODUCED: u8 = 1;
 const SUBMITTED: u8 = 2;
@@ -43,6 +45,7 @@ const HANDED_OVER: u8 = 7;
 const QUORUM: u8 = 8;
 const RECORDS: u8 = 9;
 const AGREED: u8 = 10;
+const PACED: u8 = 11;
 
 /// Stands for no broker; real ids are not negative.
 const NO_BROKER: i32 = -1;
@@ -91,6 +94,13 @@ pub fn encode_request(request: &Request) -> (CallKind, Bytes) {
             put_groups(&mut bytes, groups);
             TRUST
         }
+        Request::Pace(pace) => {
+            put_group(&mut bytes, &pace.group);
+            bytes.put_u8(u8::from(pace.side == Side::Follower));
+            bytes.put_u32(pace.bytes);
+            bytes.put_u64(pace.place.0);
+            PACE
+        }
     };
     (kind, bytes.freeze())
 }
@@ -120,6 +130,15 @@ pub fn decode_request(kind: CallKind, mut bytes: Bytes) -> Result<Option<Request
         TELL_COMMITTED => Request::TellCommitted(get_all(&mut bytes, get_group)?),
         AGREE => Request::Agree(get_all(&mut bytes, get_end)?),
         TRUST => Request::Trust(get_all(&mut bytes, get_group)?),
+        PACE => Request::Pace(Pace {
+            group: get_group(&mut bytes)?,
+            side: match bytes.try_get_u8()? {
+                0 => Side::Leader,
+                _ => Side::Follower,
+            },
+            bytes: bytes.try_get_u32()?,
+            place: Place(bytes.try_get_u64()?),
+        }),
         _ => return Ok(None),
     }))
 }
@@ -186,6 +205,13 @@ pub fn encode_reply(reply: &Reply) -> Bytes {
                 .iter()
                 .for_each(|agrees| bytes.put_u8((*agrees).into()));
         }
+        Reply::Paced(paced) => {
+            bytes.put_u8(PACED);
+            bytes.put_u64(paced.place.0);
+            // Rounded up: 0 is said of what is due.
+            let wait_ms = paced.wait.as_nanos().div_ceil(1_000_000);
+            bytes.put_u32(u32::try_from(wait_ms).unwrap_or(u32::MAX));
+        }
     }
     bytes.freeze()
 }
@@ -211,6 +237,10 @@ pub fn decode_reply(mut bytes: Bytes) -> Result<Reply, CodecError> {
             bytes,
         }),
         AGREED => Reply::Agreed(get_all(&mut bytes, |bytes| Ok(bytes.try_get_u8()? == 1))?),
+        PACED => Reply::Paced(Paced {
+            place: Place(bytes.try_get_u64()?),
+            wait: Duration::from_millis(bytes.try_get_u32()?.into()),
+        }),
         HANDED_OVER => Reply::HandedOver(get_all(&mut bytes, get_elected)?),
         QUORUM => Reply::Quorum(Quorum {
             leader: BrokerId(bytes.try_get_i32()?),

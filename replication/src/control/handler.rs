@@ -142,6 +142,10 @@ impl CallHandler for ControlHandler {
                     None => Reply::NotNow(STARTING.into()),
                 },
                 Request::ReadRecords(wanted) => read_records(hosted, wanted).await,
+                Request::Pace(pace) => match hosted {
+                    Some(hosted) => Reply::Paced(hosted.throttles().answer(from.broker, pace)),
+                    None => Reply::NotNow(STARTING.into()),
+                },
                 Request::TellCommitted(groups) => match hosted {
                     Some(hosted) => {
                         behind::tell_committed(&hosted, groups).await;

@@ -11,6 +11,7 @@ use crate::partition::records::{RecordsRead, RecordsWanted};
 use crate::peers::PeerAddress;
 use crate::raft::types::{GroupId, ReplicaId};
 use crate::succession::SleeperEnd;
+use crate::throttle::{Pace, Paced};
 
 /// What a broker asks another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Request {
     Agree(Vec<SleeperEnd>),
     /// An operator trusts what the asked broker's replicas of these partitions have: they are to elect a leader.
     Trust(Vec<GroupId>),
+    /// May bytes go to or come from the asked broker's replica, as far as it is throttled?
+    Pace(Pace),
 }
 
 /// What it answers.
@@ -71,6 +74,8 @@ pub enum Reply {
     Records(RecordsRead),
     /// To [`Request::Agree`]: for each group, in their order.
     Agreed(Vec<bool>),
+    /// To [`Request::Pace`].
+    Paced(Paced),
     /// Another broker is the controller, where known.
     NotController(Option<BrokerId>),
     /// It could not be done now, and nothing of it was.

@@ -29,6 +29,7 @@ use crate::raft::network::{GroupNetwork, PeerTransport};
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupCommand, GroupTypes, LogId, ReplicaId};
 use crate::suspects;
+use crate::throttle::{Pacer, Side, Throttles};
 
 /// Share of the lease after which an idle leader renews it before it writes.
 const RENEW_AFTER: Duration = Duration::from_millis(PARTITION_LEASE_MS * 6 / 10);
@@ -44,6 +45,8 @@ pub struct GroupContext {
     pub transport: Arc<dyn PeerTransport>,
     /// Where records are read that cannot be sent as entries; `None`: nowhere.
     pub records: Option<Arc<dyn RecordSource>>,
+    /// What replicas that catch up may take.
+    pub throttles: Arc<Throttles>,
 }
 
 impl fmt::Debug for GroupContext {
@@ -159,9 +162,17 @@ impl PartitionGroup {
         }
         let ended = Ended::default();
         let records = context.records.clone();
-        let machine =
-            PartitionStateMachine::new(shared.clone(), state.clone(), records, ended.clone());
+        let throttles = &context.throttles;
+        let pacer = Pacer::new(throttles.clone(), shared.clone(), Side::Follower);
+        let machine = PartitionStateMachine::new(
+            shared.clone(),
+            state.clone(),
+            records,
+            pacer,
+            ended.clone(),
+        );
         let network = GroupNetwork::new(shared.group(), context.transport.clone());
+        let network = network.paced(throttles.clone(), shared.clone());
         let raft = Raft::new(context.me, config, network, log, machine)
             .await
             .map_err(io::Error::other)?;
@@ -412,6 +423,15 @@ impl PartitionGroup {
         members::near(&metrics, lag_max).filter(votes).collect()
     }
 
+    /// The brokers that vote; while they change, those of before and those of after, each of which has to agree.
+    pub fn voters(&self) -> Vec<BTreeSet<BrokerId>> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let brokers = |config: &BTreeSet<ReplicaId>| config.iter().map(|it| it.broker).collect();
+        configs.iter().map(brokers).collect()
+    }
+
     /// Tells the other replicas what is committed, whether there is anything to send or not.
     pub async fn tell_committed(&self) {
         if let Err(error) = self.raft.trigger().heartbeat().await {
@@ -422,6 +442,14 @@ impl PartitionGroup {
     /// Index of the last entry, and the other voters, each with the last entry that it is known to have.
     pub fn followers(&self) -> (u64, Vec<(BrokerId, Option<u64>)>) {
         followers(&self.raft.metrics().borrow_watched())
+    }
+
+    /// Index of the last entry that a replica is known to have. Only a leader knows.
+    pub fn last_of(&self, replica: &ReplicaId) -> Option<u64> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = metrics.replication.as_ref()?;
+        matched.get(replica)?.map(|id| id.index)
     }
 
     /// Waits until so many voters, this one among them, have an entry; false if this one leads no more, or not in time.

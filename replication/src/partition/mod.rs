@@ -17,6 +17,7 @@ pub mod starter;
 pub mod state;
 pub mod state_machine;
 pub mod submission;
+mod throttled;
 pub mod waiters;
 
 use std::future::IntoFuture;
@@ -64,6 +65,9 @@ const ELECTION_TRIES: u32 = 10;
 
 /// Entries that a replica may be behind and still take over.
 const CLOSE_ENTRIES: u64 = 64;
+
+/// Bytes that a new replica may be behind and be given a vote: records may have to wait for it from then on.
+const CLOSE_BYTES: u64 = 4 << 20;
 
 /// What a partition remembers of an idempotent producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -394,7 +398,15 @@ impl Partition {
         let Some((members, mut caught_up)) = group.standing(CLOSE_ENTRIES) else {
             return Some(Step::Wait);
         };
-        caught_up.retain(|replica| *replica == me || is_there(replica));
+        let lacks_little = |replica: &ReplicaId| {
+            let last = group.last_of(replica)?;
+            self.log().resident_bytes_after(entry_index(last))
+        };
+        caught_up.retain(|replica| {
+            let votes = members.voters.contains(replica);
+            let close = votes || lacks_little(replica).is_some_and(|bytes| bytes <= CLOSE_BYTES);
+            *replica == me || close && is_there(replica)
+        });
         Some(reassignment::next_step(wanted, &members, &caught_up, me))
     }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 use tidelog_protocol::types::{BrokerId, LeaderEpoch, Offset, TopicPartition};
 use tidelog_storage::log::{EntryId, LogError, LogPosition, PartitionLog};
@@ -22,6 +23,7 @@ use crate::notices::Notices;
 use crate::raft::codec::Checkpoint;
 use crate::raft::log_store::GroupEvents;
 use crate::raft::types::{GroupId, LogId, ReplicaId, StoredMembership, Vote, epoch_of};
+use crate::throttle::ThrottledReplicas;
 
 /// Sweeps between two elections that are asked for, at most.
 const ELECTION_SWEEPS_MAX: u32 = 16;
@@ -46,6 +48,7 @@ pub struct PartitionShared {
     applied: Mutex<Applied>,
     snapshot_target: Mutex<Option<LogPosition>>,
     damaged: AtomicBool,
+    throttled: ArcSwapOption<ThrottledReplicas>,
     notices: Arc<Notices>,
 }
 
@@ -139,6 +142,7 @@ impl PartitionShared {
             applied: Mutex::default(),
             snapshot_target: Mutex::default(),
             damaged: AtomicBool::new(false),
+            throttled: ArcSwapOption::empty(),
             notices,
         }
     }
@@ -258,6 +262,16 @@ impl PartitionShared {
     /// Whether this replica leads.
     pub fn leads(&self) -> bool {
         self.leadership.lock().role == Role::Leader
+    }
+
+    /// The topic's replicas that are throttled while they catch up, if there are any.
+    pub fn throttled(&self) -> Option<Arc<ThrottledReplicas>> {
+        self.throttled.load_full()
+    }
+
+    /// Says which these are.
+    pub fn set_throttled(&self, throttled: Option<Arc<ThrottledReplicas>>) {
+        self.throttled.store(throttled);
     }
 
     /// Brokers that are not heard of.

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tidelog_protocol::types::BrokerId;
 use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog, RecordCopy};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
@@ -22,6 +23,7 @@ use crate::raft::codec::{self, PartitionSnapshot, tag};
 use crate::raft::network::Snapshot;
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{GroupCommand, GroupReply, GroupTypes, LogId, StoredMembership};
+use crate::throttle::Pacer;
 
 /// How long a copy of records may stand still before it counts as a failure. The group answers nothing meanwhile, and
 /// does not hear of another leader; one that starts again does.
@@ -36,6 +38,7 @@ pub struct PartitionStateMachine {
     shared: Arc<PartitionShared>,
     state: GroupStateStore,
     records: Option<Arc<dyn RecordSource>>,
+    pacer: Arc<Pacer>,
     ended: Ended,
 }
 
@@ -48,12 +51,14 @@ impl PartitionStateMachine {
         shared: Arc<PartitionShared>,
         state: GroupStateStore,
         records: Option<Arc<dyn RecordSource>>,
+        pacer: Pacer,
         ended: Ended,
     ) -> Self {
         PartitionStateMachine {
             shared,
             state,
             records,
+            pacer: Arc::new(pacer),
             ended,
         }
     }
@@ -113,7 +118,13 @@ impl PartitionStateMachine {
         let mut copy = blocking(move || log.begin_copy(wanted.from)).await?;
         let (mut mark, mut piece) = (None, BytesMut::new());
         while wanted.from < wanted.upto {
-            let read = self.read_records(wanted).await?;
+            let leader = self.shared.state().leader;
+            let leader = leader.ok_or_else(|| io::Error::other("no replica leads"))?;
+            self.pacer.before(leader).await;
+            check(*self.ended.lock().await)?;
+            *went_on = Instant::now();
+            let read = self.read_records(leader, wanted).await?;
+            self.pacer.after(read.bytes.len());
             check(*self.ended.lock().await)?;
             *went_on = Instant::now();
             if *mark.get_or_insert(read.mark) != read.mark {
@@ -134,9 +145,11 @@ impl PartitionStateMachine {
         Ok(Some(copy))
     }
 
-    async fn read_records(&self, wanted: RecordsWanted) -> Result<RecordsRead, io::Error> {
-        let leader = self.shared.state().leader;
-        let leader = leader.ok_or_else(|| io::Error::other("no replica leads"))?;
+    async fn read_records(
+        &self,
+        leader: BrokerId,
+        wanted: RecordsWanted,
+    ) -> Result<RecordsRead, io::Error> {
         let source = self.records.as_ref();
         let source = source.ok_or_else(|| io::Error::other("there are no other brokers"))?;
         source.read(leader, wanted).await.map_err(io::Error::other)

@@ -10,15 +10,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use openraft::network::{RPCOption, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use openraft::{EntryPayload, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
-use super::types::{GroupId, GroupTypes, ReplicaId, Vote};
+use super::types::{Entry, GroupCommand, GroupId, GroupTypes, ReplicaId, Vote};
+use crate::partition::shared::PartitionShared;
+use crate::throttle::{Pacer, Side, Throttles};
 
 /// A snapshot on its way: its description and the state machine's bytes.
 pub type Snapshot = openraft::alias::SnapshotOf<GroupTypes, Bytes>;
@@ -128,12 +132,23 @@ fn unreachable(peer: ReplicaId) -> RPCError<GroupTypes> {
 pub struct GroupNetwork {
     group: GroupId,
     transport: Arc<dyn PeerTransport>,
+    paced: Option<(Arc<Throttles>, Arc<PartitionShared>)>,
 }
 
 impl GroupNetwork {
     /// Network of a group.
     pub fn new(group: GroupId, transport: Arc<dyn PeerTransport>) -> Self {
-        GroupNetwork { group, transport }
+        GroupNetwork {
+            group,
+            transport,
+            paced: None,
+        }
+    }
+
+    /// The same for a partition, whose followers catch up as its topic's throttles allow.
+    pub fn paced(self, throttles: Arc<Throttles>, partition: Arc<PartitionShared>) -> Self {
+        let paced = Some((throttles, partition));
+        GroupNetwork { paced, ..self }
     }
 }
 
@@ -141,10 +156,15 @@ impl RaftNetworkFactory<GroupTypes> for GroupNetwork {
     type Network = PeerClient;
 
     async fn new_client(&mut self, target: ReplicaId, (): &()) -> PeerClient {
+        let pacer = self
+            .paced
+            .clone()
+            .map(|(throttles, partition)| Arc::new(Pacer::new(throttles, partition, Side::Leader)));
         PeerClient {
             group: self.group,
             peer: target,
             transport: self.transport.clone(),
+            pacer,
         }
     }
 }
@@ -155,6 +175,30 @@ pub struct PeerClient {
     group: GroupId,
     peer: ReplicaId,
     transport: Arc<dyn PeerTransport>,
+    pacer: Option<Arc<Pacer>>,
+}
+
+/// Requests as they are read from the log, none before its bytes may be sent.
+fn paced(
+    requests: impl Stream<Item = AppendEntriesRequest<GroupTypes>> + Unpin + Send + 'static,
+    pacer: Arc<Pacer>,
+    to: ReplicaId,
+) -> BoxStream<'static, AppendEntriesRequest<GroupTypes>> {
+    let paced = stream::unfold((requests, pacer), move |(mut requests, pacer)| async move {
+        pacer.before(to.broker).await;
+        let request = requests.next().await?;
+        pacer.after(batch_bytes(&request));
+        Some((request, (requests, pacer)))
+    });
+    Box::pin(paced)
+}
+
+fn batch_bytes(request: &AppendEntriesRequest<GroupTypes>) -> usize {
+    let bytes = |entry: &Entry| match &entry.payload {
+        EntryPayload::Normal(GroupCommand::Batch { batch, .. }) => batch.size_bytes(),
+        _ => 0,
+    };
+    request.entries.iter().map(bytes).sum()
 }
 
 impl RaftNetworkV2<GroupTypes> for PeerClient {
@@ -173,6 +217,23 @@ impl RaftNetworkV2<GroupTypes> for PeerClient {
             let _ = tokio::time::timeout(PARK, self.transport.reachable(self.peer)).await;
         }
         result
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, CallResult<BoxStream<'s, CallResult<StreamAppendResult<GroupTypes>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<GroupTypes>> + OptionalSend + Unpin + 'static,
+    {
+        match self.pacer.clone() {
+            Some(pacer) => {
+                let input = paced(input, pacer, self.peer);
+                stream_append_sequential(self, input, option)
+            }
+            None => stream_append_sequential(self, input, option),
+        }
     }
 
     async fn vote(

@@ -11,7 +11,7 @@ use tidelog_storage::journal::JournalConfig;
 use tidelog_storage::kv::MemoryKv;
 use tidelog_storage::log::{EntryIndex, LogError, LogPosition, PartitionLog};
 
-use super::replica::shared;
+use super::replica::{shared, throttles};
 use super::*;
 use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
 use crate::partition::state_machine::PartitionStateMachine;
@@ -19,6 +19,7 @@ use crate::raft::codec::{PartitionSnapshot, encode_snapshot, entry_id};
 use crate::raft::log_store::{GroupEvents, GroupLog};
 use crate::raft::state_store::GroupStateStore;
 use crate::raft::types::{Entry, LogId, ReplicaId, StoredMembership, Vote};
+use crate::throttle::{Pacer, Side};
 
 /// An owner that does not care.
 #[derive(Debug)]
@@ -192,8 +193,9 @@ async fn a_copy_of_records_outlasts_a_leader_that_is_out_of_reach() {
         until: 3,
     });
     let state = GroupStateStore::new(logs.kv().clone(), log.id());
-    let mut machine =
-        PartitionStateMachine::new(shared, state, Some(source.clone()), Arc::default());
+    let pacer = Pacer::new(throttles(me()), shared.clone(), Side::Follower);
+    let records = Some(source.clone() as Arc<dyn RecordSource>);
+    let mut machine = PartitionStateMachine::new(shared, state, records, pacer, Arc::default());
     let boundary = LogId::new_term_index(1, 9);
     let snapshot = PartitionSnapshot {
         position: LogPosition {

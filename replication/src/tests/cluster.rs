@@ -3,7 +3,7 @@
 mod acks;
 mod net;
 
-use super::replica::shared;
+use super::replica::{shared, throttles};
 use super::*;
 use crate::partition::PartitionLimits;
 use crate::partition::group::{GroupContext, PartitionGroup};
@@ -122,6 +122,7 @@ impl Replica {
             kv: logs.kv().clone(),
             transport: net.transport(id),
             records: None,
+            throttles: throttles(id),
         };
         let config = config::partition(durability, OnStart::Follow).expect("valid");
         let started = PartitionGroup::start(&context, partition.shared(), config, members)

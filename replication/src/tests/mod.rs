@@ -20,6 +20,7 @@ mod returning;
 mod router;
 mod simulation;
 mod suspects;
+mod throttled;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,18 +43,20 @@ use tidelog_storage::manager::{LogManager, StorageOptions};
 use uuid::Uuid;
 
 use crate::{
-    Acks, AppendError, AppendRequest, Appended, Command, CompactionOptions, LogConfigSource,
-    MetadataImage, Outcome, Partition, Replication, ReplicationOptions, StartError, TopicImage,
+    Acks, AppendError, AppendRequest, Appended, Command, CompactionOptions, ConfigResource,
+    LogConfigSource, MetadataImage, Outcome, Partition, ReplicaList, Replication,
+    ReplicationOptions, StartError, ThrottleRates, ThrottledReplicas, TopicImage,
 };
 
 /// Longest wait for anything; a loaded machine may need some of it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Reads `retention.ms`, `segment.bytes` and `durability` of a topic; `default` is the broker's `log.retention.ms`.
+/// Reads `retention.ms`, `segment.bytes`, `durability` and throttles; `default` is the broker's `log.retention.ms`.
 #[derive(Default)]
 struct TestConfigs {
     default_retention_ms: Mutex<Option<i64>>,
     compaction: Mutex<CompactionOptions>,
+    throttle_rates: Mutex<ThrottleRates>,
 }
 
 impl TestConfigs {
@@ -105,6 +108,31 @@ impl LogConfigSource for TestConfigs {
 
     fn compaction(&self) -> CompactionOptions {
         self.compaction.lock().clone()
+    }
+
+    fn throttled_replicas(&self, topic: &TopicImage) -> Option<Arc<ThrottledReplicas>> {
+        let list = |side: &str| {
+            let key = format!("{side}.replication.throttled.replicas");
+            let value = topic.configs.get(&key).map_or("", String::as_str);
+            ReplicaList::of(value.split(','))
+        };
+        let (leaders, followers) = (list("leader"), list("follower"));
+        let throttled = ThrottledReplicas { leaders, followers };
+        (!throttled.is_empty()).then(|| Arc::new(throttled))
+    }
+
+    fn throttle_rates(&self) -> ThrottleRates {
+        *self.throttle_rates.lock()
+    }
+
+    fn follow(&self, image: &MetadataImage) {
+        let rate = |side: &str| {
+            let configs = image.configs(&ConfigResource::Broker(None))?;
+            let rate = configs.get(&format!("{side}.replication.throttled.rate"))?;
+            rate.parse().ok()
+        };
+        let (leader, follower) = (rate("leader"), rate("follower"));
+        *self.throttle_rates.lock() = ThrottleRates { leader, follower };
     }
 }
 

@@ -6,8 +6,15 @@ use tidelog_protocol::types::TopicPartition;
 use tidelog_storage::log::{EntryId, PartitionLog};
 use tokio::sync::Semaphore;
 
+use crate::control::ControlClient;
 use crate::partition::shared::{Budgets, PartitionShared};
 use crate::raft::types::{GroupId, ReplicaId};
+use crate::throttle::Throttles;
+
+/// Those of a broker that is alone.
+pub fn throttles(me: ReplicaId) -> Arc<Throttles> {
+    Arc::new(Throttles::new(Arc::new(ControlClient::new(me, None))))
+}
 
 /// What the parts of a replica share that has this log; `had` as in [`PartitionShared::new`].
 pub fn shared(me: ReplicaId, log: &Arc<PartitionLog>, had: EntryId) -> Arc<PartitionShared> {

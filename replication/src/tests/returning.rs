@@ -6,7 +6,7 @@ use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, PartitionLog};
 
 use super::brokers::{Node, produce};
 use super::moving::{four, moved, reassign};
-use super::replica::shared;
+use super::replica::{shared, throttles};
 use super::*;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::PartitionShared;
@@ -54,6 +54,7 @@ async fn start(logs: &LogManager, shared: &Arc<PartitionShared>) -> PartitionGro
         kv: logs.kv().clone(),
         transport: Arc::new(NoPeers),
         records: None,
+        throttles: throttles(replica(1)),
     };
     let config = config::partition(Durability::Sync, OnStart::Follow).expect("valid");
     let started = PartitionGroup::start(&context, shared, config, &[]);

@@ -262,12 +262,13 @@ def test_rule_34_settings_are_changed_one_by_one_or_replaced_whole(wire, topic):
     assert alter([("cleanup.policy", append, "delete")]) == Error.NONE
     eventually("cleanup.policy", "delete")
     throttled = "leader.replication.throttled.replicas"
-    if alter([(throttled, append, "0:1")]) == Error.NONE:  # Tidelog has no replication throttles, and says so.
-        eventually(throttled, "0:1")
-        assert alter([(throttled, append, "1:1")]) == Error.NONE
-        eventually(throttled, "0:1,1:1")
-        assert alter([(throttled, subtract, "0:1")]) == Error.NONE
-        eventually(throttled, "1:1")
+    assert alter([(throttled, append, "0:1")]) == Error.NONE
+    eventually(throttled, "0:1")
+    assert alter([(throttled, append, "1:1")]) == Error.NONE
+    eventually(throttled, "0:1,1:1")
+    assert alter([(throttled, subtract, "0:1")]) == Error.NONE
+    eventually(throttled, "1:1")
+    assert alter([(throttled, set_, "0:1,*")]) == Error.INVALID_CONFIG
     assert alter([("retention.ms", append, "1")]) == Error.INVALID_CONFIG
     assert alter([("retention.ms", set_, "never")]) == Error.INVALID_CONFIG
     assert alter([("no.such.setting", set_, "1")]) == Error.INVALID_CONFIG

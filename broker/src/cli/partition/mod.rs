@@ -6,6 +6,7 @@ mod elect;
 mod progress;
 mod reassign;
 mod reassignments;
+mod throttle;
 
 use clap::Subcommand;
 

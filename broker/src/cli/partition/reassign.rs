@@ -8,6 +8,7 @@ use tidelog_client::{Admin, BrokerId, Error, PartitionIndex, Reassignment, Topic
 use tokio::time::{Instant, sleep};
 
 use super::progress::{self, Move, Progress};
+use super::throttle::Throttle;
 use crate::cli::failure::{Failure, about_move, about_topic};
 use crate::cli::output::Output;
 use crate::cli::partitions::{find, words_of};
@@ -42,6 +43,9 @@ pub struct ReassignArgs {
     /// Stop waiting after so many seconds; the move goes on [default: wait until it is done]
     #[arg(long, value_name = "SECONDS", requires = "wait", value_parser = seconds)]
     timeout: Option<Duration>,
+    /// Let each broker send and receive no more than so many bytes per second for replicas that catch up, until it is done
+    #[arg(long, value_name = "BYTES_PER_SECOND", requires = "wait", value_parser = clap::value_parser!(u64).range(1..i64::MAX as u64))]
+    throttle: Option<u64>,
     #[command(flatten)]
     connect: ConnectArgs,
 }
@@ -55,9 +59,17 @@ pub(super) async fn run(args: ReassignArgs) -> Result<(), Failure> {
     };
     // The controller would not say which of the two does not exist.
     find(&admin, &args.topic, &[args.partition]).await?;
+    let throttle = match args.throttle {
+        Some(rate) => Some(Throttle::set(&admin, &of, &target, rate).await?),
+        None => None,
+    };
     let target = (!args.cancel).then_some(target.as_slice());
-    let asked = admin.reassign(&of, target).await;
-    asked.map_err(|error| about_move(&error, &of))?;
+    if let Err(error) = admin.reassign(&of, target).await {
+        if let Some(throttle) = throttle {
+            throttle.take_back().await?;
+        }
+        return Err(about_move(&error, &of));
+    }
     let mut output = Output::new();
     let Some(target) = target else {
         return output.text(&format!("cancelled the move of {}\n", words_of(&of)));
@@ -67,10 +79,14 @@ pub(super) async fn run(args: ReassignArgs) -> Result<(), Failure> {
         return output.text(&format!("moving {what} to brokers {brokers}\n"));
     }
     let mut stop = Stop::new()?;
+    let unfinished = || Err(unfinished(&of, throttle.is_some()));
     tokio::select! {
         done = watch(&admin, &of, target, &mut output) => done?,
-        () = stop.wait() => return Err(unfinished(&of)),
-        () = pass(args.timeout) => return Err(unfinished(&of)),
+        () = stop.wait() => return unfinished(),
+        () = pass(args.timeout) => return unfinished(),
+    }
+    if let Some(throttle) = &throttle {
+        throttle.take_back().await?;
     }
     output.text(&format!("{what} is on brokers {brokers}\n"))
 }
@@ -86,9 +102,13 @@ fn distinct(replicas: &[i32]) -> Result<Vec<BrokerId>, Failure> {
     }
 }
 
-fn unfinished(of: &TopicPartition) -> Failure {
+fn unfinished(of: &TopicPartition, throttled: bool) -> Failure {
+    let throttle = match throttled {
+        true => "; its throttle stays until this command is run again and ends",
+        false => "",
+    };
     Failure::Failed(format!(
-        "{} goes on moving: `tidelog partition reassignments {}` shows how far it is",
+        "{} goes on moving: `tidelog partition reassignments {}` shows how far it is{throttle}",
         words_of(of),
         of.topic
     ))

@@ -36,6 +36,7 @@ pub static DEFINITIONS: &[Definition] = &[
     default_only("client.quota.callback.class", Class, None, Low, PLUGIN),
     default_only("config.providers", List(&[]), Some(""), Low, PLUGIN),
     default_only("create.topic.policy.class.name", Class, None, Low, PLUGIN),
+    no_effect_dynamic("replica.alter.log.dirs.io.max.bytes.per.second", Long(0, I64), Some("9223372036854775807"), Medium, ONE_DIRECTORY),
     no_effect("alter.log.dirs.replication.quota.window.num", Int(1, I32), Some("11"), Low, QUOTAS),
     no_effect("alter.log.dirs.replication.quota.window.size.seconds", Int(1, I32), Some("1"), Low, QUOTAS),
     no_effect("quota.window.num", Int(1, I32), Some("11"), Low, QUOTAS),

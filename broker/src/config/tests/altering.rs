@@ -104,6 +104,46 @@ fn refused_topic_changes() {
 }
 
 #[test]
+fn throttled_replicas_are_what_kafka_takes_for_some() {
+    for list in ["leader", "follower"] {
+        let name = format!("{list}.replication.throttled.replicas");
+        for value in ["", "*", "0:1", "0:1,0:1", " 0:1 , 1:2 ,", "*,", "0:1,,1:2"] {
+            assert!(topic(&[], &[set(&name, value)]).is_ok(), "{value}");
+        }
+        for (value, shown) in [("x", "[x]"), ("0:1,*", "[0:1, *]"), ("-1:0", "[-1:0]")] {
+            let refused = topic(&[], &[set(&name, value)]).expect_err("refused");
+            let message = format!(
+                "Invalid value {shown} for configuration {name}: {name} must be the literal '*' or a list of replicas in \
+                 the following format: [partitionId]:[brokerId],[partitionId]:[brokerId],..."
+            );
+            assert_eq!(refused, AlterError::InvalidConfig(message));
+        }
+        let op = |op: fn(String) -> AlterOp, words: &str| (name.clone(), op(words.to_owned()));
+        let appended = topic(&[], &[op(AlterOp::Append, "0:1,0:2")]);
+        assert_eq!(appended, changes(&[(&name, Some("0:1,0:2"))]));
+        let taken = topic(&[(&name, "0:1,0:2")], &[op(AlterOp::Subtract, "0:1")]);
+        assert_eq!(taken, changes(&[(&name, Some("0:2"))]));
+    }
+}
+
+#[test]
+fn throttles_have_rates_for_one_broker_and_for_all() {
+    for name in [
+        "leader.replication.throttled.rate",
+        "follower.replication.throttled.rate",
+    ] {
+        for cluster in [false, true] {
+            let alter =
+                |value| broker_changes(&layers(), cluster, &Overrides::new(), &[set(name, value)]);
+            assert_eq!(alter("0"), changes(&[(name, Some("0"))]));
+            let message =
+                format!("Invalid value -1 for configuration {name}: Value must be at least 0");
+            assert_eq!(alter("-1"), Err(AlterError::InvalidRequest(message)));
+        }
+    }
+}
+
+#[test]
 fn a_replacement_removes_what_it_does_not_name() {
     let before = [("retention.ms", "5"), ("segment.ms", "6")];
     let ops = replacement(

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tidelog_protocol::batch::validate::TimestampType;
 use tidelog_protocol::compression::Compression;
-use tidelog_protocol::types::{TimestampMs, TopicId};
+use tidelog_protocol::types::{BrokerId, PartitionIndex, TimestampMs, TopicId};
 use tidelog_storage::journal::Durability;
 use tidelog_storage::log::CleaningConfig;
 
+use super::super::assemble::assemble;
 use super::super::layers::{ConfigEntry, ConfigSource, Layers, Overrides};
 use super::super::manager::ConfigManager;
 use super::super::topic_settings::{TopicSettings, validate};
@@ -272,4 +273,38 @@ fn manager_resolves_once_and_follows_dynamic_settings() {
         manager.topic(b, &Overrides::new()).max_message_bytes,
         1_048_588
     );
+}
+
+#[test]
+fn throttles_as_the_code_reads_them() {
+    let none = layers("", &[], &[]);
+    assert_eq!(
+        TopicSettings::resolve(&none, &overrides(&[])).throttled,
+        None
+    );
+    let rates = |layers: &Layers| {
+        let config = assemble(layers.effective()).expect("fits");
+        let rates = config.replication.throttle_rates;
+        (rates.leader, rates.follower)
+    };
+    assert_eq!(rates(&none), (None, None));
+    let set = layers(
+        "",
+        &[
+            ("leader.replication.throttled.rate", "7"),
+            ("follower.replication.throttled.rate", "8"),
+        ],
+        &[("follower.replication.throttled.rate", "9")],
+    );
+    assert_eq!(rates(&set), (Some(7), Some(9)));
+    let own = overrides(&[
+        ("leader.replication.throttled.replicas", "*"),
+        ("follower.replication.throttled.replicas", "0:4, 1:5"),
+    ]);
+    let throttled = TopicSettings::resolve(&none, &own).throttled;
+    let throttled = throttled.expect("names some");
+    let (partition, broker) = (PartitionIndex(1), BrokerId(5));
+    assert!(throttled.leaders.contains(partition, broker));
+    assert!(throttled.followers.contains(partition, broker));
+    assert!(!throttled.followers.contains(PartitionIndex(0), broker));
 }

@@ -181,7 +181,7 @@ fn type_number(definition: &Definition) -> i8 {
         Kind::Short(..) => 4,
         Kind::Long(..) => 5,
         Kind::Double(..) => 6,
-        Kind::List(_) => 7,
+        Kind::List(_) | Kind::Replicas => 7,
         Kind::Class => 8,
         Kind::Secret => 9,
     }

@@ -47,6 +47,18 @@ fn requests() -> Vec<Request> {
             };
             2
         ]),
+        Request::Pace(Pace {
+            group,
+            side: Side::Leader,
+            bytes: 1 << 20,
+            place: Place(0),
+        }),
+        Request::Pace(Pace {
+            group,
+            side: Side::Follower,
+            bytes: 0,
+            place: Place(1 << 40),
+        }),
     ]
 }
 
@@ -150,6 +162,10 @@ fn replies() -> Vec<Reply> {
         Reply::Introduced(introduction),
         Reply::Applied(u64::MAX),
         Reply::Heard,
+        Reply::Paced(Paced {
+            place: Place(1 << 40),
+            wait: Duration::from_millis(1_500),
+        }),
         Reply::NotController(None),
         Reply::NotController(Some(BrokerId(0))),
         Reply::NotNow("starting".into()),
@@ -192,6 +208,21 @@ fn bytes_stay_as_they_are() {
 }
 
 #[test]
+fn what_is_due_within_a_millisecond_is_not_due() {
+    let wait = |wait| {
+        let place = Place(7);
+        let read = decode_reply(encode_reply(&Reply::Paced(Paced { place, wait })));
+        match read {
+            Ok(Reply::Paced(paced)) => paced.wait,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(wait(Duration::ZERO), Duration::ZERO);
+    assert_eq!(wait(Duration::from_nanos(1)), Duration::from_millis(1));
+    assert_eq!(wait(Duration::MAX), Duration::from_millis(u32::MAX.into()));
+}
+
+#[test]
 fn what_a_newer_broker_says_is_no_error_where_it_need_not_be() {
     let (_, body) = encode_request(&Request::ReadIndex);
     assert_eq!(decode_request(CallKind(99), body), Ok(None));
@@ -224,7 +255,7 @@ fn cut_bytes_are_refused_or_mean_less() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(kind in 0_u16..6, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_read_or_refused(kind in 0_u16..12, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let body = [b"\x01\x00\x01", &bytes[..]].concat();
         let _ = decode_request(CallKind(kind), Bytes::from(body.clone()));
         let _ = decode_reply(Bytes::from(body));

@@ -147,6 +147,17 @@ impl PartitionLog {
         tail.next().map(|next| next.envelope.base_offset)
     }
 
+    /// Bytes of records after an entry, where that can be told without a look at files: near the end of the log.
+    pub fn resident_bytes_after(&self, index: EntryIndex) -> Option<u64> {
+        let state = self.state.lock();
+        if index == state.bounds.last.index {
+            return Some(0);
+        }
+        let next = EntryIndex(index.0.checked_add(1)?);
+        let after = state.tail.since_index(next)?;
+        Some(after.map(|it| u64::from(it.envelope.batch_bytes)).sum())
+    }
+
     /// Checks that a range is held, and reads the files if that is necessary.
     fn prepare_range(&self, from: EntryIndex, until: EntryIndex) -> Result<(), LogError> {
         self.check_running()?;
