@@ -16,6 +16,7 @@ use crate::notices::Notices;
 use crate::partition::Partition;
 use crate::partition::group::GroupContext;
 use crate::partition::state::Role;
+use crate::peers::jitter;
 use crate::raft::state_store::{self, GroupStateStore};
 use crate::reporter::same_brokers;
 use crate::succession;
@@ -32,7 +33,8 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a report that did not get through.
 const REPORT_RETRY: Duration = Duration::from_millis(200);
 
-/// Pause before a look at groups without a leader.
+/// Longest pause before a look at groups without a leader, and twice the shortest: replicas that lost their leader in the
+/// same moment would else ask for votes in the same moments, each for itself, for ever.
 const ELECTION_SWEEP: Duration = Duration::from_secs(1);
 
 /// Pause between two looks at the replicas that are in sync.
@@ -107,7 +109,7 @@ pub async fn report_leaders(
 pub async fn elect_leaders(hosted: Arc<HostedPartitions>) {
     loop {
         hosted.notices().leaderless.wait().await;
-        tokio::time::sleep(ELECTION_SWEEP).await;
+        tokio::time::sleep(jitter(ELECTION_SWEEP)).await;
         sweep_leaderless(&hosted).await;
     }
 }
@@ -116,7 +118,7 @@ pub async fn elect_leaders(hosted: Arc<HostedPartitions>) {
 pub async fn sweep_leaderless(hosted: &HostedPartitions) {
     for partition in hosted.of(hosted.notices().leaderless.take()) {
         look_after(hosted, &partition).await;
-        if partition.state().leader.is_none() {
+        if !partition.shared().is_led() {
             partition.shared().note_leaderless();
         }
     }
@@ -126,10 +128,10 @@ async fn look_after(hosted: &HostedPartitions, partition: &Partition) {
     let state = partition.state();
     match state.role {
         Role::Leader => {}
-        Role::Follower if state.leader.is_some() => {}
+        Role::Follower if partition.shared().is_led() => {}
         Role::Follower => match partition.group() {
             Some(group) if group.is_running() && partition.shared().election_due() => {
-                group.ask_for_leadership().await;
+                group.elect().await;
             }
             Some(group) if group.is_running() => {}
             Some(_) => partition.shared().go_offline("its consensus group stopped"),

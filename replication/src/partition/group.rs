@@ -1,6 +1,6 @@
 //! The consensus group of a partition on this replica: start, stop, election, leases.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -62,8 +62,6 @@ pub struct PartitionGroup {
     raft: Raft<GroupTypes, PartitionStateMachine>,
     shared: Arc<PartitionShared>,
     state: GroupStateStore,
-    /// Those that a new group was to be told.
-    members: Vec<ReplicaId>,
     /// Keeps what is left of its tasks from the log once it has ended.
     ended: Ended,
     /// When the last round that confirmed the leadership began.
@@ -86,7 +84,8 @@ fn brings_up(request: &AppendEntriesRequest<GroupTypes>) -> bool {
 /// A group that has just started.
 struct Opened {
     group: PartitionGroup,
-    pristine: bool,
+    /// It was told its members just now.
+    is_new: bool,
 }
 
 impl fmt::Debug for PartitionGroup {
@@ -96,8 +95,8 @@ impl fmt::Debug for PartitionGroup {
 }
 
 impl PartitionGroup {
-    /// Starts the group on what log and key-value store hold. A new one is told its members by its first replica; one
-    /// that was there before asks for the leadership.
+    /// Starts the group on what log and key-value store hold. The first replica of a new one asks for the leadership, and
+    /// so does one that was there before.
     pub async fn start(
         context: &GroupContext,
         shared: &Arc<PartitionShared>,
@@ -105,20 +104,12 @@ impl PartitionGroup {
         members: &[ReplicaId],
     ) -> Result<PartitionGroup, io::Error> {
         PartitionGroup::read_producers(shared.log()).await?;
-        let Opened { group, pristine } =
+        let Opened { group, is_new } =
             PartitionGroup::open(context, shared, config, members, false).await?;
-        if pristine {
-            if members.first() == Some(&context.me) {
-                let members: BTreeMap<ReplicaId, ()> =
-                    members.iter().map(|member| (*member, ())).collect();
-                group
-                    .raft
-                    .initialize(members)
-                    .await
-                    .map_err(io::Error::other)?;
-            }
-        } else {
+        if !is_new {
             group.elect().await;
+        } else if members.first() == Some(&context.me) {
+            group.elect_first().await;
         }
         Ok(group)
     }
@@ -156,7 +147,7 @@ impl PartitionGroup {
             shared.clone(),
             checkpoint,
         )?;
-        let pristine = log.is_pristine();
+        let is_new = log.found(members).await?;
         if leads_on {
             log.lead_on();
         }
@@ -180,12 +171,11 @@ impl PartitionGroup {
             raft,
             shared: shared.clone(),
             state,
-            members: members.to_vec(),
             ended,
             confirmed: tokio::sync::Mutex::default(),
             used: AtomicBool::new(true),
         };
-        Ok(Opened { group, pristine })
+        Ok(Opened { group, is_new })
     }
 
     /// Reads what a new leader needs at once from the files, away from the runtime's threads.
@@ -244,20 +234,6 @@ impl PartitionGroup {
         if let Err(error) = wait.metrics(enough, "close behind").await {
             tracing::debug!(%error, "too few replicas are close behind");
         }
-    }
-
-    /// Asks for the leadership. A group that was never told its members is told them first: the replica that had to do
-    /// it may be gone. Those that do it at the same time write the same.
-    pub async fn ask_for_leadership(&self) {
-        // One that a reassignment brought has none to tell, and is told by the leader.
-        if !self.members.is_empty() && matches!(self.raft.is_initialized().await, Ok(false)) {
-            let members: BTreeMap<ReplicaId, ()> =
-                self.members.iter().map(|member| (*member, ())).collect();
-            if let Err(error) = self.raft.initialize(members).await {
-                tracing::debug!(%error, "not initialized");
-            }
-        }
-        self.elect().await;
     }
 
     /// Answers one that asks for the leadership. While this replica lacks what it once had, it counts as if it had it.
@@ -321,6 +297,14 @@ impl PartitionGroup {
             return;
         }
         if let Err(error) = self.raft.trigger().elect(true).await {
+            tracing::debug!(%error, "no election");
+        }
+    }
+
+    /// Asks for the leadership of a group that is new: there is no leader that a pre-vote would spare, and the others have until
+    /// the vote is saved to open it as well.
+    async fn elect_first(&self) {
+        if let Err(error) = self.raft.trigger().elect(false).await {
             tracing::debug!(%error, "no election");
         }
     }

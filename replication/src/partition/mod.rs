@@ -334,7 +334,7 @@ impl Partition {
         let turn = u32::try_from(turn).unwrap_or(u32::MAX);
         tokio::time::sleep(ELECTION_STAGGER.saturating_mul(turn)).await;
         for _ in 0..ELECTION_TRIES {
-            let Some(group) = self.group().filter(|_| self.state().leader.is_none()) else {
+            let Some(group) = self.group().filter(|_| !self.shared.is_led()) else {
                 return;
             };
             group.elect().await;

@@ -274,6 +274,13 @@ impl PartitionShared {
         self.throttled.store(throttled);
     }
 
+    /// Whether somebody leads of whom the controller hears. A leader that is fenced may lead on, but nobody would say when
+    /// it is gone.
+    pub fn is_led(&self) -> bool {
+        let leader = self.leadership.lock().leader;
+        leader.is_some_and(|it| it == self.me.broker || !self.fenced().contains(&it))
+    }
+
     /// Brokers that are not heard of.
     pub fn fenced(&self) -> Arc<BTreeSet<BrokerId>> {
         self.notices.fenced.load_full()
@@ -528,7 +535,7 @@ impl PartitionShared {
         }
         leadership.epoch = epoch.unwrap_or(leadership.epoch);
         drop(leadership);
-        if leader.is_none() {
+        if !self.is_led() {
             self.note_leaderless();
         }
         if led {
@@ -753,6 +760,16 @@ impl GroupEvents for PartitionShared {
             (true, true) => self.lead(epoch),
             (true, false) => self.follow(Some(leader.broker), Some(epoch)),
             (false, _) => self.follow(None, None),
+        }
+    }
+
+    /// One that was given up goes on, as nobody took over: it has to be known when it is lost again.
+    fn leader_wrote(&self, vote: &Vote) {
+        let leadership = self.leadership.lock();
+        let given_up = leadership.role == Role::Follower && leadership.leader.is_none();
+        drop(leadership);
+        if given_up {
+            self.vote_changed(vote);
         }
     }
 

@@ -176,7 +176,7 @@ impl Drop for Lowered<'_> {
 }
 
 /// Between half of it and all of it: brokers that lost the same peer do not come back in step.
-fn jitter(pause: Duration) -> Duration {
+pub(crate) fn jitter(pause: Duration) -> Duration {
     let random = Uuid::new_v4().as_u128() % 1_000;
     let per_mille = u32::try_from(random).unwrap_or_default();
     pause / 2 + pause * per_mille / 2_000

@@ -35,6 +35,7 @@ pub use handshake::{HandshakeError, Lane, RefusedFor, RemotePeer};
 pub use identity::{
     ClusterSecret, ListenError, LocalPeer, PeerAddress, PeerDirectory, PeerPatience, ShortSecret,
 };
+pub(crate) use link::jitter;
 pub use link::{LinkContext, PeerStatus};
 pub use router::{CallHandler, GroupRouter};
 pub use server::{Drained, PeerServer};

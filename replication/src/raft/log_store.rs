@@ -3,6 +3,7 @@
 //! Entries are handed to the log in openraft's order, from its core task alone; whoever reads while that happens gets
 //! whole entries. Openraft counts entries from 0, the log from 1.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds, RangeInclusive};
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures_util::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, RaftLogStorage};
-use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, Membership, OptionalSend, RaftLogReader};
 use parking_lot::Mutex;
 use tidelog_storage::log::{
     EntryBody, EntryHeader, EntryIndex, LogEntry, LogError, LogPosition, PartitionLog,
@@ -30,6 +31,9 @@ use crate::partition::submission::Submission;
 pub trait GroupEvents: Debug + Send + Sync + 'static {
     /// The vote changed and is durable. A committed vote names the leader of its term.
     fn vote_changed(&self, vote: &Vote);
+    /// Entries came from the leader that this vote names. Of interest to those who give up a leader that may be gone before
+    /// there is another.
+    fn leader_wrote(&self, _vote: &Vote) {}
     /// The log failed: the group stops.
     fn failed(&self, error: &LogError);
 }
@@ -125,6 +129,22 @@ impl GroupLog {
         }
     }
 
+    /// Tells a group that has no entry yet its members; says whether it did. All of them write the same, whether they have
+    /// voted or not, and no vote is saved before it: were it left to the leader, those that voted for one that is gone
+    /// before it told them could neither elect another nor begin anew.
+    pub async fn found(&self, members: &[ReplicaId]) -> Result<bool, io::Error> {
+        if members.is_empty() || self.inner.log.bounds().last.index.0 > 0 {
+            return Ok(false);
+        }
+        let members: BTreeMap<ReplicaId, ()> = members.iter().map(|it| (*it, ())).collect();
+        let first = Entry {
+            log_id: LogId::new_term_index(0, 0),
+            payload: EntryPayload::Membership(Membership::from(members)),
+        };
+        self.clone().append([first], IOFlushed::noop()).await?;
+        Ok(true)
+    }
+
     /// Whether the group has neither voted nor written: it must be told its members.
     pub fn is_pristine(&self) -> bool {
         self.inner.vote.lock().is_none() && self.inner.log.bounds().last.index.0 == 0
@@ -141,6 +161,12 @@ impl GroupLog {
             .lock()
             .as_ref()
             .is_some_and(|vote| vote.leader_id.voted_for == self.inner.me)
+    }
+
+    /// The vote for the leader that this replica follows.
+    fn followed(&self) -> Option<Vote> {
+        let vote = *self.inner.vote.lock();
+        vote.filter(|vote| vote.committed && vote.leader_id.voted_for != self.inner.me)
     }
 
     async fn headers(&self, from: u64, until: u64) -> Result<Vec<Entry>, io::Error> {
@@ -479,6 +505,9 @@ impl RaftLogStorage<GroupTypes> for GroupLog {
         }
         if let Some(last) = last {
             last.appended();
+        }
+        if let Some(vote) = self.followed() {
+            self.inner.events.leader_wrote(&vote);
         }
         Ok(())
     }

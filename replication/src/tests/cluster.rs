@@ -3,12 +3,14 @@
 mod acks;
 mod net;
 
+use openraft::raft::VoteRequest;
+
 use super::replica::{shared, throttles};
 use super::*;
 use crate::partition::PartitionLimits;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::raft::config::{self, OnStart};
-use crate::raft::types::ReplicaId;
+use crate::raft::types::{LogId, ReplicaId, Vote};
 use net::{InMemory, Net, Tcp};
 
 /// One replica with its own data directory.
@@ -546,5 +548,27 @@ async fn a_slow_follower_slows_nobody_but_itself() {
     }
     cluster.caught_up(1, 100).await;
     cluster.caught_up(2, 100).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_that_voted_for_a_first_leader_that_is_gone_elect_another() {
+    let (net, ids) = (InMemory::default(), ids());
+    let mut replicas = Vec::new();
+    for id in &ids[1..] {
+        replicas.push(Replica::start(&net, *id, &ids, log_config()).await);
+    }
+    let cluster = Cluster { net, replicas };
+    // It is elected, and its disk is lost before it has said anything.
+    let asked = VoteRequest::new(Vote::new(1, ids[0]), Some(LogId::new_term_index(0, 0)));
+    for replica in &cluster.replicas {
+        let group = replica.partition.group().expect("runs");
+        let answer = group.vote(asked.clone(), false).await;
+        assert!(answer.expect("is answered").vote_granted);
+    }
+    cluster.leader_is(0).await;
+    let offset = append_patiently(cluster.partition(0), batch_of(4, 0, 1)).await;
+    assert_eq!(offset, Offset(0));
+    cluster.caught_up(1, 1).await;
     cluster.stop().await;
 }

@@ -1,19 +1,21 @@
 //! Replicas that come back: to a partition that they have left, or to a leader that they knew.
 
-use openraft::raft::VoteRequest;
+use openraft::EntryPayload;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use tidelog_protocol::types::LeaderEpoch;
 use tidelog_storage::log::{EntryId, EntryIndex, LogPosition, PartitionLog};
 
 use super::brokers::{Node, produce};
 use super::moving::{four, moved, reassign};
-use super::replica::{shared, throttles};
+use super::replica::{noted, shared, throttles};
 use super::*;
+use crate::notices::Notices;
 use crate::partition::group::{GroupContext, PartitionGroup};
 use crate::partition::shared::PartitionShared;
 use crate::raft::config::{self, OnStart};
 use crate::raft::network::NoPeers;
 use crate::raft::state_store::GroupStateStore;
-use crate::raft::types::{GroupId, LogId, ReplicaId, Vote};
+use crate::raft::types::{Entry, GroupId, LogId, ReplicaId, Vote};
 
 const TOPIC: TopicId = TopicId(Uuid::from_u128(42));
 
@@ -109,7 +111,7 @@ async fn a_leader_of_an_earlier_run_leads_once_it_speaks() {
     let shared = shared(replica(1), &log, EntryId::default());
     let group = start(&logs, &shared).await;
     assert_eq!(shared.state().leader, None);
-    let append = openraft::raft::AppendEntriesRequest {
+    let append = AppendEntriesRequest {
         vote,
         prev_log_id: None,
         entries: Vec::new(),
@@ -120,6 +122,50 @@ async fn a_leader_of_an_earlier_run_leads_once_it_speaks() {
     let state = shared.state();
     let leader = (state.leader, state.leader_epoch);
     assert_eq!(leader, (Some(BrokerId(2)), LeaderEpoch(3)));
+    group.shutdown().await;
+    drop(group);
+    logs.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_given_up_leads_on_once_it_writes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let logs = open_logs(directory.path()).await;
+    let log = create(&logs);
+    let notices = Arc::new(Notices::default());
+    let shared = noted(replica(1), &log, EntryId::default(), notices.clone());
+    let group = start(&logs, &shared).await;
+    // Who leads after the leader wrote its next entry.
+    let write = async |index: u64| {
+        let at = |index| LogId::new_term_index(3, index);
+        let blank = Entry {
+            log_id: at(index),
+            payload: EntryPayload::Blank,
+        };
+        let append = AppendEntriesRequest {
+            vote: Vote::new_committed(3, replica(2)),
+            prev_log_id: index.checked_sub(1).map(at),
+            entries: vec![blank],
+            leader_commit: None,
+        };
+        let answered = group.raft().append_entries(append).await;
+        assert!(answered.expect("is answered").is_success());
+        shared.state().leader
+    };
+    let leader = BrokerId(2);
+    assert_eq!(write(0).await, Some(leader));
+    assert!(shared.is_led());
+    // It is fenced, and nobody can take over, as it has more than the others.
+    notices.fenced.store(Arc::new([leader].into()));
+    shared.lose_leader(leader);
+    drop(notices.leaderless.take());
+    assert_eq!(write(1).await, Some(leader));
+    // Its end would be no news.
+    assert!(!shared.is_led());
+    assert!(!notices.leaderless.is_empty());
+    notices.fenced.store(Arc::default());
+    assert!(shared.is_led());
+    assert_eq!(shared.state().leader_epoch, LeaderEpoch(3));
     group.shutdown().await;
     drop(group);
     logs.shutdown().await;

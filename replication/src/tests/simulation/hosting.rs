@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use rand::RngExt;
 use tidelog_protocol::types::BrokerId;
 
 use super::operator::Slip;
@@ -70,10 +71,7 @@ impl World {
     }
 
     pub fn ask_in_turn(&mut self, broker: usize, group: Group, tries: u32) {
-        if self
-            .hosted(broker, group)
-            .is_none_or(|it| it.leader.is_some())
-        {
+        if self.hosted(broker, group).is_none() || self.is_led(broker, group) {
             return;
         }
         self.with(broker, group, |it, now, out| it.elect(now, false, out));
@@ -111,16 +109,15 @@ impl World {
         } else {
             founders
         };
-        let replica = Replica::start(me, disk, PARTITION_LEASE);
-        let pristine = replica.is_pristine();
+        let mut replica = Replica::start(me, disk, PARTITION_LEASE);
         let first = founders.first() == Some(&me);
+        let is_new = replica.found(founders.into_iter().collect());
         let epoch = tidelog_protocol::types::LeaderEpoch(replica.disk.term() as i32);
         let hosted = Hosted {
             replica,
             leads: false,
             leader: None,
             epoch,
-            founders,
             sweeps: 0,
             leaderless: false,
             resending: false,
@@ -131,27 +128,12 @@ impl World {
             return;
         };
         process.hosted.insert(group, hosted);
-        self.say(format_args!("{broker}: opens {group}, pristine {pristine}"));
+        self.say(format_args!("{broker}: opens {group}, new {is_new}"));
         self.note_leaderless(broker, group);
         self.touch(broker, group);
-        if pristine && first {
-            self.ask_for_leadership(broker, group);
-        } else if !pristine {
+        if !is_new || first {
             self.with(broker, group, |it, now, out| it.elect(now, false, out));
         }
-    }
-
-    fn ask_for_leadership(&mut self, broker: usize, group: Group) {
-        let Some(hosted) = self.hosted(broker, group) else {
-            return;
-        };
-        let founders: BTreeSet<ReplicaId> = hosted.founders.iter().copied().collect();
-        self.with(broker, group, |it, now, out| {
-            if !founders.is_empty() && it.is_pristine() {
-                it.found(founders);
-            }
-            it.elect(now, false, out);
-        });
     }
 
     fn remove(&mut self, broker: usize, group: Group) {
@@ -197,6 +179,16 @@ impl World {
         }
     }
 
+    /// `PartitionShared::is_led`.
+    pub fn is_led(&mut self, broker: usize, group: Group) -> bool {
+        let image = self.image(broker);
+        let is_heard = |it: BrokerId| {
+            it.0 as usize == broker || image.broker(it).is_none_or(|known| !known.fenced)
+        };
+        let hosted = self.hosted(broker, group);
+        hosted.and_then(|it| it.leader).is_some_and(is_heard)
+    }
+
     pub fn note_leaderless(&mut self, broker: usize, group: Group) {
         if let Some(hosted) = self.hosted(broker, group) {
             hosted.leaderless = true;
@@ -204,7 +196,8 @@ impl World {
         if let Some(process) = self.process(broker)
             && !std::mem::replace(&mut process.sweeping, true)
         {
-            self.timer(broker, SWEEP, Timer::Sweep);
+            let pause = self.rng.random_range(SWEEP / 2..=SWEEP);
+            self.timer(broker, pause, Timer::Sweep);
         }
     }
 
@@ -214,20 +207,18 @@ impl World {
         };
         process.sweeping = false;
         for group in 1..=PARTITIONS {
+            let is_led = self.is_led(broker, group);
             let Some(hosted) = self.hosted(broker, group) else {
                 continue;
             };
-            if !std::mem::take(&mut hosted.leaderless) || hosted.leader.is_some() {
+            if !std::mem::take(&mut hosted.leaderless) || is_led {
                 continue;
             }
             hosted.sweeps += 1;
             if is_election_due(hosted.sweeps) {
-                self.ask_for_leadership(broker, group);
+                self.with(broker, group, |it, now, out| it.elect(now, false, out));
             }
-            if self
-                .hosted(broker, group)
-                .is_some_and(|it| it.leader.is_none())
-            {
+            if !self.is_led(broker, group) {
                 self.note_leaderless(broker, group);
             }
         }

@@ -1,11 +1,11 @@
 //! Bugs that are planted, and found.
 
-use super::{FIRST_SEED, SCHEDULES, run};
+use super::{FIRST_SEED, MISTAKE_SCHEDULES, run};
 use crate::planted::{Bug, with_planted};
 
 /// The first schedule that finds a bug, and what it says.
 fn found(bug: Bug) -> Option<(u64, String)> {
-    (FIRST_SEED..FIRST_SEED + SCHEDULES).find_map(|seed| {
+    (FIRST_SEED..FIRST_SEED + MISTAKE_SCHEDULES).find_map(|seed| {
         let failure = with_planted(bug, || run(seed, false)).err();
         failure.map(|(why, _)| (seed, why))
     })

@@ -136,7 +136,6 @@ pub struct Hosted {
     pub leads: bool,
     pub leader: Option<BrokerId>,
     pub epoch: LeaderEpoch,
-    pub founders: Vec<ReplicaId>,
     /// Sweeps that found no leader.
     pub sweeps: u32,
     /// It is on the list of those without a leader.
@@ -247,6 +246,7 @@ impl World {
             vote: replica.disk.vote,
             leads: replica.lead.is_some(),
             commit: replica.commit,
+            last: replica.disk.last(),
         };
         replica.seen = after;
         let (me, behind) = (replica.me, replica.is_behind());
@@ -259,6 +259,8 @@ impl World {
                 CONTROLLER => self.controller_changed(broker, after.leads),
                 _ => self.partition_changed(broker, group, after.vote, after.leads),
             }
+        } else if after.last > before.last && !after.leads {
+            self.leader_wrote(broker, group, after.vote);
         }
         if after.commit > before.commit {
             self.note_committed(broker, group, before.commit, after.commit);
@@ -312,10 +314,19 @@ impl World {
                 (hosted.leader, hosted.epoch) = (Some(vote.of.broker), epoch);
                 hosted.sweeps = 0;
             }
-            _ => {
-                hosted.leader = None;
-                self.note_leaderless(broker, group);
-            }
+            _ => hosted.leader = None,
+        }
+        if !self.is_led(broker, group) {
+            self.note_leaderless(broker, group);
+        }
+    }
+
+    /// `PartitionShared::leader_wrote`.
+    fn leader_wrote(&mut self, broker: usize, group: Group, vote: Option<Vote>) {
+        let vote = vote.filter(|vote| vote.committed);
+        let hosted = self.hosted(broker, group);
+        if vote.is_some() && hosted.is_some_and(|it| it.leader.is_none()) {
+            self.partition_changed(broker, group, vote, false);
         }
     }
 

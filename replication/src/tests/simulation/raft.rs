@@ -232,6 +232,8 @@ pub struct Follower {
     next: Index,
     commit: Index,
     acked_at: Ms,
+    /// What was sent before is not answered by the member that it is now: it may have left, and come back with nothing.
+    since: Ms,
 }
 
 /// What a leader knows.
@@ -266,10 +268,15 @@ pub struct Seen {
     pub vote: Option<Vote>,
     pub leads: bool,
     pub commit: Index,
+    pub last: Index,
 }
 
 impl Replica {
-    pub fn start(me: ReplicaId, disk: Disk, lease: Ms) -> Replica {
+    pub fn start(me: ReplicaId, mut disk: Disk, lease: Ms) -> Replica {
+        // Who leads is said by a leader's first message, as `GroupLog::open` has it.
+        if let Some(vote) = &mut disk.vote {
+            vote.committed = false;
+        }
         Replica {
             me,
             commit: disk.checkpoint,
@@ -278,6 +285,7 @@ impl Replica {
                 vote: disk.vote,
                 leads: false,
                 commit: 0,
+                last: disk.last(),
             },
             disk,
             lead: None,
@@ -287,14 +295,14 @@ impl Replica {
         }
     }
 
-    pub fn is_pristine(&self) -> bool {
-        self.disk.vote.is_none() && self.disk.entries.is_empty()
-    }
-
-    /// Tells a new group its members.
-    pub fn found(&mut self, members: BTreeSet<ReplicaId>) {
+    /// Tells a new group its members; says whether it did: `GroupLog::found`.
+    pub fn found(&mut self, members: BTreeSet<ReplicaId>) -> bool {
+        if members.is_empty() || self.disk.last() > 0 {
+            return false;
+        }
         let body = Body::Members(Arc::new(Membership::new(members)));
         self.disk.push(Entry { term: 0, body });
+        true
     }
 
     /// The replica that leads, as far as this one knows.
@@ -410,19 +418,20 @@ impl Replica {
     pub fn append(&mut self, body: Body, now: Ms, out: &mut Out) -> Index {
         let term = self.disk.term();
         self.disk.push(Entry { term, body });
-        self.follow_membership();
+        self.follow_membership(now);
         self.advance(now, out);
         self.send_all(now, out);
         self.disk.last()
     }
 
-    fn follow_membership(&mut self) {
+    fn follow_membership(&mut self, now: Ms) {
         let (me, next, all) = (self.me, self.disk.last(), self.membership().all());
         if let Some(lead) = &mut self.lead {
             lead.followers.retain(|it, _| all.contains(it));
             for replica in all.into_iter().filter(|it| *it != me) {
                 let new = Follower {
                     next,
+                    since: now,
                     ..Follower::default()
                 };
                 lead.followers.entry(replica).or_insert(new);
@@ -742,7 +751,9 @@ impl Replica {
             .lead
             .as_mut()
             .and_then(|lead| lead.followers.get_mut(&from));
-        let Some(follower) = follower else { return };
+        let Some(follower) = follower.filter(|it| sent_at >= it.since) else {
+            return;
+        };
         follower.acked_at = follower.acked_at.max(sent_at);
         follower.commit = follower.commit.max(commit);
         let more = match matched {

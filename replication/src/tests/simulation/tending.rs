@@ -14,6 +14,7 @@ use crate::controller::liveness::{Event, Liveness, Moment, Patience, SetFenced};
 use crate::controller::tend::{candidates, known_brokers, newly_lost};
 use crate::controller::voters::{self, Step};
 use crate::metadata::command::Command;
+use crate::metadata::image::BrokerImage;
 use crate::raft::types::ReplicaId;
 
 const DISCONNECTED: Ms = 150;
@@ -50,6 +51,22 @@ pub struct Watch {
     pub closed: BTreeSet<BrokerId>,
     /// Since when the decisions know of these registrations.
     pub shown: BTreeMap<BrokerId, (i64, Ms)>,
+    /// Those that were fenced when they were first shown, and not heard of since.
+    unheard: BTreeSet<BrokerId>,
+}
+
+impl Watch {
+    /// The decisions hear of a registration. Another controller's word that a broker is there counts as hearing of it.
+    fn show(&mut self, known: &BrokerImage, now: Ms) {
+        let before = self.shown.get(&known.id).map(|(epoch, _)| *epoch);
+        if before.is_none() && known.fenced {
+            self.unheard.insert(known.id);
+        }
+        let is_back = !known.fenced && self.unheard.remove(&known.id);
+        if before != Some(known.epoch) || is_back {
+            self.shown.insert(known.id, (known.epoch, now));
+        }
+    }
 }
 
 impl World {
@@ -82,6 +99,7 @@ impl World {
                 heard,
                 closed: process.closed.iter().map(|it| it.broker).collect(),
                 shown: BTreeMap::new(),
+                unheard: BTreeSet::new(),
             },
         });
     }
@@ -102,6 +120,7 @@ impl World {
         if current {
             tending.watch.heard.insert(from.broker, (epoch, now));
             tending.watch.closed.remove(&from.broker);
+            tending.watch.unheard.remove(&from.broker);
         }
         tending.heartbeats.push_back((from.broker, epoch, now));
         self.tend(broker);
@@ -191,14 +210,7 @@ impl World {
             1 => {
                 tending.image_changed = false;
                 for known in image.brokers() {
-                    let shown = tending
-                        .watch
-                        .shown
-                        .entry(known.id)
-                        .or_insert((known.epoch, now));
-                    if shown.0 != known.epoch {
-                        *shown = (known.epoch, now);
-                    }
+                    tending.watch.show(known, now);
                 }
                 (Event::Brokers(known_brokers(&image)), now)
             }
