@@ -179,11 +179,11 @@ async fn what_is_advertised_is_served_and_produce_begins_at_0() {
         .collect();
     assert_eq!(
         features,
-        [("tidelog.metadata", 2)],
+        [("tidelog.metadata", 3)],
         "nothing is built that a feature of Kafka's would switch on, and a new cluster is at the highest level"
     );
     let known = &response.supported_features[0];
-    assert_eq!((known.min_version, known.max_version), (1, 2));
+    assert_eq!((known.min_version, known.max_version), (1, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
