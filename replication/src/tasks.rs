@@ -33,9 +33,12 @@ const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a report that did not get through.
 const REPORT_RETRY: Duration = Duration::from_millis(200);
 
-/// Longest pause before a look at groups without a leader, and twice the shortest: replicas that lost their leader in the
-/// same moment would else ask for votes in the same moments, each for itself, for ever.
+/// Pause before a look at groups without a leader: whose turn it is has had the chance by then.
 const ELECTION_SWEEP: Duration = Duration::from_secs(1);
+
+/// What it is longer by at most, by chance: replicas that lost their leader in the same moment would else ask for votes in
+/// the same moments, each for itself, for ever.
+const SWEEP_SPREAD: Duration = Duration::from_millis(500);
 
 /// Pause between two looks at the replicas that are in sync.
 const IN_SYNC_INTERVAL: Duration = Duration::from_secs(1);
@@ -109,7 +112,7 @@ pub async fn report_leaders(
 pub async fn elect_leaders(hosted: Arc<HostedPartitions>) {
     loop {
         hosted.notices().leaderless.wait().await;
-        tokio::time::sleep(jitter(ELECTION_SWEEP)).await;
+        tokio::time::sleep(ELECTION_SWEEP + jitter(SWEEP_SPREAD)).await;
         sweep_leaderless(&hosted).await;
     }
 }

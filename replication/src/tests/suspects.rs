@@ -113,6 +113,11 @@ async fn suspects_elect_nobody_until_an_operator_trusts_them() {
         produce(&nodes, topic, batch_of(4, number, 1)).await;
         produce(&nodes, synced, batch_of(4, number, 1)).await;
     }
+    // One that had acknowledged nothing would be no suspect.
+    for node in &nodes {
+        let partition = node.partition(topic);
+        eventually("it has all", || partition.state().log_end == Offset(10)).await;
+    }
     let mut killed = kill(nodes).await;
     drop(killed.remove(0));
     let nodes = start(killed).await;
