@@ -12,10 +12,9 @@ use tidelog_protocol::types::{BrokerId, Offset};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::control::{Reply, Request};
+use crate::control::Request;
 use crate::controller::Controller;
 use crate::hosted::HostedPartitions;
-use crate::limits::PEER_CALL_GROUPS_MAX;
 use crate::partition::Partition;
 use crate::raft::types::GroupId;
 
@@ -83,15 +82,11 @@ async fn ask_leaders(controller: &Arc<Controller>, waiting: &[(Arc<Partition>, O
         let controller = controller.clone();
         asked.spawn(async move {
             let deadline = Instant::now() + ASK_TIMEOUT;
-            for some in groups.chunks(PEER_CALL_GROUPS_MAX) {
-                let request = Request::TellCommitted(some.to_vec());
-                match controller.control().ask(broker, &request, deadline).await {
-                    Ok(Reply::Heard) => {}
-                    Ok(other) => {
-                        tracing::debug!(%broker, ?other, "asked what is committed in vain")
-                    }
-                    Err(error) => tracing::debug!(%broker, %error, "not asked what is committed"),
-                }
+            let told = controller
+                .control()
+                .tell(broker, groups, Request::TellCommitted, deadline);
+            if let Err(error) = told.await {
+                tracing::debug!(%broker, %error, "asked in vain what is committed");
             }
         });
     }

@@ -14,22 +14,22 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::raft::AppendEntriesRequest;
 use tidelog_protocol::types::BrokerId;
 use tidelog_storage::journal::Durability;
 use tidelog_storage::kv::{KeySpace, KeyValueStore, KvWrite};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::control::{Reply, Request};
+use crate::control::Request;
 use crate::controller::Controller;
 use crate::hosted::{HostedPartitions, live_before};
-use crate::limits::PEER_CALL_GROUPS_MAX;
 use crate::metadata::image::MetadataImage;
 use crate::options::ReplicationOptions;
 use crate::partition::Partition;
 use crate::partition::shared::PartitionShared;
 use crate::raft::state_store::{self, GroupStateStore};
-use crate::raft::types::GroupId;
+use crate::raft::types::{GroupId, GroupTypes};
 
 /// Key of the id of the machine's run in which the directory was used last.
 const BOOT_ID: &[u8] = b"boot-id";
@@ -114,15 +114,11 @@ pub async fn trust_all(
         };
         let controller = controller.clone();
         asked.spawn(async move {
-            for some in groups.chunks(PEER_CALL_GROUPS_MAX) {
-                let request = Request::Trust(some.to_vec());
-                match controller.control().ask(replica, &request, deadline).await {
-                    Ok(Reply::Heard) => {}
-                    Ok(other) => tracing::warn!(%replica, ?other, "replicas there are not trusted"),
-                    Err(error) => {
-                        tracing::warn!(%replica, %error, "replicas there are not trusted")
-                    }
-                }
+            let told = controller
+                .control()
+                .tell(replica, groups, Request::Trust, deadline);
+            if let Err(error) = told.await {
+                tracing::warn!(%replica, %error, "not all replicas there are trusted");
             }
         });
     }
@@ -152,4 +148,15 @@ pub async fn clear(state: &GroupStateStore, shared: &PartitionShared) {
     if let Err(error) = state.forget_suspect().await {
         tracing::debug!(partition = %shared.name(), %error, "the replica is a suspect again after a restart");
     }
+}
+
+/// Whether one that takes all of a request has what its leader knows to be committed, and that is all that ever was: by the
+/// first entry that is committed in its own term a leader knows of all before it.
+pub fn brings_up(request: &AppendEntriesRequest<GroupTypes>) -> bool {
+    let last = request.entries.last().map(|entry| entry.log_id);
+    let last = last.or(request.prev_log_id);
+    let (Some(commit), Some(last)) = (request.leader_commit, last) else {
+        return false;
+    };
+    commit.leader_id.term == request.vote.leader_id.term && last.index >= commit.index
 }

@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep};
 
 use super::codec;
 use super::message::{Reply, Request};
+use crate::limits::PEER_CALL_GROUPS_MAX;
 use crate::partition::records::{RecordSource, RecordsRead, RecordsWanted};
 use crate::peers::{Lane, PeerPool, PeerStatus, RefusalCode, RequestError};
-use crate::raft::types::ReplicaId;
+use crate::raft::types::{GroupId, ReplicaId};
 use crate::throttle::{Pace, Paced};
 
 /// Longest wait for one broker's answer; the next may know more.
@@ -72,8 +73,7 @@ impl ControlClient {
 
     /// Whether a broker answers, as far as its connection shows.
     pub fn is_connected(&self, broker: BrokerId) -> bool {
-        let replica = self.brokers.read().get(&broker).copied();
-        let (Some(pool), Some(replica)) = (&self.pool, replica) else {
+        let (Some(pool), Ok(replica)) = (&self.pool, self.known(broker)) else {
             return false;
         };
         let status = pool.statuses().borrow().get(&replica).cloned();
@@ -135,17 +135,37 @@ impl ControlClient {
         let answer = pool.call(broker, kind, body, patience).await?;
         Ok(codec::decode_reply(answer)?)
     }
-}
 
-impl ControlClient {
+    /// Tells a broker something of groups, so many at a time as a call may name.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not hear of some of them; the others were said all the same.
+    pub async fn tell(
+        &self,
+        broker: ReplicaId,
+        groups: Vec<GroupId>,
+        request: fn(Vec<GroupId>) -> Request,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        let mut told = Ok(());
+        for some in groups.chunks(PEER_CALL_GROUPS_MAX) {
+            match self.ask(broker, &request(some.to_vec()), deadline).await {
+                Ok(Reply::Heard) => {}
+                Ok(other) => told = Err(format!("it answered {other:?}")),
+                Err(error) => told = Err(error.to_string()),
+            }
+        }
+        told
+    }
+
     /// Asks a broker whether bytes may go to or come from its replica.
     ///
     /// # Errors
     ///
     /// It is not known, did not answer, or its version knows no throttles.
     pub async fn pace(&self, broker: BrokerId, pace: Pace) -> Result<Paced, String> {
-        let replica = self.brokers.read().get(&broker).copied();
-        let replica = replica.ok_or_else(|| format!("broker {broker} is not known"))?;
+        let replica = self.known(broker)?;
         let deadline = Instant::now() + ONE_BROKER;
         match self.ask(replica, &Request::Pace(pace), deadline).await {
             Ok(Reply::Paced(paced)) => Ok(paced),
@@ -153,6 +173,15 @@ impl ControlClient {
             Err(error) => Err(error.to_string()),
         }
     }
+
+    fn known(&self, broker: BrokerId) -> Result<ReplicaId, String> {
+        let known = self.brokers.read().get(&broker).copied();
+        known.ok_or_else(|| unknown(broker))
+    }
+}
+
+fn unknown(broker: BrokerId) -> String {
+    format!("broker {broker} is not known")
 }
 
 impl RecordSource for ControlClient {
@@ -162,10 +191,8 @@ impl RecordSource for ControlClient {
         wanted: RecordsWanted,
     ) -> BoxFuture<'_, Result<RecordsRead, String>> {
         Box::pin(async move {
-            let unknown = || format!("broker {from} is not known");
-            let replica = self.brokers.read().get(&from).copied();
-            let replica = replica.ok_or_else(unknown)?;
-            let pool = self.pool.as_ref().ok_or_else(unknown)?;
+            let replica = self.known(from)?;
+            let pool = self.pool.as_ref().ok_or_else(|| unknown(from))?;
             let (kind, body) = codec::encode_request(&Request::ReadRecords(wanted));
             let deadline = Instant::now() + ONE_BROKER;
             let answer = loop {

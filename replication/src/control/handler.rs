@@ -110,49 +110,40 @@ impl CallHandler for ControlHandler {
         let heartbeats = self.heartbeats.clone();
         Box::pin(async move {
             let image = controller.shared().image();
-            let reply = match request {
-                Request::Introduce => introduce(&image, controller.leader()),
-                Request::Heartbeat { broker, epoch } => {
+            let reply = match (request, hosted) {
+                (Request::Introduce, _) => introduce(&image, controller.leader()),
+                (Request::Heartbeat { broker, epoch }, _) => {
                     heard(&controller, &heartbeats, broker, epoch)
                 }
-                Request::Submit { record, timeout_ms } => {
+                (Request::Submit { record, timeout_ms }, _) => {
                     let patience = Duration::from_millis(timeout_ms.into()).min(SUBMIT_MAX);
                     controller.submit_here(record, patience).await
                 }
-                Request::ReadIndex => controller.read_index().await,
-                Request::DescribeQuorum => match controller.quorum() {
+                (Request::ReadIndex, _) => controller.read_index().await,
+                (Request::DescribeQuorum, _) => match controller.quorum() {
                     Some(quorum) => Reply::Quorum(quorum),
                     None => Reply::NotController(controller.leader()),
                 },
-                Request::HandOver(groups) => match hosted {
-                    Some(hosted) => {
-                        Reply::HandedOver(election::hand_over(&image, &hosted, &groups).await)
-                    }
-                    None => Reply::NotNow(STARTING.into()),
-                },
-                Request::Agree(asked) => match hosted {
-                    Some(hosted) => Reply::Agreed(succession::agree(&hosted, &asked)),
-                    None => Reply::NotNow(STARTING.into()),
-                },
-                Request::Trust(groups) => match hosted {
-                    Some(hosted) => {
-                        suspects::trust(&image, &hosted, groups).await;
-                        Reply::Heard
-                    }
-                    None => Reply::NotNow(STARTING.into()),
-                },
-                Request::ReadRecords(wanted) => read_records(hosted, wanted).await,
-                Request::Pace(pace) => match hosted {
-                    Some(hosted) => Reply::Paced(hosted.throttles().answer(from.broker, pace)),
-                    None => Reply::NotNow(STARTING.into()),
-                },
-                Request::TellCommitted(groups) => match hosted {
-                    Some(hosted) => {
-                        behind::tell_committed(&hosted, groups).await;
-                        Reply::Heard
-                    }
-                    None => Reply::NotNow(STARTING.into()),
-                },
+                // All others are about partitions.
+                (_, None) => Reply::NotNow(STARTING.into()),
+                (Request::HandOver(groups), Some(hosted)) => {
+                    Reply::HandedOver(election::hand_over(&image, &hosted, &groups).await)
+                }
+                (Request::Agree(asked), Some(hosted)) => {
+                    Reply::Agreed(succession::agree(&hosted, &asked))
+                }
+                (Request::Trust(groups), Some(hosted)) => {
+                    suspects::trust(&image, &hosted, groups).await;
+                    Reply::Heard
+                }
+                (Request::ReadRecords(wanted), Some(hosted)) => read_records(&hosted, wanted).await,
+                (Request::Pace(pace), Some(hosted)) => {
+                    Reply::Paced(hosted.throttles().answer(from.broker, pace))
+                }
+                (Request::TellCommitted(groups), Some(hosted)) => {
+                    behind::tell_committed(&hosted, groups).await;
+                    Reply::Heard
+                }
             };
             Ok(codec::encode_reply(&reply))
         })
@@ -174,10 +165,7 @@ fn heard(
     Reply::Heard
 }
 
-async fn read_records(hosted: Option<Arc<HostedPartitions>>, wanted: RecordsWanted) -> Reply {
-    let Some(hosted) = hosted else {
-        return Reply::NotNow(STARTING.into());
-    };
+async fn read_records(hosted: &HostedPartitions, wanted: RecordsWanted) -> Reply {
     let RecordsWanted { group, .. } = wanted;
     match hosted.get(group.topic, group.partition) {
         Some(partition) => match partition.read_records(wanted).await {

@@ -70,17 +70,6 @@ pub struct PartitionGroup {
     used: AtomicBool,
 }
 
-/// Whether one that takes all of a request has what its leader knows to be committed, and that is all that ever was: by the
-/// first entry that is committed in its own term a leader knows of all before it.
-fn brings_up(request: &AppendEntriesRequest<GroupTypes>) -> bool {
-    let last = request.entries.last().map(|entry| entry.log_id);
-    let last = last.or(request.prev_log_id);
-    let (Some(commit), Some(last)) = (request.leader_commit, last) else {
-        return false;
-    };
-    commit.leader_id.term == request.vote.leader_id.term && last.index >= commit.index
-}
-
 /// A group that has just started.
 struct Opened {
     group: PartitionGroup,
@@ -263,7 +252,7 @@ impl PartitionGroup {
         &self,
         request: AppendEntriesRequest<GroupTypes>,
     ) -> Result<AppendEntriesResponse<GroupTypes>, RaftError<GroupTypes>> {
-        let heals = self.shared.is_suspect() && brings_up(&request);
+        let heals = self.shared.is_suspect() && suspects::brings_up(&request);
         let answer = self.raft.append_entries(request).await?;
         if heals && matches!(answer, AppendEntriesResponse::Success) {
             suspects::clear(&self.state, &self.shared).await;
@@ -296,15 +285,17 @@ impl PartitionGroup {
         if !self.shared.is_whole() && !self.is_alone() {
             return;
         }
-        if let Err(error) = self.raft.trigger().elect(true).await {
-            tracing::debug!(%error, "no election");
-        }
+        self.ask_for_votes(true).await;
     }
 
     /// Asks for the leadership of a group that is new: there is no leader that a pre-vote would spare, and the others have until
     /// the vote is saved to open it as well.
     async fn elect_first(&self) {
-        if let Err(error) = self.raft.trigger().elect(false).await {
+        self.ask_for_votes(false).await;
+    }
+
+    async fn ask_for_votes(&self, pre_vote: bool) {
+        if let Err(error) = self.raft.trigger().elect(pre_vote).await {
             tracing::debug!(%error, "no election");
         }
     }

@@ -141,7 +141,7 @@ impl GroupStarter {
         let settled =
             members.get_joint_config().len() == 1 && members.learner_ids().next().is_none();
         let votes = members.voter_ids().any(|voter| voter == self.context.me);
-        let begins = is_whole && shared.is_whole() && settled && votes && last.index.0 > 0;
+        let begins = is_whole && shared.is_whole() && settled && votes;
         if begins {
             shared.restore(&checkpoint, None);
         }

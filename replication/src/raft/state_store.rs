@@ -51,7 +51,7 @@ impl GroupStateStore {
     /// Saves a vote; durable when it returns.
     pub async fn write_vote(&self, vote: &Vote) -> Result<(), io::Error> {
         let writes = vec![self.put(VOTE, codec::encode_vote(vote))];
-        self.write(writes, SyncPoint::GroupVote).await
+        self.write(writes, Some(SyncPoint::GroupVote)).await
     }
 
     /// The last checkpoint.
@@ -75,16 +75,14 @@ impl GroupStateStore {
         snapshot: Bytes,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), io::Error> {
-        let mut writes = vec![self.put(SNAPSHOT, snapshot), self.not_installing()];
+        let mut writes = vec![self.put(SNAPSHOT, snapshot), self.forget(INSTALLING)];
         writes.extend(checkpoint.map(|checkpoint| self.checkpoint_write(checkpoint)));
-        self.write(writes, SyncPoint::GroupSnapshot).await
+        self.write(writes, Some(SyncPoint::GroupSnapshot)).await
     }
 
     /// Forgets the last snapshot.
     pub async fn forget_snapshot(&self) -> Result<(), io::Error> {
-        let forget = KvWrite::Delete(KeySpace::Vote, key(self.log, SNAPSHOT));
-        let written = write(&*self.kv, vec![forget], None).await;
-        written.map_err(io::Error::other)
+        self.write(vec![self.forget(SNAPSHOT)], None).await
     }
 
     /// The snapshot that was about to be installed when the process ended.
@@ -95,13 +93,12 @@ impl GroupStateStore {
     /// Notes that the log is about to begin anew where a snapshot ends; durable when it returns.
     pub async fn write_installing(&self, snapshot: Bytes) -> Result<(), io::Error> {
         let writes = vec![self.put(INSTALLING, snapshot)];
-        self.write(writes, SyncPoint::GroupInstalling).await
+        self.write(writes, Some(SyncPoint::GroupInstalling)).await
     }
 
     /// Notes that it did not. What a power loss brings back is noticed again.
     pub async fn forget_installing(&self) -> Result<(), io::Error> {
-        let written = write(&*self.kv, vec![self.not_installing()], None).await;
-        written.map_err(io::Error::other)
+        self.write(vec![self.forget(INSTALLING)], None).await
     }
 
     /// The version of the metadata as of which the log was found to have lost something.
@@ -112,8 +109,11 @@ impl GroupStateStore {
     /// Notes that the log has lost something; durable when it returns.
     pub async fn write_damaged(&self, version: u64) -> Result<(), io::Error> {
         let value = Bytes::copy_from_slice(&version.to_be_bytes());
-        self.write(vec![self.put(DAMAGED, value)], SyncPoint::GroupDamaged)
-            .await
+        self.write(
+            vec![self.put(DAMAGED, value)],
+            Some(SyncPoint::GroupDamaged),
+        )
+        .await
     }
 
     /// Whether a power loss may have taken entries from the log.
@@ -124,20 +124,13 @@ impl GroupStateStore {
 
     /// Notes that it may have. What another power loss takes of this is found anew after it.
     pub async fn note_suspect(&self) -> Result<(), io::Error> {
-        let writes = vec![self.put(SUSPECT, Bytes::new())];
-        let written = write(&*self.kv, writes, None).await;
-        written.map_err(io::Error::other)
+        self.write(vec![self.put(SUSPECT, Bytes::new())], None)
+            .await
     }
 
     /// Notes that the log has all that was committed after all.
     pub async fn forget_suspect(&self) -> Result<(), io::Error> {
-        let forget = KvWrite::Delete(KeySpace::Vote, key(self.log, SUSPECT));
-        let written = write(&*self.kv, vec![forget], None).await;
-        written.map_err(io::Error::other)
-    }
-
-    fn not_installing(&self) -> KvWrite {
-        KvWrite::Delete(KeySpace::Vote, key(self.log, INSTALLING))
+        self.write(vec![self.forget(SUSPECT)], None).await
     }
 
     /// The write that forgets everything of a group.
@@ -165,8 +158,12 @@ impl GroupStateStore {
         KvWrite::Put(KeySpace::Vote, key(self.log, kind), value)
     }
 
-    async fn write(&self, writes: Vec<KvWrite>, point: SyncPoint) -> Result<(), io::Error> {
-        let written = write(&*self.kv, writes, Some(point)).await;
+    fn forget(&self, kind: u8) -> KvWrite {
+        KvWrite::Delete(KeySpace::Vote, key(self.log, kind))
+    }
+
+    async fn write(&self, writes: Vec<KvWrite>, point: Option<SyncPoint>) -> Result<(), io::Error> {
+        let written = write(&*self.kv, writes, point).await;
         written.map_err(io::Error::other)
     }
 }

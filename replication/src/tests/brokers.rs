@@ -260,6 +260,12 @@ impl Node {
     }
 }
 
+pub async fn stop(nodes: Vec<Node>) {
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
 pub async fn three() -> Vec<Node> {
     three_tuned(|_| {}).await
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidelog_protocol::types::{LeaderEpoch, TopicPartition};
 use tokio::sync::Notify;
 
-use super::brokers::{Node, leader_of, produce, three_tuned};
+use super::brokers::{Node, leader_of, produce, stop, three_tuned};
 use super::*;
 
 /// Short enough for tests, long enough for a busy machine to make a topic meanwhile.
@@ -44,12 +44,6 @@ fn known(node: &Node, topic: &str) -> (Option<i32>, LeaderEpoch) {
     let image = node.image();
     let known = image.partition(&partition).expect("is there");
     (known.leader.map(|leader| leader.0), known.leader_epoch)
-}
-
-async fn stop(nodes: Vec<Node>) {
-    for node in nodes {
-        node.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! Brokers of several versions in one cluster: each knows some feature levels, and the cluster is at one of them.
 
-use super::brokers::{Node, Tune, leader_of, three_tuned};
+use super::brokers::{Node, Tune, leader_of, stop, three_tuned};
 use super::*;
 use crate::metadata::levels::{FEATURE_LEVEL_MAX, METADATA_FEATURE};
 use crate::{MetadataError, StartError, SubmitError};
@@ -69,12 +69,6 @@ async fn replaced(nodes: &mut Vec<Node>, at: usize, tune: Tune) -> Result<(), St
     let directory = node.stop().await;
     nodes.insert(at, Node::run_at(address, id, directory, None, tune).await?);
     Ok(())
-}
-
-async fn stop(nodes: Vec<Node>) {
-    for node in nodes {
-        node.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

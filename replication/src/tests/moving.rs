@@ -1,6 +1,6 @@
 //! Replicas and leaderships that move between brokers, and brokers that leave.
 
-use super::brokers::{Node, leader_of, produce, three, three_tuned};
+use super::brokers::{Node, leader_of, produce, stop, three, three_tuned};
 use super::compaction::{keyed, stored_offsets_from};
 use super::*;
 use crate::{ElectionError, ElectionKind, MetadataError, PartitionImage, SubmitError};
@@ -14,12 +14,6 @@ pub async fn four() -> Vec<Node> {
     let fourth = Node::join(4, &nodes[0]).await.expect("joins");
     nodes.push(fourth);
     nodes
-}
-
-async fn stop(nodes: Vec<Node>) {
-    for node in nodes {
-        node.stop().await;
-    }
 }
 
 async fn submit(node: &Node, command: Command) -> Result<Outcome, SubmitError> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::brokers::{Node, Tune, leader_of, produce, three};
+use super::brokers::{Node, Tune, leader_of, produce, stop, three};
 use super::*;
 use crate::{ElectionError, ElectionKind};
 
@@ -17,12 +17,6 @@ const OS: &[(&str, &str)] = &[("durability", "os")];
 
 fn is_suspect(node: &Node, topic: TopicId) -> bool {
     node.partition(topic).shared().is_suspect()
-}
-
-async fn stop(nodes: Vec<Node>) {
-    for node in nodes {
-        node.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::brokers::{Node, produce, three};
+use super::brokers::{Node, produce, stop, three};
 use super::moving::{four, moved, reassign};
 use super::*;
 
@@ -33,12 +33,6 @@ async fn set_rate(node: &Node, key: &str, rate: Option<u64>) {
     };
     let submitted = node.replication.controller().submit(command, PATIENCE);
     submitted.await.expect("is set");
-}
-
-async fn stop(nodes: Vec<Node>) {
-    for node in nodes {
-        node.stop().await;
-    }
 }
 
 fn end(node: &Node, topic: TopicId) -> i64 {
